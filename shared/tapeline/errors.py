@@ -132,7 +132,11 @@ class BlueprintDoesNotExistError(NotFoundError):
                 for key, value in (("id", id), ("name", name), ("version", version_ilike))
                 if value is not None
             )
-            fault = {"code": "not_found", "message": f"no blueprint with {named or 'that id'}", "hint": "tapeline blueprint ls"}
+            fault = {
+                "code": "not_found",
+                "message": f"no blueprint with {named or 'that id'}",
+                "hint": "tapeline blueprint ls",
+            }
             body = json.dumps({"error": fault})
         super().__init__(404, "not_found", body=body, data=data)
         self.id = id

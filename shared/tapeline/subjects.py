@@ -124,7 +124,12 @@ def gateway(service: str, verb: str) -> str:
 def caller(subject: str) -> Principal:
     """Who sent a request, from the subject that the broker rewrote."""
     parts = subject.split(".")
-    if len(parts) != 5 or parts[0] != "gw" or not all(map(is_slug, parts[1:3])) or not all(map(_VERB.fullmatch, parts[3:])):
+    if (
+        len(parts) != 5
+        or parts[0] != "gw"
+        or not all(map(is_slug, parts[1:3]))
+        or not all(map(_VERB.fullmatch, parts[3:]))
+    ):
         raise TapelineError(f"{subject!r} is not a request of a user", code="invalid")
     return Principal(parts[1], parts[2])
 
@@ -205,7 +210,14 @@ def service_permissions(service: str) -> tuple[list[str], list[str]]:
             ]  # fmt: skip
             return publish, ["gw.*.*.runs.>", "gw.*.*.log.>", "ag.>", "_INS.runs.>"]
         case "assets":
-            publish = ["evt.*.tape.>", "evt.*.canvas.>", "evt.*.asset.>", "build.>", "met.>", "$JS.ACK.BUILDS.>"]
+            publish = [
+                "evt.*.tape.>",
+                "evt.*.canvas.>",
+                "evt.*.asset.>",
+                "build.>",
+                "met.>",
+                "$JS.ACK.BUILDS.>",
+            ]
             return publish, [
                 "gw.*.*.assets.>", "_INS.assets.>", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.BUILDS.>",
             ]  # fmt: skip
@@ -248,9 +260,19 @@ def agent_permissions() -> tuple[list[str], list[str]]:
 
 def team_borders(team: str) -> dict[str, str]:
     """The service and stream exports that join a team's account to the platform."""
-    return {"service": f"gw.{team}.>", "stream": f"feed.{team}.>", "service_to": "tl.>", "stream_to": "feed.>"}
+    return {
+        "service": f"gw.{team}.>",
+        "stream": f"feed.{team}.>",
+        "service_to": "tl.>",
+        "stream_to": "feed.>",
+    }
 
 
 def agent_borders(agent_name: str) -> dict[str, str]:
     """The service and stream exports that join an agent's account to the platform."""
-    return {"service": f"ag.{agent_name}.>", "stream": f"actl.{agent_name}.>", "service_to": "ag.>", "stream_to": "ctl.>"}
+    return {
+        "service": f"ag.{agent_name}.>",
+        "stream": f"actl.{agent_name}.>",
+        "service_to": "ag.>",
+        "stream_to": "ctl.>",
+    }

@@ -1,0 +1,154 @@
+"""The published language of assets: immutable HDF5 data sets cut from tapes by a build."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tapeline.contracts.artifacts import Artifact, ArtifactView
+from tapeline.contracts.message import Command, Query, Text255, View
+
+AssetStatus = Literal["building", "failed", "cancelled", "ready", "stale", "removed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetBuildRequested:
+    """A build was accepted: `spec` is resolved, nothing in it is looked up again."""
+
+    SCHEMA: ClassVar[int] = 1
+    name: str
+    spec: dict[str, Any]
+    spec_digest: str
+    tapes: list[str]
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetBuildFailed:
+    """The build ended without an asset; nothing of it is visible."""
+
+    SCHEMA: ClassVar[int] = 1
+    code: str
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetBuildCancelled:
+    """A user cancelled the build."""
+
+    SCHEMA: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetChecked:
+    """The causality certificate of the assembled data."""
+
+    SCHEMA: ClassVar[int] = 1
+    certificate: dict[str, Any]
+    verdict: Literal["passed", "warned", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetBuilt:
+    """The asset is there: test file first, then the train files, every byte under its digest.
+
+    `datasets` are feature names in spec order, then label names; `features` maps each to its sample shape,
+    `labels` each to its column types (`binary`, `multiclass(k)`, `regression`).
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    files: list[Artifact]
+    rows: dict[str, int]
+    datasets: list[str]
+    features: dict[str, list[int]]
+    labels: dict[str, list[str]]
+    data_digest: str
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetMarkedStale:
+    """A tape that the asset was cut from has been corrected; the asset still trains, and a run says so."""
+
+    SCHEMA: ClassVar[int] = 1
+    tape: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetRemoved:
+    """The asset is gone from every view and its name is free."""
+
+    SCHEMA: ClassVar[int] = 1
+
+
+ASSET_EVENTS = (
+    AssetBuildRequested, AssetBuildFailed, AssetBuildCancelled, AssetChecked, AssetBuilt, AssetMarkedStale, AssetRemoved,
+)  # fmt: skip
+AssetEvent = (
+    AssetBuildRequested | AssetBuildFailed | AssetBuildCancelled | AssetChecked | AssetBuilt | AssetMarkedStale
+    | AssetRemoved
+)  # fmt: skip
+
+
+class BuildAsset(Command):
+    """Sent by a user to cut an asset from tapes; `spec` is a `tapeline.asset-spec/1`.
+
+    Answered when the build is accepted; `assets.get` and the feed tell how it goes.
+    """
+
+    spec: dict[str, Any]
+
+
+class CancelBuild(Command):
+    """Sent by a user to end a build."""
+
+    name: Text255
+
+
+class RemoveAsset(Command):
+    """Sent by a user; refused while an unfinished run or a vault item needs the asset."""
+
+    name: Text255
+
+
+class GetAsset(Query):
+    """Sent by a user to see one asset."""
+
+    name: Text255
+
+
+class ListAssets(Query):
+    """Sent by a user to see the team's assets by name."""
+
+    limit: int = Field(default=100, ge=0, le=1000)
+    offset: int = Field(default=0, ge=0)
+
+
+class AssetView(View):
+    """An asset: status, recipe, files, what is in them, and its certificate once built."""
+
+    id: str
+    name: str
+    status: AssetStatus
+    spec: dict[str, Any]
+    spec_digest: str
+    tapes: list[str]
+    created_at: datetime
+    updated_at: datetime
+    user: str = ""
+    files: list[ArtifactView] = []
+    rows: dict[str, int] = {}
+    datasets: list[str] = []
+    features: dict[str, list[int]] = {}
+    labels: dict[str, list[str]] = {}
+    data_digest: str | None = None
+    stats: dict[str, Any] = {}
+    certificate: dict[str, Any] | None = None
+    progress: list[dict[str, Any]] = []
+    code: str | None = None
+    message: str | None = None
+    hint: str | None = None

@@ -1,0 +1,42 @@
+"""Claims of a team's unique names and numbers: small aggregates whose stream is the fence.
+
+A name is claimed in the same atomic append as the thing that bears it, on the stream
+`evt.<team>.<kind>.<uuid5 of the name>`; so two things of one name cannot both be born, whichever copies
+of the service decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameClaimed:
+    """`name` belongs to the aggregate `holder` of the same kind."""
+
+    SCHEMA: ClassVar[int] = 1
+    name: str
+    holder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameReleased:
+    """`name` is free again."""
+
+    SCHEMA: ClassVar[int] = 1
+    name: str
+    holder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberTaken:
+    """The team's counter of this kind stands at `number`, which belongs to `holder`."""
+
+    SCHEMA: ClassVar[int] = 1
+    number: int
+    holder: str
+
+
+NAME_EVENTS = (NameClaimed, NameReleased, NumberTaken)
+NameEvent = NameClaimed | NameReleased | NumberTaken

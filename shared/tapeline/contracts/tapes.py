@@ -1,0 +1,95 @@
+"""The published language of tapes: imported, checked, immutable trades."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from tapeline.contracts.artifacts import Artifact, ArtifactView
+from tapeline.contracts.message import Command, Digest, Query, Text255, View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapeImported:
+    """A tape is complete: its manifest and its day files are in the store; written by the assets service."""
+
+    SCHEMA: ClassVar[int] = 1
+    name: str
+    content_sha256: str
+    manifest: Artifact
+    files: list[Artifact]
+    symbols: list[str]
+    days: list[str]
+    rows: int
+    calendar: str
+    synthetic: dict[str, Any] | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapeImportFailed:
+    """An import was refused after its upload; nothing of it is kept."""
+
+    SCHEMA: ClassVar[int] = 1
+    name: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapeRemoved:
+    """The tape is gone from every view and its name is free."""
+
+    SCHEMA: ClassVar[int] = 1
+
+
+TAPE_EVENTS = (TapeImported, TapeImportFailed, TapeRemoved)
+TapeEvent = TapeImported | TapeImportFailed | TapeRemoved
+
+
+class ImportTape(Command):
+    """Sent by the SDK once a manifest and every day file that it names have been uploaded."""
+
+    name: Text255
+    manifest_sha256: Digest
+
+
+class RemoveTape(Command):
+    """Sent by a user; refused while an asset names the tape."""
+
+    name: Text255
+
+
+class GetTape(Query):
+    """Sent by a user to see one tape, with its manifest's summary."""
+
+    name: Text255
+
+
+class ListTapes(Query):
+    """Sent by a user to see the team's tapes."""
+
+    limit: int = Field(default=100, ge=0, le=1000)
+    offset: int = Field(default=0, ge=0)
+
+
+class TapeView(View):
+    """A tape: what it holds and the digest of its numbers."""
+
+    id: str
+    name: str
+    content_sha256: str
+    symbols: list[str]
+    days: list[str]
+    rows: int
+    calendar: str
+    synthetic: dict[str, Any] | None = None
+    report: dict[str, Any] = {}
+    manifest: ArtifactView
+    files: list[ArtifactView] = []
+    created_at: datetime
+    user: str = ""

@@ -1,0 +1,129 @@
+"""The published language of the vault: named, versioned, loadable models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from tapeline.contracts.artifacts import Artifact, ArtifactView
+from tapeline.contracts.message import Command, Digest, Notes, Query, Text255, View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultItemAdded:
+    """A model has a name: promoted from a checkpoint, or imported (then without run and canvas)."""
+
+    SCHEMA: ClassVar[int] = 1
+    name: str
+    version: str
+    summary: str
+    model: Artifact
+    model_file: str
+    project_id: str
+    user: str
+    host: str = ""
+    run_id: str | None = None
+    run_number: int | None = None
+    checkpoint_id: str | None = None
+    global_step: int | None = None
+    training_epoch: int | None = None
+    canvas: dict[str, Any] | None = None
+    asset_id: str | None = None
+    asset_name: str | None = None
+    features: list[list[str]] = field(default_factory=list)
+    input_shapes: list[list[int]] = field(default_factory=list)
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultItemRenamed:
+    """The item has another name."""
+
+    SCHEMA: ClassVar[int] = 1
+    name: str
+    old_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultItemRemoved:
+    """The item is gone from every view and its name is free."""
+
+    SCHEMA: ClassVar[int] = 1
+
+
+VAULT_EVENTS = (VaultItemAdded, VaultItemRenamed, VaultItemRemoved)
+VaultEvent = VaultItemAdded | VaultItemRenamed | VaultItemRemoved
+
+
+class AddVaultItem(Command):
+    """Sent by a user to promote a checkpoint, or a run's best one, under a name."""
+
+    name: Text255
+    checkpoint_id: str | None = Field(default=None, max_length=64)
+    run: str | None = Field(default=None, max_length=64)
+    version: str = Field(default="1.0.0", max_length=64)
+    summary: Notes = ""
+    project_id: str | None = Field(default=None, max_length=63)
+
+
+class ImportModel(Command):
+    """Sent by the SDK once the bytes of a model file have been uploaded; the vault scans them again."""
+
+    name: Text255 | None = None
+    sha256: Digest
+    features: list[list[str]] = []
+
+
+class RenameVaultItem(Command):
+    """Sent by a user to rename an item."""
+
+    name: Text255
+    new_name: Text255
+
+
+class RemoveVaultItem(Command):
+    """Sent by a user to remove an item."""
+
+    name: Text255
+
+
+class GetVaultItem(Query):
+    """Sent by a user to see an item."""
+
+    name: Text255
+
+
+class ListVaultItems(Query):
+    """Sent by a user to see the team's items by name."""
+
+    limit: int = Field(default=1000, ge=0, le=1000)
+    offset: int = Field(default=0, ge=0)
+
+
+class VaultItemView(View):
+    """A vault item: where it comes from, its canvas, and its model by digest."""
+
+    id: str
+    name: str
+    version: str
+    summary: str
+    model: ArtifactView
+    model_file: str
+    project_id: str
+    user: str
+    host: str
+    created_at: datetime
+    run_id: str | None = None
+    run_number: int | None = None
+    checkpoint_id: str | None = None
+    global_step: int | None = None
+    training_epoch: int | None = None
+    canvas: dict[str, Any] | None = None
+    asset_id: str | None = None
+    asset_name: str | None = None
+    features: list[list[str]] = []
+    input_shapes: list[list[int]] = []
+    value: float | None = None
