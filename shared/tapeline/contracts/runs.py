@@ -41,9 +41,7 @@ class Status(StrEnum):
         return self in FINISHED
 
 
-FINISHED = frozenset(
-    {Status.JOB_CREATE_FAILED, Status.JOB_TERMINATED, Status.JOB_FAILED, Status.JOB_COMPLETED}
-)
+FINISHED = frozenset({Status.JOB_CREATE_FAILED, Status.JOB_TERMINATED, Status.JOB_FAILED, Status.JOB_COMPLETED})
 
 EndReason = Literal[
     "user", "pause", "lease_lost", "agent_shutdown", "agent_restarted", "device_lost", "signal", "oom_host", "oom_device",
@@ -614,10 +612,7 @@ class ListCheckpoints(Query):
     created_before: datetime | None = None
     created_after: datetime | None = None
     select: (
-        list[
-            Literal["id", "created_at", "run_id", "project_id", "global_step", "status", "status_updated_at"]
-        ]
-        | None
+        list[Literal["id", "created_at", "run_id", "project_id", "global_step", "status", "status_updated_at"]] | None
     ) = None
     sort: list[Sort] | None = None
     limit: int = Field(default=10, ge=0, le=1000)
