@@ -1,0 +1,64 @@
+"""The only door to h5py: every file of ours is made and opened here.
+
+`create` makes a file of our own, `open_own` opens one whose digest has been verified. A file that came
+from elsewhere can point into any file of the host (external links, external storage, virtual data sets),
+so it is never opened by these two.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+
+from tapeline.errors import TapelineError
+
+# Older and newer libraries write the same bytes within these bounds.
+LIBVER = ("v110", "v110")
+
+
+def create(path: str | Path) -> h5py.File:
+    """A new, empty HDF5 file, opened for writing; equal contents give equal bytes.
+
+    Notes
+    -----
+    Object times are not tracked, so that two writes of one content are byte-identical: h5py leaves them out
+    of data sets, the root group is made without them here, and other groups are made by `add_group`.
+    """
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_link_creation_order(0)
+    creation.set_obj_track_times(False)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    handle = h5py.h5f.create(str(path).encode(), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access)
+    return h5py.File(handle)
+
+
+def add_group(parent: h5py.Group, name: str) -> h5py.Group:
+    """A new group without object times, one level below `parent`.
+
+    `parent.create_group` and paths like `"a/b"` in `create_dataset` would store the time of writing.
+    """
+    creation = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    creation.set_obj_track_times(False)
+    return h5py.Group(h5py.h5g.create(parent.id, name.encode(), gcpl=creation))
+
+
+def open_own(path: str | Path) -> h5py.File:
+    """A file that we wrote, opened for reading; the caller has verified its digest.
+
+    Raises
+    ------
+    TapelineError
+        `not_found` when there is no such file, `corrupt` when it is not HDF5.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise TapelineError(f"there is no file {file.name}", code="not_found", hint="fetch the artifact again")
+    try:
+        return h5py.File(file, "r", libver=LIBVER)
+    except OSError as error:
+        raise TapelineError(
+            f"{file.name} is not a readable HDF5 file", code="corrupt", hint="fetch the artifact again"
+        ) from error
