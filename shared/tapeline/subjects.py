@@ -258,6 +258,11 @@ def agent_permissions() -> tuple[list[str], list[str]]:
     return ["ag.>"], ["_IN.>", "ctl.>"]
 
 
+def account_of(who: Principal | Agent) -> str:
+    """The broker's account of a principal: one a team, one an agent."""
+    return f"T_{who.team}" if isinstance(who, Principal) else f"AG_{who.name}"
+
+
 def team_borders(team: str) -> dict[str, str]:
     """The service and stream exports that join a team's account to the platform."""
     return {

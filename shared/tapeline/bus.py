@@ -1,0 +1,220 @@
+"""The bus as services see it: a register of verbs, each with its contract, and the router made of it.
+
+A handler is a coroutine `(caller, request) -> reply`. Its annotations name the request's contract; who the
+caller is comes from the subject that the broker rewrote. Whatever a handler raises becomes a `Rejected`
+reply: a handler that raised over a real server would leave its caller waiting for the whole time-out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_type_hints
+
+import msgspec
+import pydantic
+import structlog
+from faststream.nats import NatsMessage, NatsRouter
+from pydantic import BaseModel
+
+from tapeline import subjects
+from tapeline.clock import Clock
+from tapeline.contracts.message import Accepted, Answer, Command, Fault, Rejected
+from tapeline.decider import Outcome
+from tapeline.errors import TapelineError, fault
+from tapeline.ids import new_id
+
+log = structlog.get_logger()
+
+MAX_WORKERS = 64
+MAX_BODY_BYTES = 768 * 1024
+REQUEST_INFO = "Nats-Request-Info"
+V = TypeVar("V", bound=BaseModel)
+Handler = Callable[[Any, Any], Awaitable[BaseModel]]
+Audience = Literal["user", "agent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One command or query of a service: its name, who may send it, its contract and its handler."""
+
+    service: str
+    name: str
+    audience: Audience
+    request: type[BaseModel]
+    handler: Handler
+
+    @property
+    def subject(self) -> str:
+        if self.audience == "agent":
+            return subjects.agent_gateway(self.name)
+        return subjects.gateway(self.service, self.name)
+
+
+class Verbs:
+    """The verbs of one service. A verb without a contract does not register, so it does not start."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self._verbs: dict[tuple[Audience, str], Verb] = {}
+
+    def user(self, name: str, *, service: str | None = None) -> Callable[[Handler], Handler]:
+        """Register a handler `(caller: Principal, request: <contract>)` for users."""
+        return self._register(name, "user", service or self.service)
+
+    def agent(self, name: str) -> Callable[[Handler], Handler]:
+        """Register a handler `(caller: Agent, request: <contract>)` for trainer agents."""
+        return self._register(name, "agent", self.service)
+
+    def __iter__(self) -> Iterator[Verb]:
+        return iter(self._verbs.values())
+
+    def _register(self, name: str, audience: Audience, service: str) -> Callable[[Handler], Handler]:
+        def register(handler: Handler) -> Handler:
+            hints = get_type_hints(handler)
+            parameters = list(inspect.signature(handler).parameters)
+            request = hints.get(parameters[1]) if len(parameters) == 2 else None
+            if not (isinstance(request, type) and issubclass(request, BaseModel)):
+                raise TypeError(f"{service}.{name} has no contract: annotate its second argument")
+            if (audience, name) in self._verbs:
+                raise TypeError(f"{service}.{name} is registered twice")
+            self._verbs[audience, name] = Verb(service, name, audience, request, handler)
+            return handler
+
+        return register
+
+
+def router(verbs: Verbs, clock: Clock) -> NatsRouter:
+    """The FastStream router that serves the verbs, each in the service's queue group."""
+    made = NatsRouter()
+    for verb in verbs:
+        # Without max_workers a core subscriber handles one message at a time.
+        subscriber = made.subscriber(
+            verb.subject,
+            queue=verb.service,
+            max_workers=MAX_WORKERS,
+            decoder=_as_received,
+            title=f"{verb.service}.{verb.name}",
+            description=inspect.getdoc(verb.request),
+        )
+        subscriber(_endpoint(verb, clock))
+    return made
+
+
+async def _as_received(message: NatsMessage) -> NatsMessage:
+    # The framework's own decoder answers nothing at all to a body that is not what it expects.
+    return message
+
+
+def _endpoint(verb: Verb, clock: Clock) -> Callable[[Any], Awaitable[bytes]]:
+    async def endpoint(message: Any) -> bytes:
+        return await answer(verb, message.raw_message.subject, message.body, message.headers or {}, clock)
+
+    endpoint.__name__ = f"{verb.service}_{verb.name}"
+    return endpoint
+
+
+async def answer(verb: Verb, subject: str, body: bytes, headers: dict[str, Any], clock: Clock) -> bytes:
+    """The reply to one request, as bytes; never raises but for cancellation."""
+    started = time.perf_counter()
+    code: str | int | None = "ok"
+    who: subjects.Principal | subjects.Agent | None = None
+    try:
+        who = subjects.caller(subject) if verb.audience == "user" else subjects.agent(subject)
+        _check_witness(who, headers)
+        reply = await verb.handler(who, _parse(verb, body, clock))
+        encoded = reply.model_dump_json().encode()
+        if len(encoded) > 1_000_000:
+            raise TapelineError(
+                f"the reply to {verb.service}.{verb.name} is {len(encoded) // 1024} KiB; a message holds 1 MiB",
+                code="too_large",
+                hint="ask for a smaller page, or select fewer fields",
+            )
+        return encoded
+    except TapelineError as error:
+        code = error.code
+        return _rejected(error)
+    except Exception as error:
+        reference = new_id()
+        code = "internal"
+        log.exception("handler_failed", verb=f"{verb.service}.{verb.name}", reference=reference)
+        return _rejected(
+            TapelineError(
+                f"{verb.service}.{verb.name} failed on its own account ({type(error).__name__}); reference {reference}",
+                code="internal",
+                hint="the service's log has the reference",
+            )
+        )
+    finally:
+        log.debug(
+            "request",
+            verb=f"{verb.service}.{verb.name}",
+            caller=who.actor if who else subject,
+            code=code,
+            ms=round((time.perf_counter() - started) * 1000, 2),
+        )
+
+
+def _parse(verb: Verb, body: bytes, clock: Clock) -> BaseModel:
+    if len(body) > MAX_BODY_BYTES:
+        raise TapelineError(
+            f"a request of {len(body) // 1024} KiB; the limit is {MAX_BODY_BYTES // 1024} KiB", code="too_large"
+        )
+    try:
+        request = verb.request.model_validate_json(body or b"{}")
+    except pydantic.ValidationError as error:
+        faults = [
+            {"path": list(each["loc"]), "message": each["msg"], "value": _short(each.get("input")), "hint": None}
+            for each in error.errors(include_url=False, include_context=False)
+        ]
+        first = faults[0]
+        place = ".".join(str(part) for part in first["path"]) or "the body"
+        raise TapelineError(
+            f"{verb.service}.{verb.name}: {place}: {first['message']}",
+            code="invalid",
+            hint=f"its fields are {', '.join(sorted(verb.request.model_fields))}",
+            data={"errors": faults},
+        ) from error
+    if isinstance(request, Command):
+        # A retry carries the id; a caller without one is not asking to be idempotent.
+        request = request.model_copy(update={"at": clock.now(), "command_id": request.command_id or new_id()})
+    return request
+
+
+def _short(value: Any) -> Any:
+    text = repr(value)
+    return value if isinstance(value, int | float | bool | None) else text[:200]
+
+
+def _check_witness(who: subjects.Principal | subjects.Agent, headers: dict[str, Any]) -> None:
+    # The broker adds this header where an account border is crossed; a client's own spelling differs.
+    witness = headers.get(REQUEST_INFO)
+    if witness is None:
+        return
+    account = str(msgspec.json.decode(witness).get("acc", ""))
+    expected = subjects.account_of(who)
+    if account != expected:
+        log.error("foreign_request", caller=who.actor, account=account, expected=expected)
+        raise TapelineError("this request did not come from its own account", code="forbidden")
+
+
+def _rejected(error: TapelineError) -> bytes:
+    return Rejected(error=Fault(**fault(error))).model_dump_json().encode()
+
+
+def accepted(outcome: Outcome[Any], view: V, log_id: str) -> Accepted[V]:
+    """The reply to a command that is done."""
+    return Accepted(
+        view=view,
+        sequence=outcome.sequence,
+        position=outcome.position,
+        log_id=log_id,
+        replayed=outcome.replayed,
+    )
+
+
+def answered(view: V, position: int, log_id: str) -> Answer[V]:
+    """The reply to a query, read from tables that stand at `position`."""
+    return Answer(view=view, position=max(position, 0), log_id=log_id)

@@ -1,0 +1,285 @@
+"""The decider loop: fold an aggregate, decide, append, and try again when another came first.
+
+A decider is a module with three pure functions, `initial`, `decide` and `evolve`; `Deciders` runs
+commands through it. Nothing else writes to the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakValueDictionary
+
+from tapeline.clock import Clock
+from tapeline.errors import TapelineError
+from tapeline.ids import new_id
+from tapeline.log import GENESIS, Appended, Conflict, EventLog, NewCommit, StoredCommit
+from tapeline.log.codec import Codec, digest
+from tapeline.subjects import Ref
+
+S = TypeVar("S")
+C_contra = TypeVar("C_contra", contravariant=True)
+E = TypeVar("E")
+
+REMEMBERED_COMMANDS = 64
+CACHED_AGGREGATES = 10_000
+ATTEMPTS = 5
+
+
+class Decider(Protocol[S, C_contra, E]):
+    """Three pure functions: no clock, no input or output, no randomness."""
+
+    def initial(self) -> S:
+        """The state of an aggregate of which nothing has happened."""
+        ...
+
+    def decide(self, state: S, command: C_contra, /) -> list[E]:
+        """The events that a command causes; empty when the wish is already true."""
+        ...
+
+    def evolve(self, state: S, event: E, /) -> S:
+        """The state after an event; never raises on one that was ever legal."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who asked, and why: the actor as the broker says, and the event that caused the command, if any."""
+
+    actor: str
+    command_id: str
+    cause: str | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step(Generic[S]):
+    """One command on one aggregate."""
+
+    decider: Decider[S, Any, Any]
+    ref: Ref
+    command: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Generic[S]):
+    """What became of a command: the state after it, and where its last commit stands.
+
+    `events` is empty when the wish was already true; `replayed` says that the command was known.
+    """
+
+    state: S
+    position: int
+    sequence: int
+    events: list[Any] = field(default_factory=list)
+    replayed: bool = False
+
+
+@dataclass(slots=True)
+class _Folded:
+    state: Any
+    position: int = 0
+    sequence: int = 0
+    digest: str = GENESIS
+    created_at: datetime | None = None
+    # command id -> (command type, position, sequence after it)
+    commands: OrderedDict[str, tuple[str, int, int]] = field(default_factory=OrderedDict)
+
+    def remember(self, command_id: str, command: str, position: int, sequence: int) -> None:
+        self.commands[command_id] = (command, position, sequence)
+        while len(self.commands) > REMEMBERED_COMMANDS:
+            self.commands.popitem(last=False)
+
+
+Listener = Callable[[Ref, Appended, NewCommit], Awaitable[None]]
+
+
+class Deciders:
+    """Runs commands through deciders on one log; commands of one aggregate wait for each other.
+
+    `listeners` are told of every commit of our own once it is on the log.
+    """
+
+    def __init__(self, log: EventLog, codec: Codec, clock: Clock, *listeners: Listener) -> None:
+        self._log = log
+        self._codec = codec
+        self._clock = clock
+        self._listeners = listeners
+        self._cache: OrderedDict[Ref, _Folded] = OrderedDict()
+        self._locks: WeakValueDictionary[Ref, asyncio.Lock] = WeakValueDictionary()
+
+    async def handle(self, decider: Decider[S, Any, Any], ref: Ref, command: Any, origin: Origin) -> Outcome[S]:
+        """Run one command. Raises what `decide` raises, and what the log answers; see `EventLog.append`."""
+        (outcome,) = await self.handle_together([Step(decider=decider, ref=ref, command=command)], origin)
+        return outcome
+
+    async def handle_together(self, steps: Sequence[Step[Any]], origin: Origin) -> list[Outcome[Any]]:
+        """Run commands on several aggregates, all or none, as one atomic append."""
+        now = self._clock.now()
+        stamped = [_stamp(step, now) for step in steps]
+        async with AsyncExitStack() as stack:
+            # One order for all callers, or two of them would wait for each other.
+            for ref in sorted({step.ref for step in stamped}):
+                await stack.enter_async_context(self._lock(ref))
+            for attempt in range(ATTEMPTS):
+                try:
+                    return await self._attempt(stamped, origin, now, fresh=attempt > 0)
+                except Conflict:
+                    # A random pause lets the others through; full lock-step would conflict again.
+                    await asyncio.sleep(random.uniform(0, 0.02))
+        raise TapelineError(
+            f"{stamped[0].ref} changed {ATTEMPTS} times while this command was decided",
+            code="conflict",
+            hint="repeat the command",
+        )
+
+    async def state(self, decider: Decider[S, Any, Any], ref: Ref) -> S:
+        """The aggregate's state as the log has it now."""
+        async with self._lock(ref):
+            folded = await self._fold(decider, ref, fresh=True)
+            state: S = folded.state
+            return state
+
+    def _lock(self, ref: Ref) -> asyncio.Lock:
+        lock = self._locks.get(ref)
+        if lock is None:
+            lock = self._locks[ref] = asyncio.Lock()
+        return lock
+
+    async def _attempt(
+        self, steps: list[Step[Any]], origin: Origin, now: datetime, *, fresh: bool
+    ) -> list[Outcome[Any]]:
+        folds = [await self._fold(step.decider, step.ref, fresh=fresh) for step in steps]
+        known = [self._known(step, folded, origin) for step, folded in zip(steps, folds, strict=True)]
+        if any(known):
+            # An atomic append is on the log whole: what knows nothing of the command had decided to nothing.
+            return [
+                Outcome(
+                    state=folded.state,
+                    position=found[1] if found else folded.position,
+                    sequence=found[2] if found else folded.sequence,
+                    replayed=True,
+                )
+                for folded, found in zip(folds, known, strict=True)
+            ]
+        decided = [
+            list(step.decider.decide(folded.state, step.command)) for step, folded in zip(steps, folds, strict=True)
+        ]
+        commits = [
+            (self._commit(step, folded, events, origin, now), folded.position)
+            for step, folded, events in zip(steps, folds, decided, strict=True)
+            if events
+        ]
+        if len(commits) == 1:
+            appended = [await self._log.append(commits[0][0], expected=commits[0][1])]
+        elif commits:
+            appended = await self._log.append_all(commits)
+        else:
+            appended = []
+        places = iter(appended)
+        outcomes: list[Outcome[Any]] = []
+        told: list[tuple[Ref, Appended, NewCommit]] = []
+        written = iter(commits)
+        for step, folded, events in zip(steps, folds, decided, strict=True):
+            replayed = False
+            if events:
+                place, (commit, _) = next(places), next(written)
+                replayed = place.replayed
+                if place.replayed:
+                    # What is on the log was decided by an earlier try, perhaps elsewhere: read it, do not assume it.
+                    folded = await self._fold(step.decider, step.ref, fresh=True)
+                    events = []
+                else:
+                    self._advance(step, folded, events, place, commit)
+                    told.append((step.ref, place, commit))
+            outcomes.append(
+                Outcome(
+                    state=folded.state,
+                    position=folded.position,
+                    sequence=folded.sequence,
+                    events=events,
+                    replayed=replayed,
+                )
+            )
+        for ref, place, commit in told:
+            for listener in self._listeners:
+                await listener(ref, place, commit)
+        return outcomes
+
+    def _known(self, step: Step[Any], folded: _Folded, origin: Origin) -> tuple[str, int, int] | None:
+        found = folded.commands.get(origin.command_id)
+        if found is not None and found[0] != type(step.command).__name__:
+            raise TapelineError(
+                f"command_id {origin.command_id} was used by another command, {found[0]}",
+                code="conflict",
+                hint="give each command an id of its own",
+            )
+        return found
+
+    def _commit(self, step: Step[Any], folded: _Folded, events: list[Any], origin: Origin, now: datetime) -> NewCommit:
+        return NewCommit(
+            ref=step.ref,
+            events=tuple(events),
+            sequence=folded.sequence + 1,
+            prev=folded.digest,
+            created_at=max(now, folded.created_at) if folded.created_at else now,
+            actor=origin.actor,
+            command=type(step.command).__name__,
+            command_id=origin.command_id,
+            cause=origin.cause,
+            correlation_id=origin.correlation_id or origin.command_id,
+        )
+
+    def _advance(self, step: Step[Any], folded: _Folded, events: list[Any], place: Appended, commit: NewCommit) -> None:
+        for event in events:
+            folded.state = step.decider.evolve(folded.state, event)
+        folded.position, folded.sequence, folded.digest = place.position, place.sequence, place.digest
+        folded.created_at = commit.created_at
+        folded.remember(commit.command_id, commit.command, place.position, place.sequence)
+
+    async def _fold(self, decider: Decider[Any, Any, Any], ref: Ref, *, fresh: bool) -> _Folded:
+        folded, stale = self._cache.get(ref), fresh
+        if folded is None:
+            folded = self._cache[ref] = _Folded(decider.initial())
+            stale = True
+        self._cache.move_to_end(ref)
+        while len(self._cache) > CACHED_AGGREGATES:
+            self._cache.popitem(last=False)
+        if stale:
+            try:
+                for commit in await self._log.load(ref, after=folded.position, leader=fresh):
+                    self._take(decider, folded, commit)
+            except BaseException:
+                # Half a fold is no state: the next command starts from the log again.
+                self._cache.pop(ref, None)
+                raise
+        return folded
+
+    def _take(self, decider: Decider[Any, Any, Any], folded: _Folded, commit: StoredCommit) -> None:
+        events = self._codec.decode(commit)
+        for event in events:
+            folded.state = decider.evolve(folded.state, event.data)
+        last = events[-1]
+        folded.position, folded.sequence = commit.position, last.sequence
+        folded.digest = digest(commit.subject, commit.header, commit.body)
+        folded.created_at = last.created_at
+        folded.remember(last.command_id, last.command, commit.position, last.sequence)
+
+
+def _stamp(step: Step[Any], now: datetime) -> Step[Any]:
+    if not hasattr(step.command, "at"):
+        return step
+    return Step(decider=step.decider, ref=step.ref, command=step.command.model_copy(update={"at": now}))
+
+
+def origin_of(
+    actor: str, command_id: str | None, *, cause: str | None = None, correlation: str | None = None
+) -> Origin:
+    """The origin of a command; makes a command id when there is none."""
+    return Origin(actor=actor, command_id=command_id or new_id(), cause=cause, correlation_id=correlation)

@@ -1,0 +1,40 @@
+"""Identifiers made by us: time-ordered for what is born, derived for what must come out the same twice."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+
+import uuid_utils
+
+NAMESPACE = uuid.UUID("7a70656c-696e-5e00-8000-746170656c69")
+"""Namespace of every derived (version 5) identifier of Tapeline."""
+
+
+def new_id() -> str:
+    """A fresh UUIDv7 as text."""
+    return str(uuid_utils.uuid7())
+
+
+def derived_id(*parts: str) -> str:
+    """The UUIDv5 of a list of texts: the same list gives the same identifier, anywhere."""
+    return str(uuid.uuid5(NAMESPACE, "\x1f".join(parts)))
+
+
+def born_of(command_id: str, *parts: str) -> str:
+    """The UUIDv7 of what a command creates: repeating the command names the same thing.
+
+    Its time is that of the command's own UUIDv7, and its random part a hash of command and `parts`; a
+    command id that is no UUIDv7 gives a derived identifier.
+    """
+    try:
+        given = uuid.UUID(command_id)
+    except ValueError:
+        return derived_id(command_id, *parts)
+    if given.version != 7:
+        return derived_id(command_id, *parts)
+    hashed = hashlib.sha256("\x1f".join((command_id, *parts)).encode()).digest()
+    raw = bytearray(given.bytes[:6] + hashed[:10])
+    raw[6] = 0x70 | (raw[6] & 0x0F)
+    raw[8] = 0x80 | (raw[8] & 0x3F)
+    return str(uuid.UUID(bytes=bytes(raw)))

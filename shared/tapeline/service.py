@@ -1,0 +1,60 @@
+"""What every service process has in hand: its broker, the log, its decider loop, its database.
+
+`app.py` of a service is given a `Platform` and gives back its verbs and its tasks; `host` runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tapeline.bus import Verbs
+from tapeline.clock import Clock
+from tapeline.decider import Deciders
+from tapeline.log import EventLog
+from tapeline.log.codec import Codec
+from tapeline.log.metrics import MetricsStream
+from tapeline.projections import Projector
+from tapeline.store import ArtifactStore
+
+Publish = Callable[[str, bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """The parts that a service is composed of.
+
+    `publish` sends a core message (feed, control of agents); `home` is a private folder of the service
+    for caches and work that may be lost.
+    """
+
+    log: EventLog
+    log_id: str
+    codec: Codec
+    metrics: MetricsStream
+    deciders: Deciders
+    engine: AsyncEngine
+    store: ArtifactStore
+    clock: Clock
+    publish: Publish
+    home: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A composed service: what it answers, the tables it keeps, and what runs beside.
+
+    `start` runs once the tables are open and before the first request is taken.
+    """
+
+    verbs: Verbs
+    projectors: Sequence[Projector]
+    tasks: Sequence[Callable[[], Awaitable[None]]] = field(default_factory=tuple)
+    start: Callable[[], Awaitable[None]] | None = None
+
+
+Build = Callable[[Platform], Service]
+"""What each service's `app.py` offers as `build`."""
