@@ -1,0 +1,67 @@
+"""Log lines of every process: one line per event, to stderr, without secrets."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from tapeline.security.redact import redact
+
+
+def logging_setup(name: str, *, level: str = "INFO") -> None:
+    """Make structlog and the standard library write to stderr as this process.
+
+    A terminal gets `key=value` lines, anything else JSON, one object per line; an exception is a field of
+    its line.
+
+    Parameters
+    ----------
+    name : str
+        What the field `process` of every line says: `host`, `agent-local`, `supervisor`.
+    level : str
+        Lines below it are dropped.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _process_name(name),
+        structlog.processors.format_exc_info,
+    ]
+    render: Any
+    if sys.stderr.isatty():
+        render = structlog.processors.LogfmtRenderer(key_order=["at", "level", "process", "event"], bool_as_flag=False)
+    else:
+        render = structlog.processors.JSONRenderer(ensure_ascii=False, default=repr)
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, render],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _process_name(name: str) -> Any:
+    def add(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+        event["process"] = name
+        return event
+
+    return add
