@@ -6,7 +6,7 @@ Reading order: this file, `codec.py` (bytes of a commit), `memory.py` (the small
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -115,14 +115,18 @@ class EventLog(Protocol):
         """Store 1..1000 commits, each with its expectation, all or none."""
         ...
 
-    async def load(self, ref: Ref, *, after: int = 0, upto: int | None = None, leader: bool = False) -> list[StoredCommit]:
+    async def load(
+        self, ref: Ref, *, after: int = 0, upto: int | None = None, leader: bool = False
+    ) -> list[StoredCommit]:
         """The commits of one aggregate with `after < position <= upto`, in order.
 
         `leader` reads past any replica that may lag.
         """
         ...
 
-    def read(self, *, after: int = 0, upto: int | None = None, follow: bool = False) -> AsyncIterator[list[StoredCommit]]:
+    def read(
+        self, *, after: int = 0, upto: int | None = None, follow: bool = False
+    ) -> AsyncGenerator[list[StoredCommit], None]:
         """Every commit with `after < position <= upto`, in order and without a hole, in lists.
 
         Ends at the position that was last when reading began, or never when `follow`.

@@ -1,0 +1,376 @@
+"""The bytes of a commit: one header line of JSON and a body of JSON, checked before they are sent.
+
+The codec takes its registry of event classes as an argument; `tapeline.contracts` has the real one. A
+stored body is never encoded again: its bytes are what the digest covers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID, uuid5
+
+import msgspec
+
+from tapeline.errors import TapelineError
+from tapeline.log import GENESIS, NewCommit, StoredCommit, StoredEvent
+from tapeline.subjects import ref_of
+
+NAMESPACE = UUID("6f2c1d5e-8b0a-5c57-9d0e-7461706c696e")
+"""Tapeline's name space of event ids; it never changes."""
+
+FORMAT = 1
+MAX_EVENTS = 100
+MAX_HEADER_BYTES = 16 * 1024
+MAX_BODY_BYTES = 512 * 1024
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+
+_COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_COMMAND = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
+_ACTOR = re.compile(r"(user|agent|service|operator):[a-z0-9][a-z0-9_-]{0,62}")
+_CAUSE = re.compile(r"[0-9a-f-]{36}@[0-9]+")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Header(msgspec.Struct, frozen=True, gc=False):
+    """The header of a commit, in the order of its fields on the wire."""
+
+    v: int
+    team: str
+    types: list[str]
+    schemas: list[int]
+    seq: int
+    n: int
+    actor: str
+    command: str
+    cmd: str
+    cause: str | None
+    corr: str
+    prev: str
+    app: str
+
+
+class Brief(msgspec.Struct, frozen=True, gc=False):
+    """What chains and idempotency need of a header: first sequence, count, command id, previous digest."""
+
+    v: int
+    seq: int
+    n: int
+    cmd: str
+    prev: str
+
+
+H = TypeVar("H", Header, Brief)
+
+
+class _Line(msgspec.Struct, frozen=True, gc=False):
+    id: str
+    sequence: int
+    type: str
+    schema: int
+    created_at: str
+    data: Any
+
+
+class _StoredLine(msgspec.Struct, frozen=True, gc=False):
+    id: str
+    sequence: int
+    type: str
+    schema: int
+    created_at: datetime
+    data: msgspec.Raw
+
+
+class Encoded(NamedTuple):
+    """The two byte strings of a commit."""
+
+    header: bytes
+    body: bytes
+
+
+_encoder = msgspec.json.Encoder()
+_headers = msgspec.json.Decoder(Header)
+_briefs = msgspec.json.Decoder(Brief)
+_lines = msgspec.json.Decoder(list[_StoredLine])
+
+
+def digest(subject: str, header: bytes, body: bytes) -> str:
+    """The digest of a commit: SHA-256 over its subject, header and body, lower-case hex."""
+    return hashlib.sha256(b"tl1\n%b\n%b\n%b" % (subject.encode(), header, body)).hexdigest()
+
+
+def event_id(subject: str, command_id: str, index: int) -> str:
+    """The id of a command's event: the same whenever the command is repeated."""
+    return str(uuid5(NAMESPACE, f"{subject}:{command_id}:{index}"))
+
+
+def read_header(header: bytes, position: int) -> Header:
+    """All fields of a stored header; `schema_unknown` when it is of a newer format."""
+    return _decoded(_headers, header, position)
+
+
+def read_brief(header: bytes, position: int) -> Brief:
+    """The few fields of a stored header that chains need, at a third of the cost."""
+    return _decoded(_briefs, header, position)
+
+
+def _decoded(decoder: msgspec.json.Decoder[H], header: bytes, position: int) -> H:
+    try:
+        found = decoder.decode(header)
+    except msgspec.MsgspecError as error:
+        raise TapelineError(
+            f"the header of the commit at position {position} cannot be read: {error}", code="log_damaged"
+        ) from error
+    if found.v > FORMAT:
+        raise TapelineError(
+            f"the commit at position {position} has envelope format {found.v}; this code knows up to {FORMAT}",
+            code="schema_unknown",
+            hint="run a version of tapeline that is at least as new as the one that wrote it",
+        )
+    return found
+
+
+class Codec:
+    """Turns commits into bytes and back, for one registry of event classes.
+
+    Parameters
+    ----------
+    events
+        Every event class by (tag, schema); the highest schema of a tag is the one that is written.
+    upcasters
+        By (tag, n): the pure function from data of schema n to data of schema n + 1.
+    app
+        Version written into headers; informative.
+    """
+
+    def __init__(
+        self,
+        events: Mapping[tuple[str, int], type],
+        upcasters: Mapping[tuple[str, int], Upcaster] | None = None,
+        *,
+        app: str | None = None,
+    ) -> None:
+        self._events = dict(events)
+        self._upcasters = dict(upcasters or {})
+        self._app = app or version("tapeline")
+        self._newest: dict[str, int] = {}
+        for tag, schema in self._events:
+            self._newest[tag] = max(schema, self._newest.get(tag, 0))
+        for tag, newest in self._newest.items():
+            for schema in range(1, newest):
+                if (tag, schema) not in self._upcasters:
+                    raise TapelineError(
+                        f"no upcaster turns {tag} schema {schema} into {schema + 1}",
+                        hint="register a pure function for it in tapeline.contracts.UPCASTERS",
+                    )
+        self._decoders: dict[str, msgspec.json.Decoder[Any]] = {
+            tag: msgspec.json.Decoder(self._events[tag, newest]) for tag, newest in self._newest.items()
+        }
+
+    def encode(self, commit: NewCommit) -> Encoded:
+        """The header and body of a commit, checked so that no fault of ours can enter the log.
+
+        Raises
+        ------
+        TapelineError
+            `too_large` beyond a limit; `invalid` for NaN, infinity or a malformed command id; `internal`
+            with the failed rule for anything else.
+        """
+        self._check(commit)
+        subject = commit.ref.subject
+        schemas = [self._schema_of(event) for event in commit.events]
+        types = [type(event).__name__ for event in commit.events]
+        created_at = commit.created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        lines = [
+            _Line(
+                event_id(subject, commit.command_id, index),
+                commit.sequence + index,
+                types[index],
+                schemas[index],
+                created_at,
+                event,
+            )
+            for index, event in enumerate(commit.events)
+        ]
+        header = _encoder.encode(
+            Header(
+                v=FORMAT,
+                team=commit.ref.team,
+                types=types,
+                schemas=schemas,
+                seq=commit.sequence,
+                n=len(lines),
+                actor=commit.actor,
+                command=commit.command,
+                cmd=commit.command_id,
+                cause=commit.cause,
+                corr=commit.correlation_id or commit.command_id,
+                prev=commit.prev,
+                app=self._app,
+            )
+        )
+        try:
+            body = _encoder.encode(lines)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise _fault(commit, f"its events cannot be written as JSON: {error}") from error
+        _check_sizes(header, body)
+        if not header.isascii():
+            raise _fault(commit, "its header is not ASCII")
+        self._check_reading(commit, body)
+        return Encoded(header, body)
+
+    def decode(self, commit: StoredCommit) -> list[StoredEvent]:
+        """The events of a stored commit, each upcast to the newest schema that this code knows.
+
+        Raises
+        ------
+        TapelineError
+            `schema_unknown`, with position, type and schema, for a type or schema that this code does not
+            know; `log_damaged` for bytes that are not what their schema says.
+        """
+        header = read_header(commit.header, commit.position)
+        ref = ref_of(commit.subject)
+        try:
+            lines = _lines.decode(commit.body)
+        except msgspec.MsgspecError as error:
+            raise TapelineError(
+                f"the body of the commit at position {commit.position} cannot be read: {error}",
+                code="log_damaged",
+            ) from error
+        return [
+            StoredEvent(
+                ref=ref,
+                id=line.id,
+                sequence=line.sequence,
+                type=line.type,
+                schema=line.schema,
+                created_at=line.created_at,
+                data=self._data(line, commit.position),
+                position=commit.position,
+                index=index,
+                actor=header.actor,
+                command=header.command,
+                command_id=header.cmd,
+                cause=header.cause,
+                correlation_id=header.corr,
+            )
+            for index, line in enumerate(lines)
+        ]
+
+    def _data(self, line: _StoredLine, position: int) -> Any:
+        newest = self._newest.get(line.type, 0)
+        if line.schema > newest:
+            knows = f"up to {newest}" if newest else "no event of that type"
+            raise TapelineError(
+                f"{line.type} schema {line.schema} at position {position}; this code knows {knows}",
+                code="schema_unknown",
+                hint="run a version of tapeline that is at least as new as the one that wrote it",
+            )
+        try:
+            if line.schema == newest:
+                return self._decoders[line.type].decode(line.data)
+            data = msgspec.json.decode(line.data, type=dict[str, Any])
+            for schema in range(line.schema, newest):
+                data = self._upcasters[line.type, schema](data)
+            return msgspec.convert(data, self._events[line.type, newest])
+        except msgspec.MsgspecError as error:
+            raise TapelineError(
+                f"{line.type} schema {line.schema} at position {position} cannot be read: {error}",
+                code="log_damaged",
+            ) from error
+
+    def _schema_of(self, event: Any) -> int:
+        return self._newest[type(event).__name__]
+
+    def _check(self, commit: NewCommit) -> None:
+        if len(commit.events) > MAX_EVENTS:
+            raise TapelineError(
+                f"a commit of {len(commit.events)} events; the limit is {MAX_EVENTS}",
+                code="too_large",
+                hint="split the work into several commands",
+            )
+        if not _COMMAND_ID.fullmatch(commit.command_id):
+            raise TapelineError(
+                f"{commit.command_id!r} is not a command id",
+                code="invalid",
+                hint="use a UUID, or 1 to 64 of A-Z, a-z, 0-9, _ and -",
+            )
+        if not commit.events:
+            raise _fault(commit, "it has no events")
+        if commit.sequence < 1 or not _DIGEST.fullmatch(commit.prev):
+            raise _fault(commit, f"sequence {commit.sequence} after {commit.prev!r} is no place in a chain")
+        if (commit.sequence == 1) != (commit.prev == GENESIS):
+            raise _fault(commit, f"sequence {commit.sequence} does not fit the previous digest {commit.prev}")
+        if not _ACTOR.fullmatch(commit.actor):
+            raise _fault(commit, f"{commit.actor!r} is not an actor")
+        if not _COMMAND.fullmatch(commit.command):
+            raise _fault(commit, f"{commit.command!r} is not a type of command")
+        if commit.cause is not None and not _CAUSE.fullmatch(commit.cause):
+            raise _fault(commit, f"{commit.cause!r} is not <event id>@<position>")
+        if commit.correlation_id is not None and not _COMMAND_ID.fullmatch(commit.correlation_id):
+            raise _fault(commit, f"{commit.correlation_id!r} is not a correlation id")
+        if commit.created_at.tzinfo is None:
+            raise _fault(commit, "its time has no zone")
+        if ref_of(commit.ref.subject) != commit.ref:
+            raise _fault(commit, f"{commit.ref.subject!r} does not name {commit.ref}")
+        for event in commit.events:
+            newest = self._newest.get(type(event).__name__, 0)
+            if self._events.get((type(event).__name__, newest)) is not type(event):
+                raise _fault(commit, f"{type(event).__name__} is not the newest registered class of its tag")
+
+    def _check_reading(self, commit: NewCommit, body: bytes) -> None:
+        """Refuse what would be read back as something else."""
+        lines = _lines.decode(body)
+        for event, line in zip(commit.events, lines, strict=True):
+            try:
+                same = self._decoders[line.type].decode(line.data) == event
+            except msgspec.MsgspecError:
+                same = False
+            if not same:
+                for path, number in _non_finite(event, line.type):
+                    raise TapelineError(
+                        f"{path} is {number}; a number in an event is finite",
+                        code="invalid",
+                        hint="leave the field out, or write a number",
+                    )
+                raise _fault(commit, f"{line.type} is read back as another value")
+
+
+def _check_sizes(header: bytes, body: bytes) -> None:
+    for what, size, limit in (
+        ("commit", len(body), MAX_BODY_BYTES),
+        ("commit header", len(header), MAX_HEADER_BYTES),
+    ):
+        if size > limit:
+            raise TapelineError(
+                f"a {what} of {math.ceil(size / 1024)} KiB; the limit is {limit // 1024} KiB",
+                code="too_large",
+                hint="put large values into the artifact store and name their digest",
+            )
+
+
+def _fault(commit: NewCommit, rule: str) -> TapelineError:
+    return TapelineError(f"the commit of {commit.command} on {commit.ref} was not sent: {rule}", code="internal")
+
+
+def _non_finite(value: Any, path: str) -> Iterator[tuple[str, float]]:
+    """Each NaN or infinity within a value, with the path that leads to it."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            yield path, value
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _non_finite(getattr(value, field.name), f"{path}.{field.name}")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _non_finite(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple | set | frozenset):
+        for index, item in enumerate(value):
+            yield from _non_finite(item, f"{path}[{index}]")
