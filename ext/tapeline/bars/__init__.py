@@ -1,0 +1,38 @@
+"""Bars cut from trades: fast, causal and equal to the bit on every machine.
+
+Read `reference.py` first: it says in plain loops what `_kernels.pyx` does fast. This front checks dtype,
+order and shape once, allocates, calls, and turns a kernel's status into a `BarsError` with a code.
+"""
+
+from __future__ import annotations
+
+from tapeline.bars.front import (
+    ISA,
+    gather,
+    grid_ends,
+    grid_rows,
+    read_bandwidth,
+    session_bars,
+    threshold_bars,
+    tick_bars,
+    time_bars,
+)
+from tapeline.bars.status import ALL, COLUMNS, BarsError, Flag, Norm, Status
+
+__all__ = [
+    "ALL",
+    "COLUMNS",
+    "ISA",
+    "BarsError",
+    "Flag",
+    "Norm",
+    "Status",
+    "gather",
+    "grid_ends",
+    "grid_rows",
+    "read_bandwidth",
+    "session_bars",
+    "threshold_bars",
+    "tick_bars",
+    "time_bars",
+]

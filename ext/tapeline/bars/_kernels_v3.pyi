@@ -1,0 +1,58 @@
+import numpy as np
+from numpy.typing import NDArray
+
+Volume = NDArray[np.int32] | NDArray[np.int64] | NDArray[np.float64]
+
+def time_bars(
+    ts: NDArray[np.int64],
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: NDArray[np.uint8] | None,
+    open_ns: int,
+    close_ns: int,
+    width_ns: int,
+    carry: NDArray[np.float64],
+    fill: bool,
+    out: NDArray[np.float64],
+    fault: NDArray[np.int64],
+) -> int: ...
+def tick_bars(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: NDArray[np.uint8] | None,
+    size: int,
+    lead: int,
+    carry: NDArray[np.float64],
+    out: NDArray[np.float64],
+    edges: NDArray[np.int64],
+    fault: NDArray[np.int64],
+) -> int: ...
+def threshold_edges(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: NDArray[np.uint8] | None,
+    limit: float,
+    dollar: bool,
+    edges: NDArray[np.int64],
+) -> int: ...
+def span_bars(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: NDArray[np.uint8] | None,
+    edges: NDArray[np.int64],
+    carry: NDArray[np.float64],
+    out: NDArray[np.float64],
+    fault: NDArray[np.int64],
+) -> int: ...
+def carry_forward(out: NDArray[np.float64], carry: float) -> None: ...
+def gather(
+    grid: NDArray[np.float64],
+    past: NDArray[np.int64],
+    count: int,
+    norm: int,
+    scale: NDArray[np.float64],
+    out: NDArray[np.float32],
+    fault: NDArray[np.int64],
+) -> int: ...
+def read_bandwidth(ts: NDArray[np.int64], price: NDArray[np.float64], volume: Volume) -> float: ...
+def has_v3() -> bool: ...

@@ -1,0 +1,262 @@
+"""The naive twin of the kernels: plain loops, one function per kernel with the same arguments.
+
+It is the page to read for what a bar is, the oracle of the tests, and what runs where no kernel was built
+(`TAPELINE_BARS_ISA=python`). It is never optimised.
+
+A bar is made of the trades of `[start, end)` in their order. A trade with flags 0 is void and is skipped;
+every other one is counted. Open and close are the first and last trade that may set them (`LAST`), high and
+low come from those that may (`HILO`) and are widened to include open and close; volumes from `VOLUME` ones.
+Without a `LAST` trade open and close are the close carried from before, NaN if there was never a price.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tapeline.bars.status import ALL, EXACT, Flag, Norm, Status
+
+Volume = NDArray[np.int32] | NDArray[np.int64] | NDArray[np.float64]
+Flags = NDArray[np.uint8] | None
+
+
+def lane_sum(volumes: list[float]) -> float:
+    """The sum of float volumes in the one order that every kernel uses: 8 lanes by ordinal, then a tree."""
+    lane = [0.0] * 8
+    for ordinal, volume in enumerate(volumes):
+        lane[ordinal % 8] += volume
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]))
+
+
+def _bar(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: Flags,
+    first: int,
+    stop: int,
+    carry: NDArray[np.float64],
+    fill: bool,
+    row: NDArray[np.float64],
+    fault: NDArray[np.int64],
+) -> Status:
+    """Write the bar of the trades `[first, stop)` to `row` and its close to `carry`."""
+    whole = volume.dtype != np.float64
+    ranged: list[float] = []
+    lasts: list[float] = []
+    volumes: list[Any] = []
+    for i in range(first, stop):
+        mark = int(ALL) if flags is None else int(flags[i]) & int(ALL)
+        if mark == 0:
+            continue
+        if mark & Flag.HILO:
+            ranged.append(float(price[i]))
+        if mark & Flag.LAST:
+            lasts.append(float(price[i]))
+        counted = volume[i].item() if mark & Flag.VOLUME else 0
+        if whole and counted < 0:
+            fault[0] = i
+            return Status.NEGATIVE
+        volumes.append(counted)
+        if whole and sum(volumes) > EXACT:
+            fault[0] = i
+            return Status.OVERFLOW
+    if not volumes:
+        close = float(carry[0]) if fill else math.nan
+        row[:] = [close, close, close, close, 0.0, 0.0, 0.0, 0.0]
+        return Status.OK
+    if lasts:
+        carry[0] = lasts[-1]
+    o, c = (lasts[0], lasts[-1]) if lasts else (float(carry[0]), float(carry[0]))
+    seen = [p for p in (*ranged, o, c) if not math.isnan(p)]
+    high, low = (max(seen), min(seen)) if seen else (math.nan, math.nan)
+    total = float(sum(volumes)) if whole else lane_sum(volumes)
+    row[:] = [o, high, low, c, len(volumes), total, total / len(volumes), float(max(volumes))]
+    return Status.OK
+
+
+def time_bars(
+    ts: NDArray[np.int64],
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: Flags,
+    open_ns: int,
+    close_ns: int,
+    width_ns: int,
+    carry: NDArray[np.float64],
+    fill: bool,
+    out: NDArray[np.float64],
+    fault: NDArray[np.int64],
+) -> int:
+    """Bars `[open + m w, min(open + (m + 1) w, close))` of one segment, one row for each m, also empty ones."""
+    n = len(ts)
+    if n > 0 and ts[0] < open_ns:
+        fault[0] = 0
+        return Status.OUTSIDE
+    i = 0
+    for row in range(len(out)):
+        end = min(open_ns + (row + 1) * width_ns, close_ns)
+        first = i
+        while i < n:
+            if i > 0 and ts[i] < ts[i - 1]:
+                fault[:] = i, row
+                return Status.UNSORTED
+            if ts[i] >= end:
+                break
+            i += 1
+        status = _bar(price, volume, flags, first, i, carry, fill, out[row], fault)
+        if status != Status.OK:
+            fault[1] = row
+            return status
+    if i < n:
+        fault[0] = i
+        return Status.OUTSIDE
+    return Status.OK
+
+
+def tick_bars(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: Flags,
+    size: int,
+    lead: int,
+    carry: NDArray[np.float64],
+    out: NDArray[np.float64],
+    edges: NDArray[np.int64],
+    fault: NDArray[np.int64],
+) -> int:
+    """Groups of `size` counting trades after the first `lead`, which only leave their price to be carried."""
+    n = len(price)
+    i = 0
+    while lead > 0 and i < n:
+        mark = int(ALL) if flags is None else int(flags[i]) & int(ALL)
+        lead -= mark != 0
+        if mark & Flag.LAST:
+            carry[0] = price[i]
+        i += 1
+    for row in range(len(out) if n else 0):
+        first, left = i, size
+        while i < n and left > 0:
+            left -= flags is None or (int(flags[i]) & int(ALL)) != 0
+            i += 1
+        edges[row] = first, i
+        status = _bar(price, volume, flags, first, i, carry, True, out[row], fault)
+        if status != Status.OK:
+            fault[1] = row
+            return status
+    return Status.OK
+
+
+def threshold_edges(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: Flags,
+    limit: float,
+    dollar: bool,
+    edges: NDArray[np.int64],
+) -> int:
+    """How many bars close on the trade with which volume (or price times volume) reaches `limit`.
+
+    Overshoot stays in the bar and the next sum starts at 0; a rest with a trade that counts is one bar more.
+    The running sum is float64, one trade after another.
+    """
+    pairs: list[tuple[int, int]] = []
+    start, total = 0, 0.0
+    for i in range(len(price)):
+        if flags is None or flags[i] & Flag.VOLUME:
+            total += float(price[i]) * float(volume[i]) if dollar else float(volume[i])
+            if total >= limit:
+                pairs.append((start, i + 1))
+                start, total = i + 1, 0.0
+    if any(flags is None or flags[i] & ALL for i in range(start, len(price))):
+        pairs.append((start, len(price)))
+    for row, pair in enumerate(pairs[: len(edges)]):
+        edges[row] = pair
+    return len(pairs)
+
+
+def span_bars(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: Flags,
+    edges: NDArray[np.int64],
+    carry: NDArray[np.float64],
+    out: NDArray[np.float64],
+    fault: NDArray[np.int64],
+) -> int:
+    """One bar for each pair of `edges`: the trades `[edges[r, 0], edges[r, 1])`."""
+    for row in range(len(out) if len(price) else 0):
+        first, stop = int(edges[row, 0]), int(edges[row, 1])
+        status = _bar(price, volume, flags, first, stop, carry, True, out[row], fault)
+        if status != Status.OK:
+            fault[1] = row
+            return status
+    return Status.OK
+
+
+def carry_forward(out: NDArray[np.float64], carry: float) -> None:
+    """Give rows before the first known price the price of an earlier segment, widening high and low."""
+    for row in out:
+        if not math.isnan(row[3]):
+            break
+        row[0] = row[3] = carry
+        row[1] = row[1] if row[1] >= carry else carry
+        row[2] = row[2] if row[2] <= carry else carry
+
+
+def _over(a: float, b: float) -> float:
+    """The quotient; NaN, never infinity, where the divisor is 0."""
+    return a / b if b != 0.0 else math.nan
+
+
+def gather(
+    grid: NDArray[np.float64],
+    past: NDArray[np.int64],
+    count: int,
+    norm: int,
+    scale: NDArray[np.float64],
+    out: NDArray[np.float32],
+    fault: NDArray[np.int64],
+) -> int:
+    """Windows of `count` bars that end before grid row `past[k]`, normalised in float64, cast to float32.
+
+    Rows before the grid begins have NaN prices and 0 for the rest. `LAST_PRICE_PCT` gives prices as percent
+    from the window's last close and the rest as share of their maximum in the window; `ZSCORE_WINDOW` takes
+    each column's mean and population deviation over the window; `MAX_VALUES` divides by `scale`.
+    """
+    for k in range(len(past) if count else 0):
+        stop = int(past[k])
+        if not 0 <= stop <= len(grid):
+            fault[0] = k
+            return Status.NO_ROW
+        rows = [
+            [float(x) for x in grid[r]] if r >= 0 else [math.nan] * 4 + [0.0] * 4 for r in range(stop - count, stop)
+        ]
+        for c in range(8):
+            column = [row[c] for row in rows]
+            if norm == Norm.LAST_PRICE_PCT and c < 4:
+                values = [(_over(x, rows[-1][3]) - 1.0) * 100.0 for x in column]
+            elif norm == Norm.LAST_PRICE_PCT:
+                values = [_over(x, max(column)) for x in column]
+            elif norm == Norm.ZSCORE_WINDOW:
+                total = 0.0
+                for x in column:
+                    total += x
+                mean = total / count
+                total = 0.0
+                for x in column:
+                    total += (x - mean) * (x - mean)
+                values = [_over(x - mean, math.sqrt(total / count)) for x in column]
+            elif norm == Norm.MAX_VALUES:
+                values = [_over(x, float(scale[c])) for x in column]
+            else:
+                values = column
+            out[k, :, c] = values
+    return Status.OK
+
+
+def read_bandwidth(ts: NDArray[np.int64], price: NDArray[np.float64], volume: Volume) -> float:
+    """The sum of the columns; how long it takes is the limit of any kernel that reads them."""
+    return float(ts.sum(dtype=np.uint64)) + float(price.sum()) + float(volume.sum())
