@@ -201,7 +201,7 @@ def test_wide_bars_are_folds_of_narrow_ones(t: dict[str, Any], times: int) -> No
         assert row[7] == part[:, 7].max()
         assert row[3] == part[-1, 3] or math.isnan(row[3])
         traded = part[part[:, 4] > 0]
-        if len(traded) and not np.isnan(traded).any():
+        if len(traded) and t["flags"] is None:  # a bar without LAST trades is widened to a carried close
             assert (row[1], row[2]) == (traded[:, 1].max(), traded[:, 2].min())
 
 
