@@ -19,6 +19,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    ColumnElement,
     Integer,
     MetaData,
     String,
@@ -105,7 +106,7 @@ class Rows:
             part = wanted[start : start + step]
             self._rows[table.name].update(dict.fromkeys(part))
             if len(columns) == 1:
-                condition = columns[0].in_([key[0] for key in part])
+                condition: ColumnElement[bool] = columns[0].in_([key[0] for key in part])
             elif len(part) == 1:
                 condition = and_(*(column == value for column, value in zip(columns, part[0], strict=True)))
             else:
@@ -300,8 +301,10 @@ class Projector:
             found = await connection.scalar(select(positions.c.position).where(positions.c.name == self.name))
         if found is None:
             await self.open()
-        else:
+            found = self._position
+        async with self._moved:
             self._position = found
+            self._moved.notify_all()
 
     async def _fold(self, position: int, events: list[Any]) -> None:
         if position <= self._position:

@@ -1,0 +1,234 @@
+"""Projections on real SQLite: exactly once, in one transaction, refilled when emptied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tapeline import names
+from tapeline.clock import FakeClock
+from tapeline.contracts import EVENTS, UPCASTERS
+from tapeline.contracts.names import NameClaimed, NameReleased
+from tapeline.database import make_engine, sqlite_url
+from tapeline.decider import Deciders, origin_of
+from tapeline.errors import TapelineError
+from tapeline.log import StoredEvent
+from tapeline.log.codec import Codec
+from tapeline.log.memory import InMemoryLog
+from tapeline.names import ClaimName, ReleaseName, name_ref
+from tapeline.projections import LogSource, Projector, Reader, Row, Rows, positions, reset
+
+METADATA = MetaData()
+holders = Table(
+    "holders",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("holder", String),
+    Column("changes", Integer, default=0),
+)
+
+
+class Holders:
+    """Who holds which name, and how often that changed."""
+
+    name = "holders"
+    version = 1
+    kinds = frozenset({"run"})
+    tables = (holders,)
+
+    def keys(self, event: StoredEvent) -> Iterable[tuple[Table, tuple[Any, ...]]]:
+        yield holders, (event.data.name,)
+
+    def apply(self, rows: Rows, event: StoredEvent) -> None:
+        row: Row = rows.get(holders, event.data.name) or {"name": event.data.name, "changes": 0}
+        match event.data:
+            case NameClaimed(holder=holder):
+                rows.put(holders, row | {"holder": holder, "changes": row["changes"] + 1})
+            case NameReleased(name="gone"):
+                rows.delete(holders, "gone")
+            case NameReleased():
+                rows.put(holders, row | {"holder": None, "changes": row["changes"] + 1})
+
+
+CODEC = Codec(EVENTS, UPCASTERS)
+
+
+@pytest.fixture
+def log() -> InMemoryLog:
+    return InMemoryLog(CODEC)
+
+
+@pytest.fixture
+def deciders(log: InMemoryLog) -> Deciders:
+    return Deciders(log, CODEC, FakeClock())
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    engine = make_engine(sqlite_url(tmp_path / "tables.db"))
+    yield engine
+    await engine.dispose()
+
+
+def make_projector(log: InMemoryLog, engine: AsyncEngine) -> Projector:
+    return Projector(LogSource(log, CODEC, Holders.kinds), Holders(), engine)
+
+
+@pytest.fixture
+async def projector(log: InMemoryLog, engine: AsyncEngine) -> AsyncIterator[Projector]:
+    projector = make_projector(log, engine)
+    await projector.open()
+    task = asyncio.create_task(projector.run())
+    yield projector
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def churn(deciders: Deciders, turns: int, *, names_of: int = 5) -> int:
+    position = 0
+    for turn in range(turns):
+        name = "gone" if turn % 7 == 3 else f"n{turn % names_of}"
+        ref = name_ref("main", "run", name)
+        held = (await deciders.state(names, ref)).holder is not None
+        command = ReleaseName(name=name, holder="a") if held else ClaimName(name=name, holder="a", what="run")
+        position = (await deciders.handle(names, ref, command, origin_of("user:ann", None))).position
+    return position
+
+
+async def rows(engine: AsyncEngine) -> list[tuple[Any, ...]]:
+    async with engine.connect() as connection:
+        return [tuple(row) for row in await connection.execute(select(holders).order_by(holders.c.name))]
+
+
+async def test_a_reply_can_be_read_back_at_its_position(
+    deciders: Deciders, projector: Projector, engine: AsyncEngine
+) -> None:
+    position = await churn(deciders, 1)
+    async with Reader(engine, projector).at(position) as connection:
+        assert await connection.scalar(select(holders.c.holder)) == "a"
+
+
+async def test_a_position_past_the_end_of_the_log_is_refused(projector: Projector) -> None:
+    with pytest.raises(TapelineError, match="past the end") as refused:
+        await projector.wait_for(99, timeout_s=0.05)
+    assert refused.value.code == "invalid"
+
+
+async def test_tables_that_are_not_there_yet_answer_behind(
+    log: InMemoryLog, deciders: Deciders, engine: AsyncEngine
+) -> None:
+    projector = make_projector(log, engine)
+    await projector.open()
+    position = await churn(deciders, 2)
+    with pytest.raises(TapelineError) as refused:
+        await projector.wait_for(position, timeout_s=0.05)
+    assert refused.value.code == "behind"
+
+
+async def test_an_emptied_table_is_refilled_to_the_same_rows(
+    deciders: Deciders, projector: Projector, engine: AsyncEngine
+) -> None:
+    position = await churn(deciders, 60)
+    await projector.wait_for(position)
+    before = await rows(engine)
+
+    async with engine.begin() as connection:
+        await reset(connection, "holders")
+    assert await rows(engine) == []
+    async with asyncio.timeout(10):
+        while await rows(engine) != before:
+            await asyncio.sleep(0.05)
+
+
+async def test_two_projectors_on_one_table_count_each_commit_once(
+    log: InMemoryLog, deciders: Deciders, projector: Projector, engine: AsyncEngine
+) -> None:
+    second = make_projector(log, engine)
+    await second.open()
+    task = asyncio.create_task(second.run())
+    position = await churn(deciders, 100)
+    await asyncio.gather(projector.wait_for(position, 10), second.wait_for(position, 10))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    async with engine.connect() as connection:
+        counted = dict((await connection.execute(select(holders.c.name, holders.c.changes))).tuples().all())
+    expected: dict[str, int] = {}
+    async for commits in log.read():
+        for commit in commits:
+            for event in CODEC.decode(commit):
+                if isinstance(event.data, NameReleased) and event.data.name == "gone":
+                    expected.pop("gone", None)
+                else:
+                    expected[event.data.name] = expected.get(event.data.name, 0) + 1
+    assert counted == expected
+
+
+async def test_a_restart_goes_on_where_the_transaction_ended(
+    log: InMemoryLog, deciders: Deciders, engine: AsyncEngine
+) -> None:
+    for _ in range(3):
+        projector = make_projector(log, engine)
+        await projector.open()
+        task = asyncio.create_task(projector.run())
+        position = await churn(deciders, 20)
+        await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    projector = make_projector(log, engine)
+    await projector.open()
+    task = asyncio.create_task(projector.run())
+    await projector.wait_for(position, 10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    async with engine.connect() as connection:
+        live = await rows(engine)
+        assert await connection.scalar(select(positions.c.position)) == position
+        assert await connection.scalar(select(func.count()).select_from(holders)) == len(live)
+
+    fresh = make_engine(sqlite_url(Path(str(engine.url.database)).with_name("fresh.db")))
+    rebuilt = make_projector(log, fresh)
+    await rebuilt.open()
+    task = asyncio.create_task(rebuilt.run())
+    await rebuilt.wait_for(position, 10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert await rows(fresh) == live
+    await fresh.dispose()
+
+
+async def test_tables_of_another_log_are_refused(deciders: Deciders, projector: Projector, engine: AsyncEngine) -> None:
+    await churn(deciders, 1)
+    foreign = make_projector(InMemoryLog(CODEC), engine)
+    with pytest.raises(TapelineError) as refused:
+        await foreign.open()
+    assert refused.value.code == "log_mismatch"
+
+
+async def test_what_cannot_be_folded_stops_the_projector_and_says_where(
+    log: InMemoryLog, deciders: Deciders, engine: AsyncEngine
+) -> None:
+    class Broken(Holders):
+        def apply(self, rows: Rows, event: StoredEvent) -> None:
+            if event.position == 2:
+                raise ValueError("cannot")
+            super().apply(rows, event)
+
+    projector = Projector(LogSource(log, CODEC, Holders.kinds), Broken(), engine)
+    await projector.open()
+    await churn(deciders, 1)
+    task = asyncio.create_task(projector.run())
+    await projector.wait_for(1, 5)
+    await churn(deciders, 1)
+    with pytest.raises(TapelineError, match="cannot fold"):
+        await asyncio.wait_for(task, 5)
+    assert projector.position == 1
+    with pytest.raises(TapelineError) as refused:
+        await projector.wait_for(2)
+    assert refused.value.code == "unavailable"
