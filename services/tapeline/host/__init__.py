@@ -1,0 +1,1 @@
+"""Runs, assets and vault in one process, as the embedded instance has them."""

@@ -1,0 +1,181 @@
+"""The composition root of service processes: one process, any number of services, each as if alone.
+
+Every service signs in as itself, on connections of its own, and speaks to the others over the bus only;
+so `tapeline up` hosts three in one process and a cluster runs each in its own, with the same code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import structlog
+from faststream.nats import NatsBroker
+from faststream.nats.security import NatsNKey
+from nats.aio.client import Client
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tapeline import subjects, topology
+from tapeline.bus import router
+from tapeline.clock import SystemClock
+from tapeline.connection import connect, connect_options
+from tapeline.contracts import EVENTS, UPCASTERS
+from tapeline.database import make_engine, sqlite_url
+from tapeline.decider import Deciders
+from tapeline.errors import TapelineError
+from tapeline.home import Home, find_home, read_instance
+from tapeline.log import Appended, NewCommit
+from tapeline.log.codec import Codec
+from tapeline.log.jetstream import JetStreamLog
+from tapeline.log.metrics import MetricsStream
+from tapeline.logs import logging_setup
+from tapeline.readiness import tell_ready
+from tapeline.security.keys import read_credentials
+from tapeline.service import Build, Platform, Service
+from tapeline.store import LocalStore
+
+log = structlog.get_logger()
+
+TOPOLOGY_WAIT_S = 30.0
+GRACEFUL_S = 5.0
+
+
+class HostSettings(BaseSettings):
+    """Settings of a service process, from `TAPELINE_*` variables.
+
+    `database_url` may hold `{service}`; without it each service has a SQLite file in the home.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TAPELINE_", extra="ignore")
+
+    home: Path | None = None
+    url: str | None = None
+    database_url: str | None = None
+    log_level: str = "INFO"
+
+
+def run(builds: Mapping[str, Build]) -> None:
+    """Serve until SIGTERM or SIGINT; the process ends with 0 then, and with 1 after a service failed."""
+    settings = HostSettings()
+    logging_setup("host" if len(builds) > 1 else next(iter(builds)), level=settings.log_level)
+    asyncio.run(_run(builds, settings))
+
+
+async def _run(builds: Mapping[str, Build], settings: HostSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        tasks = asyncio.TaskGroup()
+        try:
+            async with tasks:
+                ends = tasks.create_task(stop.wait(), name="until told to stop")
+                opened = await asyncio.gather(
+                    *(stack.enter_async_context(_hosted(name, build, settings)) for name, build in builds.items())
+                )
+                running = [
+                    tasks.create_task(work, name=f"{name} work")
+                    for name, service in zip(builds, opened, strict=True)
+                    for work in (
+                        *(projector.run() for projector in service.projectors),
+                        *(task() for task in service.tasks),
+                    )
+                ]
+                tell_ready()
+                log.info("services_ready", services=sorted(builds))
+                await ends
+                for task in running:
+                    task.cancel()
+        finally:
+            log.info("services_stop", services=sorted(builds))
+
+
+@asynccontextmanager
+async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncIterator[Service]:
+    home = find_home(settings.home)
+    url = settings.url or _url_of(home)
+    credentials = read_credentials(home.credential(f"svc-{name}"))
+    clock = SystemClock()
+    codec = Codec(EVENTS, UPCASTERS)
+    options = dict(connect_options(credentials, name=name))
+    seed = str(options.pop("nkeys_seed_str"))
+    broker = NatsBroker(
+        url,
+        security=NatsNKey.from_seed(seed),
+        logger=None,
+        apply_types=False,
+        graceful_timeout=GRACEFUL_S,
+        **options,  # type: ignore[arg-type]
+    )
+    async with AsyncExitStack() as stack:
+        client = await broker.connect()
+        stack.push_async_callback(broker.stop)
+
+        async def reading() -> Client:
+            return await connect(credentials, url, name=f"{name}-read")
+
+        await _await_topology(client)
+        event_log = JetStreamLog(client, codec, connect=reading)
+        head = await event_log.head()
+        engine = make_engine((settings.database_url or sqlite_url(home.db / f"{name}.db")).format(service=name))
+        stack.push_async_callback(engine.dispose)
+        work = home.run / name
+        work.mkdir(mode=0o700, exist_ok=True)
+
+        async def wake(ref: subjects.Ref, place: Appended, commit: NewCommit) -> None:
+            # A hint: state is read by query, so a lost or doubled one does no harm.
+            hint = {
+                "position": place.position,
+                "sequence": place.sequence,
+                "types": [type(event).__name__ for event in commit.events],
+            }
+            await client.publish(subjects.feed(ref), msgspec.json.encode(hint))
+
+        service = build(
+            Platform(
+                log=event_log,
+                log_id=head.log_id,
+                codec=codec,
+                metrics=MetricsStream(client, connect=reading),
+                deciders=Deciders(event_log, codec, clock, wake),
+                engine=engine,
+                store=LocalStore(home.store),
+                clock=clock,
+                publish=client.publish,
+                home=work,
+            )
+        )
+        for projector in service.projectors:
+            await projector.open()
+        if service.start is not None:
+            await service.start()
+        broker.include_router(router(service.verbs, clock))
+        await broker.start()
+        yield service
+
+
+def _url_of(home: Home) -> str:
+    instance = read_instance(home)
+    if instance is None:
+        raise TapelineError("no instance runs on this home", code="unavailable", hint="tapeline up, or set TAPELINE_URL")
+    return instance.url
+
+
+async def _await_topology(client: Client) -> None:
+    """Wait until the streams are there as they must be: whoever starts the system makes them meanwhile."""
+    async with asyncio.timeout(TOPOLOGY_WAIT_S):
+        while True:
+            try:
+                await topology.check(client)
+                return
+            except TapelineError as error:
+                if error.code not in ("unavailable", "not_found"):
+                    raise
+            with contextlib.suppress(TimeoutError):
+                await asyncio.sleep(0.05)
