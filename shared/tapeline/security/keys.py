@@ -266,7 +266,7 @@ def _key_of(seed: str) -> Key:
         if nkeys.encode_seed(bytes(raw), prefix).decode("ascii") != seed:
             raise TapelineError("the checksum of its seed does not fit", code="invalid")
         pair = nkeys.from_seed(bytearray(seed.encode("ascii")))
-        return Key(pair.public_key.decode("ascii"), Seed(seed))
+        return Key(bytes(pair.public_key).decode("ascii"), Seed(seed))
     except (nkeys.NkeysError, ValueError) as error:
         # The library's own text may quote the seed: it is not repeated.
         raise TapelineError("its seed line is not an nkey seed", code="invalid") from error

@@ -1,0 +1,123 @@
+"""The nats-server as a child: its configuration before each start, its ports after, its health while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from tapeline import server_monitor
+from tapeline.embedded.child import ChildSpec, Restart
+from tapeline.errors import TapelineError
+from tapeline.home import Home, read_json, write_json
+from tapeline.security import accounts as principals
+from tapeline.server_config import (
+    ServerSettings,
+    check_free,
+    find_server,
+    install,
+    load_settings,
+    render,
+    save_settings,
+    size_for,
+)
+
+UNWELL_SECONDS = 10.0
+_ASKED_EVERY_S = 2.0
+
+
+class EmbeddedServer:
+    """The nats-server of one instance.
+
+    Its first start takes free ports; every later start of the same instance takes the same ones, so that
+    clients find it again.
+    """
+
+    def __init__(self, home: Home, *, port: int = -1) -> None:
+        self._home = home
+        self._program = find_server()
+        free = shutil.disk_usage(home.root).free
+        check_free(free)
+        before = load_settings(home)
+        # Streams reserve their sizes within max_file: it stays as first chosen, however full the disk is now.
+        size = before.max_file_bytes if before is not None else size_for(free, 0)
+        self.settings = replace(before or ServerSettings(), port=port, monitor_port=-1, max_file_bytes=size)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect, once the server is ready."""
+        return f"nats://{self.settings.host}:{self.settings.port}"
+
+    def spec(self) -> ChildSpec:
+        """The server's row in the table of children."""
+        return ChildSpec(
+            name="server",
+            argv=(str(self._program), "-c", str(self._home.server_conf)),
+            env={"PATH": os.environ.get("PATH", ""), "TZ": "UTC"},
+            ready_timeout_s=10.0,
+            restart=Restart(give_up_after=5),
+            prepare=self._prepare,
+            probe=self._is_ready,
+            watch=self._until_unwell,
+        )
+
+    def _prepare(self) -> None:
+        self._home.server_file.unlink(missing_ok=True)
+        for left in self._home.run.glob("*.ports"):
+            left.unlink()
+        # The accounts may have changed while the server was down.
+        self._install()
+
+    def _install(self) -> None:
+        save_settings(self._home, self.settings)
+        install(self._home, render(principals.load_accounts(self._home.teams_file), self.settings, self._home))
+
+    async def _is_ready(self, pid: int) -> bool:
+        if self.settings.port < 1 or self.settings.monitor_port < 1:
+            found = _ports(self._home.run, pid)
+            if found is None:
+                return False
+            self.settings = replace(self.settings, port=found[0], monitor_port=found[1])
+            self._install()
+        if not await asyncio.to_thread(server_monitor.is_healthy, self.settings.monitor_port, 1.0):
+            return False
+        await self._check_sync()
+        write_json(self._home.server_file, {"pid": pid, "created": psutil.Process(pid).create_time()})
+        return True
+
+    async def _check_sync(self) -> None:
+        always = await asyncio.to_thread(server_monitor.syncs_always, self.settings.monitor_port)
+        if not always and os.environ.get("TAPELINE_UNSAFE_SYNC") != "1":
+            raise TapelineError(
+                "the log server does not sync always: acknowledged events can be lost",
+                code="unavailable",
+                hint="set sync_interval: always",
+            )
+
+    async def _until_unwell(self, _pid: int) -> str:
+        """Ask for its health for ever; return when it has not been well for 10 s."""
+        loop = asyncio.get_running_loop()
+        well_at = loop.time()
+        while True:
+            await asyncio.sleep(_ASKED_EVERY_S)
+            if await asyncio.to_thread(server_monitor.is_healthy, self.settings.monitor_port, _ASKED_EVERY_S):
+                well_at = loop.time()
+            elif loop.time() - well_at >= UNWELL_SECONDS:
+                return f"it was not healthy for {UNWELL_SECONDS:.0f} s"
+
+
+def _ports(folder: Path, pid: int) -> tuple[int, int] | None:
+    """Client and monitoring port from the ports file of a server; none until it has written it."""
+    found = read_json(folder / f"nats-server_{pid}.ports")
+    if found is None:
+        return None
+    try:
+        client, monitoring = (urlsplit(found[name][0]).port for name in ("nats", "monitoring"))
+    except (KeyError, IndexError, TypeError):
+        return None
+    return (client, monitoring) if client and monitoring else None
