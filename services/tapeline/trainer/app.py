@@ -1,0 +1,142 @@
+"""The agent process put together: settings, connection, store, devices."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import structlog
+
+from tapeline.clock import SystemClock
+from tapeline.connection import connect
+from tapeline.contracts.agents import BlueprintOffer
+from tapeline.errors import TapelineError
+from tapeline.home import find_home, read_instance
+from tapeline.logs import logging_setup
+from tapeline.store.local import LocalStore
+from tapeline.subjects import check_slug
+from tapeline.trainer import blueprints, devices
+from tapeline.trainer.agent import Agent, Equipment
+
+logger = structlog.get_logger(__name__)
+
+
+class LeaseClock(SystemClock):
+    """The machine's clocks; the monotonic one goes on while the machine sleeps, so that a lease ends there too."""
+
+    def monotonic(self) -> float:
+        boot = getattr(time, "CLOCK_BOOTTIME", None)
+        return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+def find_url() -> str:
+    """Where the bus is: `TAPELINE_URL`, else what the running instance of the home says.
+
+    Raises
+    ------
+    TapelineError
+        `unavailable` when no instance runs.
+    """
+    url = os.environ.get("TAPELINE_URL")
+    if url:
+        return url
+    instance = read_instance(find_home())
+    if instance is None:
+        raise TapelineError(
+            "no instance runs on this home", code="unavailable", hint="tapeline up, or set TAPELINE_URL"
+        )
+    return instance.url
+
+
+def equipment() -> Equipment:
+    """What this machine offers."""
+    return Equipment(
+        version=devices.version_of("tapeline") or "0",
+        devices=devices.find_devices(),
+        backends=devices.find_backends(),
+        blueprints=[BlueprintOffer(name=name, version=version) for name, version in blueprints.BUNDLED.items()],
+    )
+
+
+async def serve(name: str, *, threads: int, has_spare: bool, ready_fd: int | None) -> None:
+    """Run one agent until SIGTERM or SIGINT."""
+    home = find_home()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    agents: list[Agent] = []
+
+    async def reconnected() -> None:
+        for agent in agents:
+            agent.announce_soon()
+
+    async def closed() -> None:
+        # The server ended the connection for good: the key was revoked. Nothing can be held without it.
+        stop.set()
+
+    connection = await connect(
+        home.credential(f"agent-{name}"),
+        find_url(),
+        name=f"agent-{name}",
+        on_reconnect=reconnected,
+        on_close=closed,
+        on_error=lambda error: logger.warning("bus_error", code=error.code, why=error.message),
+    )
+    agent = Agent(
+        connection=connection,
+        folder=home.agents / name,
+        store=LocalStore(Path(os.environ.get("TAPELINE_STORE") or home.store)),
+        clock=LeaseClock(),
+        equipment=equipment(),
+        threads=threads,
+        has_spare=has_spare,
+    )
+    agents.append(agent)
+    try:
+        await agent.run(stop, lambda: tell_ready(ready_fd))
+    finally:
+        await connection.close()
+
+
+def tell_ready(descriptor: int | None) -> None:
+    """Tell the supervisor that the agent serves."""
+    logger.info("agent_ready")
+    if descriptor is not None:
+        os.write(descriptor, b"ready\n")
+        os.close(descriptor)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m tapeline.trainer --agent local`."""
+    parser = argparse.ArgumentParser(prog="python -m tapeline.trainer", description="A trainer agent of Tapeline.")
+    parser.add_argument("--agent", required=True, help="the agent's name; its key is creds/agent-<name>.nk")
+    parser.add_argument("--threads", type=int, default=min(2, devices.cores()), help="threads of one operation")
+    parser.add_argument("--no-spare", action="store_true", help="keep no child with TensorFlow imported in advance")
+    given = parser.parse_args(arguments)
+    logging_setup(f"agent-{given.agent}")
+    ready = os.environ.pop("TAPELINE_READY_FD", None)
+    if ready is not None:
+        os.set_inheritable(int(ready), False)
+    try:
+        if os.name == "nt":
+            raise TapelineError(
+                "a trainer agent needs Linux or macOS", code="unsupported", hint="run the agent on another machine"
+            )
+        name = check_slug(given.agent, "agent")
+        asyncio.run(
+            serve(
+                name,
+                threads=given.threads,
+                has_spare=not given.no_spare,
+                ready_fd=None if ready is None else int(ready),
+            )
+        )
+    except TapelineError as error:
+        logger.error("agent_failed", code=error.code, why=error.message, hint=error.hint)
+        return 1
+    return 0

@@ -1,0 +1,41 @@
+"""The blueprints that come with this version, by name; each is a module with `train(job) -> Done`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tapeline.errors import TapelineError
+from tapeline.trainer.job import Done, Job
+
+BUNDLED = {"canvas": "1.0.0", "selftest": "1.0.0"}
+"""Name and version of each."""
+
+
+def find(name: str) -> Callable[[Job], Done]:
+    """The training function of a blueprint.
+
+    Raises
+    ------
+    TapelineError
+        `not_found` for a name that this agent does not have.
+    """
+    match name:
+        case "canvas":
+            from tapeline.trainer.blueprints import canvas
+
+            return canvas.train
+        case "selftest":
+            from tapeline.trainer.blueprints import selftest
+
+            return selftest.train
+    raise TapelineError(
+        f"this agent has no blueprint {name!r}", code="not_found", hint=f"it has: {', '.join(sorted(BUNDLED))}"
+    )
+
+
+def prepare(name: str) -> None:
+    """Import in advance what a blueprint needs, so that a later start is quick."""
+    if name == "canvas":
+        from tapeline.trainer.blueprints import canvas
+
+        canvas.prepare()
