@@ -18,7 +18,6 @@ import base64
 import os
 import re
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -193,35 +192,33 @@ def read_credentials(path: Path) -> Credentials:
             code="forbidden",
             hint="it must be a plain file of your own, not a link",
         ) from error
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise TapelineError(
-                f"the credential file {path} is not a plain file", code="forbidden", hint="name a plain file"
-            )
-        if found.st_uid != os.geteuid():
-            raise TapelineError(
-                f"credential file {path} belongs to user {found.st_uid}",
-                code="forbidden",
-                hint="use a file of your own",
-            )
-        if found.st_mode & 0o077:
-            raise TapelineError(
-                f"credential file {path} has mode {found.st_mode & 0o777:04o}",
-                code="forbidden",
-                hint=f"chmod 600 {path}",
-            )
-        content = file.read(_MAX_BYTES + 1)
+    try:
+        _check_private(path, os.fstat(descriptor))
+        content = os.read(descriptor, _MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > _MAX_BYTES:
         raise _not_an_identity(path, "it is larger than 16 KiB")
     return _parse(content, path)
 
 
-def load_or_create(path: Path, make: Callable[[], Credentials]) -> Credentials:
-    """The identity in a file, made and written first when there is no file."""
-    if not path.exists() and not path.is_symlink():
-        return write_credentials(path, make())
-    return read_credentials(path)
+def _check_private(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise TapelineError(
+            f"the credential file {path} is not a plain file", code="forbidden", hint="name a plain file"
+        )
+    if found.st_uid != os.geteuid():
+        raise TapelineError(
+            f"credential file {path} belongs to user {found.st_uid}",
+            code="forbidden",
+            hint="use a file of your own",
+        )
+    if found.st_mode & 0o077:
+        raise TapelineError(
+            f"credential file {path} has mode {found.st_mode & 0o777:04o}",
+            code="forbidden",
+            hint=f"chmod 600 {path}",
+        )
 
 
 def _parse(content: bytes, path: Path) -> Credentials:
