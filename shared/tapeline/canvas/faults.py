@@ -125,15 +125,12 @@ def faults_of(error: ValidationError, content: Any, nearest: Nearest, *, most: i
 def _resolve(location: Sequence[str | int], content: Any) -> list[str | int]:
     """The steps of a location that exist in the content: names of union branches fall out."""
     steps: list[str | int] = []
-    at: Any = content
+    at = content
     for step in location:
-        if isinstance(at, dict) and step in at:
+        places: Any = at if isinstance(at, dict) else range(len(at)) if isinstance(at, list) else ()
+        if step in places:
+            steps.append(step)
             at = at[step]
-        elif isinstance(at, list) and isinstance(step, int) and step < len(at):
-            at = at[step]
-        else:
-            continue
-        steps.append(step)
     return steps
 
 
@@ -141,7 +138,7 @@ def _fault(
     detail: Any, steps: list[str | int], location: Sequence[str | int], holder: dict[str, Any] | None, nearest: Nearest
 ) -> Fault:
     kind = detail["type"]
-    code = _CODES.get(kind, kind)
+    code = str(_CODES.get(kind, kind))
     node = holder.get("id") if holder is not None and isinstance(holder.get("id"), str) else None
     base = 2 if holder is not None else 0
     field = next((str(step) for step in location[base:] if isinstance(step, str)), None)

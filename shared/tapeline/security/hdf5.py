@@ -2,16 +2,18 @@
 
 `create` makes a file of our own, `open_own` opens one whose digest has been verified. A file that came
 from elsewhere can point into any file of the host (external links, external storage, virtual data sets),
-so it is never opened by these two.
+so it is never opened by these two, but by `open_asset`, which looks at every object first.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 
 from tapeline.errors import TapelineError
+from tapeline.security.walk import ASSET, WEIGHTS, check_signature, walk
 
 # Older and newer libraries write the same bytes within these bounds.
 LIBVER = ("v110", "v110")
@@ -62,3 +64,50 @@ def open_own(path: str | Path) -> h5py.File:
         raise TapelineError(
             f"{file.name} is not a readable HDF5 file", code="corrupt", hint="fetch the artifact again"
         ) from error
+
+
+def open_asset(path: str | Path) -> h5py.File:
+    """A foreign asset file, opened for reading after every object in it was looked at.
+
+    The caller closes it. Nothing outside the file is ever opened: see `tapeline.security.walk`.
+
+    Raises
+    ------
+    TapelineError
+        `not_found` when there is no such file, `asset_refused` with the object's path otherwise.
+    """
+    file = Path(path)
+    if file.is_symlink() or not file.is_file():
+        raise TapelineError(f"there is no file {file.name}", code="not_found", hint="name a regular file")
+    with file.open("rb") as raw:
+        size = check_signature(raw, ASSET, file.name)
+    try:
+        opened = h5py.File(file, "r")
+    except (OSError, RuntimeError) as error:
+        raise ASSET.refusal(file.name, "HDF5 cannot read it") from error
+    try:
+        walk(opened["/"], size, ASSET)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        opened.close()
+        raise ASSET.refusal(file.name, f"a damaged object ({type(error).__name__})") from error
+    except TapelineError:
+        opened.close()
+        raise
+    return opened
+
+
+def weight_shapes(file: BinaryIO) -> dict[str, tuple[int, ...]]:
+    """The shapes of all data sets of a Keras weights file by path, after the walk; nothing else is read.
+
+    Raises
+    ------
+    TapelineError
+        `model_refused`, with the object's path.
+    """
+    name = "model.weights.h5"
+    size = check_signature(file, WEIGHTS, name)
+    try:
+        with h5py.File(file, "r") as opened:
+            return {found.path: found.shape for found in walk(opened["/"], size, WEIGHTS)}
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise WEIGHTS.refusal(name, f"a damaged object ({type(error).__name__})") from error

@@ -20,7 +20,9 @@ def imported_keras() -> Any:
 @cache
 def registered_layers() -> dict[str, Any]:
     """The classes of our layers by name; asking for them registers them with Keras."""
-    keras = imported_keras()
+    import keras
+
+    ops: Any = keras.ops
 
     @keras.saving.register_keras_serializable(package="tapeline")
     class SelectFields(keras.layers.Layer):  # type: ignore[misc]
@@ -41,7 +43,7 @@ def registered_layers() -> dict[str, Any]:
 
         def call(self, inputs: Any) -> Any:
             length = inputs.shape[self.axis]
-            return keras.ops.take(inputs, [column % length for column in self.columns], axis=self.axis)
+            return ops.take(inputs, [column % length for column in self.columns], axis=self.axis)
 
         def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
             shape = list(input_shape)
@@ -72,7 +74,6 @@ def registered_layers() -> dict[str, Any]:
             self.mode = mode
 
         def call(self, inputs: Any) -> Any:
-            ops = keras.ops
             if self.mode == "last":
                 divisor = inputs[:, -1:, :]
                 origin = divisor
