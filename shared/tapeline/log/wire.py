@@ -1,0 +1,268 @@
+"""Raw requests to JetStream: the verbs of its JSON interface that the client library does not have.
+
+The only module that knows the broker's error numbers and the shape of its replies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import (
+    ConnectionClosedError,
+    ConnectionDrainingError,
+    NoRespondersError,
+    OutboundBufferLimitError,
+)
+from nats.errors import TimeoutError as NatsTimeoutError
+
+from tapeline.errors import TapelineError
+
+API = "$JS.API."
+TIMEOUT_S = 5.0
+
+STREAM_NOT_FOUND = 10059
+NO_MESSAGE_FOUND = 10037
+CONSUMER_NOT_FOUND = 10014
+CONFLICTS = frozenset({10071, 10164, 10201})
+"""Wrong last sequence, the same within a batch, and a batch with a known message id."""
+FULL = frozenset({10077, 10023, 10047})
+"""Store failed, insufficient resources, storage resources exceeded."""
+TOO_LARGE = frozenset({10054, 10199})
+"""Message size exceeds the maximum, atomic batch too large."""
+
+NOT_SENT = (ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError)
+"""What the client raises instead of sending."""
+
+
+class Refused(Exception):
+    """The broker answered with an error."""
+
+    def __init__(self, verb: str, code: int, description: str) -> None:
+        super().__init__(f"{verb}: {description} ({code})")
+        self.code = code
+        self.description = description
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """An error within a reply of the broker."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """The broker's answer to a publish into a stream."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    count: int = 0
+    error: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a stream as the leader or a replica has it."""
+
+    position: int
+    subject: str
+    headers: dict[str, str]
+    body: bytes
+    stored_at: datetime
+
+
+class StreamState(NamedTuple):
+    """What a stream says about itself."""
+
+    config: dict[str, Any]
+    first: int
+    last: int
+    size_bytes: int
+
+
+_acks = msgspec.json.Decoder(Ack)
+
+
+def ack_of(msg: Msg) -> Ack:
+    """The answer to a publish."""
+    return _acks.decode(msg.data)
+
+
+def unreachable(error: BaseException | None = None) -> TapelineError:
+    """The error of a log that nobody answers for."""
+    return TapelineError(
+        "the log is not reachable",
+        code="unavailable",
+        hint="start nats-server (tapeline up), or check the broker's address; then repeat the call",
+    )
+
+
+async def request(client: Client, verb: str, body: dict[str, Any] | None = None, *, timeout: float = TIMEOUT_S) -> Any:
+    """The reply of a verb of the JSON interface.
+
+    Raises
+    ------
+    Refused
+        The broker answered with an error.
+    TapelineError
+        `unavailable` when nobody answered.
+    """
+    payload = b"" if body is None else msgspec.json.encode(body)
+    try:
+        msg = await client.request(API + verb, payload, timeout=timeout)
+    except (NoRespondersError, *NOT_SENT) as error:
+        raise unreachable() from error
+    except NatsTimeoutError as error:
+        raise TapelineError(
+            f"the log did not answer {verb} within {timeout:g} s",
+            code="unavailable",
+            hint="repeat the call; if it stays so, the broker hangs or this identity may not ask that",
+        ) from error
+    reply = msgspec.json.decode(msg.data)
+    if fault := reply.get("error"):
+        raise Refused(verb, int(fault.get("err_code", 0)), str(fault.get("description", "")))
+    return reply
+
+
+async def stream_state(client: Client, stream: str) -> StreamState:
+    """The settings and the end of a stream."""
+    try:
+        reply = await request(client, f"STREAM.INFO.{stream}")
+    except Refused as error:
+        if error.code == STREAM_NOT_FOUND:
+            raise missing_stream(stream) from error
+        raise refused(error) from error
+    state = reply["state"]
+    return StreamState(reply["config"], state["first_seq"], state["last_seq"], state["bytes"])
+
+
+def missing_stream(stream: str) -> TapelineError:
+    """The error of a stream that was never made."""
+    return TapelineError(
+        f"stream {stream} does not exist", code="topology_mismatch", hint="run tapeline topology apply"
+    )
+
+
+def refused(error: Refused) -> TapelineError:
+    """An answer of the broker that nothing here expects."""
+    return TapelineError(
+        f"the broker refused {error}", code="unavailable", hint="repeat the call; see the broker's log"
+    )
+
+
+async def message(client: Client, stream: str, query: dict[str, Any], *, timeout: float = TIMEOUT_S) -> Message | None:
+    """One message from the leader of a stream, or None; `query` as in `STREAM.MSG.GET`."""
+    try:
+        reply = await request(client, f"STREAM.MSG.GET.{stream}", query, timeout=timeout)
+    except Refused as error:
+        if error.code == NO_MESSAGE_FOUND:
+            return None
+        if error.code == STREAM_NOT_FOUND:
+            raise missing_stream(stream) from error
+        raise refused(error) from error
+    found = reply["message"]
+    return Message(
+        position=found["seq"],
+        subject=found["subject"],
+        headers=header_lines(base64.b64decode(found.get("hdrs", ""))),
+        body=base64.b64decode(found.get("data", "")),
+        stored_at=time_of(found["time"]),
+    )
+
+
+def header_lines(raw: bytes) -> dict[str, str]:
+    """The headers of a message from their bytes."""
+    lines = (line.partition(b":") for line in raw.split(b"\r\n")[1:] if line)
+    return {name.decode(): value.strip().decode() for name, _, value in lines}
+
+
+def time_of(text: str) -> datetime:
+    """A time of the broker (nanoseconds, `Z`), cut to microseconds."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}").replace(tzinfo=UTC)
+
+
+def time_of_ns(ns: int) -> datetime:
+    """A time in nanoseconds since 1970, cut to microseconds."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
+
+
+class DirectGet:
+    """Batches of messages of one subject from any replica, over one inbox of the connection."""
+
+    def __init__(self, client: Client, stream: str) -> None:
+        self._client = client
+        self._stream = stream
+        self._inbox = ""
+        self._opening = asyncio.Lock()
+        self._waiting: dict[str, asyncio.Queue[Msg]] = {}
+        self._n = 0
+
+    async def messages(self, subject: str, *, after: int, batch: int) -> tuple[list[Message], bool]:
+        """Up to `batch` messages of a subject after a position, and whether there may be more."""
+        async with self._opening:
+            if not self._inbox:
+                inbox = self._client.new_inbox()
+                await self._client.subscribe(f"{inbox}.*", cb=self._hear, pending_msgs_limit=-1, pending_bytes_limit=-1)
+                self._inbox = inbox
+        self._n += 1
+        token = str(self._n)
+        replies = self._waiting[token] = asyncio.Queue()
+        query = {"seq": after + 1, "batch": batch, "next_by_subj": subject}
+        try:
+            await self._client.publish(
+                f"{API}DIRECT.GET.{self._stream}", msgspec.json.encode(query), reply=f"{self._inbox}.{token}"
+            )
+            return await self._collect(replies, batch)
+        except NOT_SENT as error:
+            raise unreachable() from error
+        except TimeoutError as error:
+            raise TapelineError(
+                f"the log did not answer a read of {subject} within {TIMEOUT_S:g} s",
+                code="unavailable",
+                hint="repeat the call",
+            ) from error
+        finally:
+            del self._waiting[token]
+
+    async def _hear(self, msg: Msg) -> None:
+        replies = self._waiting.get(msg.subject.rpartition(".")[2])
+        if replies is not None:
+            replies.put_nowait(msg)
+
+    async def _collect(self, replies: asyncio.Queue[Msg], batch: int) -> tuple[list[Message], bool]:
+        found: list[Message] = []
+        while True:
+            async with asyncio.timeout(TIMEOUT_S):
+                msg = await replies.get()
+            headers = msg.headers or {}
+            match headers.get("Status"):
+                case None:
+                    found.append(
+                        Message(
+                            position=int(headers["Nats-Sequence"]),
+                            subject=headers["Nats-Subject"],
+                            headers=headers,
+                            body=msg.data,
+                            stored_at=time_of(headers["Nats-Time-Stamp"]),
+                        )
+                    )
+                case "204":
+                    return found, int(headers.get("Nats-Num-Pending", "0")) > 0 or len(found) >= batch
+                case "404":
+                    return found, False
+                case "503":
+                    raise unreachable()
+                case status:
+                    raise TapelineError(
+                        f"the log refused a read: {status} {headers.get('Description', '')}", code="unavailable"
+                    )
