@@ -1,0 +1,173 @@
+"""Measurements of runs: columnar batches on the stream METRICS, one subject a run.
+
+They are measurements, not decisions: their positions are not positions of the log, and holes are legal,
+because an admin may purge the subject of a run. What a batch says is the runs service's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import datetime
+
+from nats.aio.client import Client
+from nats.errors import MaxPayloadError, NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
+
+from tapeline import subjects
+from tapeline.errors import TapelineError
+from tapeline.log import Conflict, wire
+from tapeline.log.reader import Connect, RawHeaders, Reader, header_of
+
+STREAM = "METRICS"
+MESSAGE_ID = "Nats-Msg-Id"
+FORMAT = "Tl-Metrics"
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsMessage:
+    """One stored batch of one attempt of a run; `body` is what was appended."""
+
+    position: int
+    team: str
+    run: str
+    attempt: int
+    batch: int
+    body: bytes
+    stored_at: datetime
+
+
+class MetricsStream:
+    """Appends batches and reads them from a position.
+
+    Parameters
+    ----------
+    client
+        The connection for appends; it never replays.
+    connect
+        Connects a fresh client for each `read`.
+    role
+        First part of the names of consumers.
+    """
+
+    def __init__(
+        self, client: Client, *, connect: Connect, role: str = "tapeline", timeout_s: float = wire.TIMEOUT_S
+    ) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._reader = Reader(connect, stream=STREAM, role=f"{role}-metrics", make=_delivered, dense=False)
+
+    async def append(
+        self, team: str, run: str, attempt: int, batch: int, body: bytes, *, expected: int | None = None
+    ) -> int:
+        """Store one batch and give its position; a batch that is known already gives its old one.
+
+        A repeat is known by its number: for two minutes to the broker itself, and later from the run's last
+        message.
+
+        Parameters
+        ----------
+        expected
+            Position of the run's last message (0 for none): then a batch that another copy of the service
+            stored in between is a `Conflict`.
+
+        Raises
+        ------
+        Conflict
+            The run's last message is at another position than `expected`, and is not this batch.
+        TapelineError
+            `insufficient_storage`, `too_large`, `unavailable`, or `unknown_outcome`: sending the batch again
+            is safe.
+        """
+        subject = subjects.metrics(team, run)
+        headers = {MESSAGE_ID: f"{team}.{run}.{attempt}.{batch}", FORMAT: "1"}
+        if expected is not None:
+            headers[EXPECTED] = str(expected)
+        for round in range(ROUNDS):
+            try:
+                msg = await self._client.request(subject, body, timeout=self._timeout_s, headers=headers)
+            except (NoRespondersError, *wire.NOT_SENT) as error:
+                if round == 0:
+                    raise wire.unreachable() from error
+                continue
+            except NatsTimeoutError:
+                continue  # the message id makes sending it again safe
+            except MaxPayloadError as error:
+                raise _too_large(body) from error
+            ack = wire.ack_of(msg)
+            if ack.error is None:
+                return ack.seq
+            code = ack.error.err_code
+            if code in wire.CONFLICTS:
+                last = await self.tail(team, run)
+                if last is not None and (last.attempt, last.batch) == (attempt, batch):
+                    return last.position
+                raise Conflict(f"the metrics of run {run} have moved")
+            if code in wire.FULL:
+                raise TapelineError(
+                    f"the broker stores no more metrics: {ack.error.description}",
+                    code="insufficient_storage",
+                    hint="free disk, or raise max_bytes of METRICS with tapeline topology apply",
+                )
+            if code in wire.TOO_LARGE:
+                raise _too_large(body)
+        raise TapelineError(
+            f"the broker did not answer for batch {batch} of run {run}",
+            code="unknown_outcome",
+            hint="send the same batch again: it cannot be stored twice",
+        )
+
+    async def tail(self, team: str, run: str) -> MetricsMessage | None:
+        """The last batch of a run, by the leader's word; None when it has none."""
+        query = {"last_by_subj": subjects.metrics(team, run)}
+        found = await wire.message(self._client, STREAM, query, timeout=self._timeout_s)
+        if found is None:
+            return None
+        return _message(found.position, found.subject, found.headers.get(MESSAGE_ID, ""), found.body, found.stored_at)
+
+    async def read(
+        self, *, after: int = 0, upto: int | None = None, follow: bool = False
+    ) -> AsyncGenerator[list[MetricsMessage], None]:
+        """Every batch of every run with `after < position <= upto`, in order, in lists.
+
+        Ends at the position that was last when reading began, or never when `follow`.
+        """
+        lists = self._reader.read(after=after, upto=upto, follow=follow)
+        try:
+            async for many in lists:
+                yield many
+        finally:
+            await lists.aclose()
+
+
+def _delivered(position: int, subject: str, headers: RawHeaders, body: bytes, ns: int) -> MetricsMessage:
+    id = header_of(headers, b"\r\nNats-Msg-Id: ") or b""
+    return _message(position, subject, id.decode(), body, wire.time_of_ns(ns))
+
+
+def _message(position: int, subject: str, id: str, body: bytes, stored_at: datetime) -> MetricsMessage:
+    team, run = subjects.metrics_owner(subject)
+    numbers = id.removeprefix(f"{team}.{run}.").split(".")
+    if len(numbers) != 2 or not all(one.isdecimal() for one in numbers):
+        raise TapelineError(
+            f"the message at position {position} of {STREAM} is no batch of metrics", code="log_damaged"
+        )
+    return MetricsMessage(
+        position=position,
+        team=team,
+        run=run,
+        attempt=int(numbers[0]),
+        batch=int(numbers[1]),
+        body=body,
+        stored_at=stored_at,
+    )
+
+
+def _too_large(body: bytes) -> TapelineError:
+    return TapelineError(
+        f"a batch of metrics of {len(body) // 1024} KiB is more than the broker takes",
+        code="too_large",
+        hint="close batches at 256 KiB",
+    )
