@@ -151,7 +151,7 @@ def stop(home: Home, timeout_s: float = STOP_SECONDS) -> bool:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
         return True
-    while holder(home) == pid:
+    while holder(home) == pid or _is_alive(pid):
         if time.monotonic() > deadline:
             raise TapelineError(
                 f"the instance (process {pid}) is still ending after {timeout_s:.0f} s",
@@ -160,6 +160,13 @@ def stop(home: Home, timeout_s: float = STOP_SECONDS) -> bool:
             )
         time.sleep(_ASKED_EVERY_S)
     return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def status(home: Home, *, positions: bool = True) -> Status:
