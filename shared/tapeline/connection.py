@@ -210,6 +210,13 @@ async def connect(
     return client
 
 
+async def connect_as(client: Client, credentials: Credentials, url: str, *, name: str, **options: Any) -> None:
+    """Connect a client of the caller's own class as an identity; options beyond ours go to `Client.connect`."""
+    servers = check_url(url)
+    ours: dict[str, Any] = {**connect_options(credentials, name=name), "tls": _tls(servers, credentials.ca)}
+    await client.connect(servers, **(ours | options))
+
+
 def connect_options(credentials: Credentials, *, name: str) -> ConnectOptions:
     """The options of a connection for an identity, the same for nats-py and for a FastStream broker."""
     return ConnectOptions(

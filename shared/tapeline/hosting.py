@@ -7,11 +7,11 @@ so `tapeline up` hosts three in one process and a cluster runs each in its own, 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from tapeline import subjects, topology
 from tapeline.bus import router
 from tapeline.clock import SystemClock
-from tapeline.connection import connect, connect_options
+from tapeline.connection import connect_as, connect_options
 from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.database import make_engine, sqlite_url
 from tapeline.decider import Deciders
@@ -42,6 +42,8 @@ from tapeline.store import LocalStore
 log = structlog.get_logger()
 
 TOPOLOGY_WAIT_S = 30.0
+MEANWHILE = ("unavailable", "not_found", "timeout", "topology_mismatch")
+"""What a service hears while the streams are still being made."""
 GRACEFUL_S = 5.0
 
 
@@ -117,12 +119,11 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
         client = await broker.connect()
         stack.push_async_callback(broker.stop)
 
-        async def reading() -> Client:
-            return await connect(credentials, url, name=f"{name}-read")
+        async def reading(reader: Client, /, **more: Any) -> None:
+            await connect_as(reader, credentials, url, name=f"{name}-read", **more)
 
-        await _await_topology(client)
-        event_log = JetStreamLog(client, codec, connect=reading)
-        head = await event_log.head()
+        log_id = await _await_topology(client)
+        event_log = JetStreamLog(client, codec, connect=reading, role=name)
         engine = make_engine((settings.database_url or sqlite_url(home.db / f"{name}.db")).format(service=name))
         stack.push_async_callback(engine.dispose)
         work = home.run / name
@@ -140,9 +141,9 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
         service = build(
             Platform(
                 log=event_log,
-                log_id=head.log_id,
+                log_id=log_id,
                 codec=codec,
-                metrics=MetricsStream(client, connect=reading),
+                metrics=MetricsStream(client, connect=reading, role=name),
                 deciders=Deciders(event_log, codec, clock, wake),
                 engine=engine,
                 store=LocalStore(home.store),
@@ -163,19 +164,20 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
 def _url_of(home: Home) -> str:
     instance = read_instance(home)
     if instance is None:
-        raise TapelineError("no instance runs on this home", code="unavailable", hint="tapeline up, or set TAPELINE_URL")
+        raise TapelineError(
+            "no instance runs on this home", code="unavailable", hint="tapeline up, or set TAPELINE_URL"
+        )
     return instance.url
 
 
-async def _await_topology(client: Client) -> None:
-    """Wait until the streams are there as they must be: whoever starts the system makes them meanwhile."""
-    async with asyncio.timeout(TOPOLOGY_WAIT_S):
-        while True:
-            try:
-                await topology.check(client)
-                return
-            except TapelineError as error:
-                if error.code not in ("unavailable", "not_found"):
-                    raise
-            with contextlib.suppress(TimeoutError):
-                await asyncio.sleep(0.05)
+async def _await_topology(client: Client) -> str:
+    """The id of the log, once the streams are there: whoever starts the system makes them meanwhile."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + TOPOLOGY_WAIT_S
+    while True:
+        try:
+            return await topology.check(client)
+        except TapelineError as error:
+            if error.code not in MEANWHILE or loop.time() > deadline:
+                raise
+        await asyncio.sleep(0.05)

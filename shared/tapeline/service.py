@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tapeline.log.metrics import MetricsStream
 
 from tapeline.bus import Verbs
 from tapeline.clock import Clock
 from tapeline.decider import Deciders
 from tapeline.log import EventLog
 from tapeline.log.codec import Codec
-from tapeline.log.metrics import MetricsStream
 from tapeline.projections import Projector
 from tapeline.store import ArtifactStore
 
@@ -52,7 +53,7 @@ class Service:
 
     verbs: Verbs
     projectors: Sequence[Projector]
-    tasks: Sequence[Callable[[], Awaitable[None]]] = field(default_factory=tuple)
+    tasks: Sequence[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=tuple)
     start: Callable[[], Awaitable[None]] | None = None
 
 
