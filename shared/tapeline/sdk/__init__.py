@@ -1,0 +1,228 @@
+"""The SDK: `from tapeline import sdk as tl`.
+
+Nothing is imported until it is touched, so that this takes no time; `tl.connect` is optional.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tapeline.sdk.tapes import Tape, get_tapes
+
+    from tapeline.sdk import (
+        assets,
+        blueprints,
+        canvases,
+        checkpoints,
+        client,
+        errors,
+        experiments,
+        projects,
+        runs,
+        system_resources,
+        tapes,
+        vault,
+    )
+    from tapeline.sdk.assets import Asset, AssetFile, get_assets
+    from tapeline.sdk.blueprints import Blueprint, get_blueprints, lookup_blueprint_id
+    from tapeline.sdk.canvases import Canvas, get_canvases
+    from tapeline.sdk.checkpoints import (
+        Checkpoint,
+        create_model_from_checkpoint,
+        delete_checkpoints,
+        download_checkpoint,
+        get_checkpoints,
+    )
+    from tapeline.sdk.client import Client, client_of, connect, current_client
+    from tapeline.sdk.errors import (
+        AlreadyExistsError,
+        APIException,
+        ApiException,
+        BlueprintDoesNotExistError,
+        ConflictError,
+        LitError,
+        LitModelError,
+        LITModelException,
+        LitVaultError,
+        NotFoundError,
+        OpenApiException,
+        OutcomeUnknown,
+        PermissionDeniedError,
+        RunDoesNotExistError,
+        TapelineError,
+        UnavailableError,
+        ValidationError,
+        lit_error_handler,
+    )
+    from tapeline.sdk.experiments import Experiment, get_experiments
+    from tapeline.sdk.projects import get_project_id
+    from tapeline.sdk.records import Event, Gpu, Metric, Progress, Resources
+    from tapeline.sdk.runs import Run, create_run, get_runs, validate_run_config
+    from tapeline.sdk.system_resources import Device, SystemGpu, get_available_system_gpus, get_devices
+    from tapeline.sdk.vault import VaultItem, add_vault_item, get_vault_items, import_model
+
+_HOMES = {
+    "Asset": "assets",
+    "AssetFile": "assets",
+    "get_assets": "assets",
+    "Blueprint": "blueprints",
+    "get_blueprints": "blueprints",
+    "lookup_blueprint_id": "blueprints",
+    "Canvas": "canvases",
+    "get_canvases": "canvases",
+    "Checkpoint": "checkpoints",
+    "create_model_from_checkpoint": "checkpoints",
+    "delete_checkpoints": "checkpoints",
+    "download_checkpoint": "checkpoints",
+    "get_checkpoints": "checkpoints",
+    "Client": "client",
+    "client_of": "client",
+    "connect": "client",
+    "current_client": "client",
+    "APIException": "errors",
+    "AlreadyExistsError": "errors",
+    "ApiException": "errors",
+    "BlueprintDoesNotExistError": "errors",
+    "ConflictError": "errors",
+    "LITModelException": "errors",
+    "LitError": "errors",
+    "LitModelError": "errors",
+    "LitVaultError": "errors",
+    "NotFoundError": "errors",
+    "OpenApiException": "errors",
+    "OutcomeUnknown": "errors",
+    "PermissionDeniedError": "errors",
+    "RunDoesNotExistError": "errors",
+    "TapelineError": "errors",
+    "UnavailableError": "errors",
+    "ValidationError": "errors",
+    "lit_error_handler": "errors",
+    "Experiment": "experiments",
+    "get_experiments": "experiments",
+    "get_project_id": "projects",
+    "Event": "records",
+    "Gpu": "records",
+    "Metric": "records",
+    "Progress": "records",
+    "Resources": "records",
+    "Run": "runs",
+    "create_run": "runs",
+    "get_runs": "runs",
+    "validate_run_config": "runs",
+    "Device": "system_resources",
+    "SystemGpu": "system_resources",
+    "get_available_system_gpus": "system_resources",
+    "get_devices": "system_resources",
+    "Tape": "tapes",
+    "get_tapes": "tapes",
+    "VaultItem": "vault",
+    "add_vault_item": "vault",
+    "get_vault_items": "vault",
+    "import_model": "vault",
+}
+"""Where each name lives."""
+_MODULES = frozenset(
+    {
+        "assets",
+        "blueprints",
+        "canvases",
+        "checkpoints",
+        "client",
+        "errors",
+        "experiments",
+        "projects",
+        "runs",
+        "system_resources",
+        "tapes",
+        "vault",
+    }
+)
+
+__all__ = [
+    "APIException",
+    "AlreadyExistsError",
+    "ApiException",
+    "Asset",
+    "AssetFile",
+    "Blueprint",
+    "BlueprintDoesNotExistError",
+    "Canvas",
+    "Checkpoint",
+    "Client",
+    "ConflictError",
+    "Device",
+    "Event",
+    "Experiment",
+    "Gpu",
+    "LITModelException",
+    "LitError",
+    "LitModelError",
+    "LitVaultError",
+    "Metric",
+    "NotFoundError",
+    "OpenApiException",
+    "OutcomeUnknown",
+    "PermissionDeniedError",
+    "Progress",
+    "Resources",
+    "Run",
+    "RunDoesNotExistError",
+    "SystemGpu",
+    "Tape",
+    "TapelineError",
+    "UnavailableError",
+    "ValidationError",
+    "VaultItem",
+    "add_vault_item",
+    "assets",
+    "blueprints",
+    "canvases",
+    "checkpoints",
+    "client",
+    "client_of",
+    "connect",
+    "create_model_from_checkpoint",
+    "create_run",
+    "current_client",
+    "delete_checkpoints",
+    "download_checkpoint",
+    "errors",
+    "experiments",
+    "get_assets",
+    "get_available_system_gpus",
+    "get_blueprints",
+    "get_canvases",
+    "get_checkpoints",
+    "get_devices",
+    "get_experiments",
+    "get_project_id",
+    "get_runs",
+    "get_tapes",
+    "get_vault_items",
+    "import_model",
+    "lit_error_handler",
+    "lookup_blueprint_id",
+    "projects",
+    "runs",
+    "system_resources",
+    "tapes",
+    "validate_run_config",
+    "vault",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        found = getattr(import_module(f"tapeline.sdk.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        found = import_module(f"tapeline.sdk.{name}")
+    else:
+        raise AttributeError(f"module 'tapeline.sdk' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,150 @@
+"""Checks of argument kinds that all functions share: limits, sorts, selects, ids. They send nothing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+PAGE_ROWS = 1000
+
+
+def count(name: str, value: Any, default: int) -> int:
+    """A limit or offset: the default for None; `ValueError` for anything but an int of at least 0."""
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be an int of at least 0, not {value!r}")
+    return value
+
+
+def one_of(name: str, value: Any, valid: Sequence[str]) -> str:
+    """A word of a list; `ValueError` names the bad one, the valid ones and the nearest."""
+    if isinstance(value, str) and value in valid:
+        return str(value)
+    near = difflib.get_close_matches(str(value), valid, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} {value!r} is not one of {', '.join(valid)}{hint}")
+
+
+def some_of(name: str, values: Any, valid: Sequence[str]) -> list[str] | None:
+    """Words of a list; None stays None."""
+    if values is None:
+        return None
+    return [one_of(name, value, valid) for value in listed(name, values)]
+
+
+def listed(name: str, values: Any) -> list[Any]:
+    """The values as a list; `TypeError` for a bare string, which would be taken letter by letter."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list, not {values!r}")
+    return list(values)
+
+
+def texts(name: str, values: Any) -> list[str] | None:
+    """A list of strings; None stays None."""
+    if values is None:
+        return None
+    found = listed(name, values)
+    for value in found:
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must hold strings, not {value!r}")
+    return found
+
+
+def ints(name: str, values: Any) -> list[int] | None:
+    """A list of ints; None stays None."""
+    if values is None:
+        return None
+    found = listed(name, values)
+    for value in found:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must hold ints, not {value!r}")
+    return found
+
+
+def selected(values: Any, valid: Sequence[str]) -> list[str] | None:
+    """Columns to select; an empty list is refused."""
+    found = some_of("select", values, valid)
+    if found == []:
+        raise ValueError(f"select is empty; it takes some of {', '.join(valid)}")
+    return found
+
+
+def sorts(values: Any, fields: Sequence[str]) -> list[str] | None:
+    """Sort keys as `field:asc` or `field:desc`; a plain string is one, a bare field ascends."""
+    if values is None:
+        return None
+    valid = [f"{field}:{direction}" for field in fields for direction in ("asc", "desc")]
+    found = []
+    for value in [values] if isinstance(values, str) else listed("sort", values):
+        whole = f"{value}:asc" if isinstance(value, str) and value in fields else value
+        found.append(one_of("sort", whole, valid))
+    named = [each.split(":")[0] for each in found]
+    if len(set(named)) != len(named):
+        raise ValueError(f"sort names a field twice: {', '.join(found)}")
+    return found
+
+
+def patterns(name: str, values: Any) -> list[str] | None:
+    """ILIKE patterns; `ValueError` for one over 1024 characters or with a lone backslash at its end."""
+    found = texts(name, values)
+    for pattern in found or []:
+        if len(pattern) > 1024:
+            raise ValueError(f"a pattern of {name} has {len(pattern)} characters; the limit is 1024")
+        if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+            raise ValueError(f"the pattern {pattern!r} ends with a lone backslash")
+    return found
+
+
+def moment(name: str, value: Any) -> datetime | None:
+    """An aware UTC time; a naive one is read as UTC."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise TypeError(f"{name} must be a datetime, not {value!r}")
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def grace(value: Any) -> float | None:
+    """Seconds of a grace period; `ValueError` below 1 s or over 24 h."""
+    if value is None:
+        return None
+    if not isinstance(value, timedelta):
+        raise TypeError(f"grace_period must be a timedelta, not {value!r}")
+    seconds = value.total_seconds()
+    if not 1.0 <= seconds <= 86_400.0:
+        raise ValueError(f"grace_period must be between 1 s and 24 h, not {value}")
+    return seconds
+
+
+def name(what: str, value: Any, longest: int = 255) -> str:
+    """A non-empty text without control characters."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a string, not {value!r}")
+    if not 1 <= len(value) <= longest or any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+        raise ValueError(f"{what} must have 1 to {longest} characters and no control characters")
+    return value
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """The fields that are not None."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def matches_nothing(*filters: Any) -> bool:
+    """Whether one of the filters is an empty list, so that no request is needed."""
+    return any(each is not None and len(each) == 0 for each in filters)
+
+
+def paged(fetch: Callable[[int, int], list[Any]], limit: int, offset: int) -> list[Any]:
+    """Rows `offset .. offset + limit`, fetched in pages of at most 1000."""
+    found: list[Any] = []
+    while len(found) < limit:
+        size = min(PAGE_ROWS, limit - len(found))
+        page = fetch(size, offset + len(found))
+        found += page
+        if len(page) < size:
+            break
+    return found

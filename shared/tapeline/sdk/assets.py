@@ -1,0 +1,281 @@
+"""Assets: the data sets that networks train on, and their files."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tapeline.errors import ValidationError
+from tapeline.sdk import artifacts
+from tapeline.sdk.client import client_of
+from tapeline.sdk.errors import LitModelError, lit_error_handler
+
+if TYPE_CHECKING:
+    import h5py
+    from numpy.typing import NDArray
+
+    from tapeline.asset_files import AssetFile as OpenFile
+
+_CHECK_S = 1.0
+_UNFINISHED = frozenset({"building"})
+PARTS = {"train": 0, "validation": 1, "test": 2}
+
+
+class AssetFile(os.PathLike[str]):
+    """One file of an asset; its bytes are fetched and checked by hash on first use."""
+
+    def __init__(self, asset: Asset, view: dict[str, Any]) -> None:
+        self._asset = asset
+        self._view = view
+
+    def __repr__(self) -> str:
+        return f"Path({str(self._place)!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AssetFile) and self._view["sha256"] == other._view["sha256"]
+
+    def __hash__(self) -> int:
+        return hash(self._view["sha256"])
+
+    def __len__(self) -> int:
+        """How many samples the file has."""
+        known = self._asset.view.get("rows", {}).get(self.name)
+        return int(known) if known is not None else len(self.opened())
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return str(self._view["name"])
+
+    @property
+    def part(self) -> str:
+        """`train` or `test`."""
+        return "test" if Path(self.name).stem.endswith("_test") else "train"
+
+    @property
+    def _place(self) -> Path:
+        return self._asset.path / artifacts.safe_name(self.name)
+
+    @property
+    @lit_error_handler(LitModelError)
+    def path(self) -> Path:
+        """Where the file is, downloaded on first need."""
+        return artifacts.fetch(client_of(self._asset.team), "assets", self._view, self._asset.path)
+
+    @lit_error_handler(LitModelError)
+    def open(self) -> h5py.File:
+        """The HDF5 file, for reading."""
+        from tapeline.security.hdf5 import open_own
+
+        return open_own(self.path)
+
+    @lit_error_handler(LitModelError)
+    def opened(self) -> OpenFile:
+        """The file's columns as memory maps."""
+        from tapeline.asset_files import AssetFile as OpenFile
+
+        return OpenFile(self.path)
+
+
+class Asset:
+    """The data prepared and optimised for training a neural network: the result of a build.
+
+    Examples
+    --------
+    >>> asset = Asset("contoso", "schema_1707673805399")
+    >>> len(asset) == sum(len(file) for file in asset.files)
+    True
+    >>> asset.files[0].name
+    'schema_1707673805399_test.h5'
+    """
+
+    team: str
+    name: str
+
+    @lit_error_handler(LitModelError)
+    def __init__(self, team: str, name: str) -> None:
+        self.team = team
+        self.name = name
+        self.view: dict[str, Any] = client_of(team).query("assets", "get", name=name)
+
+    def __repr__(self) -> str:
+        return f"Asset(team={self.team!r}, name={self.name!r})"
+
+    def __len__(self) -> int:
+        """Total number of unique samples in test and train."""
+        rows = self.view.get("rows") or {}
+        names = [file["name"] for file in self.view.get("files", [])]
+        if all(name in rows for name in names):
+            return sum(int(rows[name]) for name in names)
+        return sum(len(file) for file in self.files)
+
+    @property
+    def path(self) -> Path:
+        """The local folder of the asset; its files are fetched on first need."""
+        return artifacts.cache(client_of(self.team), "assets", self.name)
+
+    @property
+    def datasets(self) -> builtins.list[str]:
+        """Names of the features in the order of the spec, then of the labels."""
+        return builtins.list(self.view["datasets"])
+
+    @property
+    def files(self) -> builtins.list[AssetFile]:
+        """The files: test first, then train in order."""
+        return [AssetFile(self, each) for each in self.view["files"]]
+
+    @property
+    def status(self) -> str:
+        """`building, failed, cancelled, ready, stale` or `removed`, as of when it was last looked at."""
+        return str(self.view["status"])
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The resolved spec that the asset was built from."""
+        return dict(self.view["spec"])
+
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """The causality certificate; None until the build has checked."""
+        found = self.view.get("certificate")
+        return dict(found) if found else None
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Statistics of the train part."""
+        return dict(self.view.get("stats") or {})
+
+    @lit_error_handler(LitModelError)
+    def reload(self) -> None:
+        """Look at the asset again."""
+        self.view = client_of(self.team).query("assets", "get", name=self.name)
+
+    @lit_error_handler(LitModelError)
+    def verify(self) -> bool:
+        """Whether every local file has its digest; files that are missing or broken are fetched again."""
+        return all(artifacts.digest_of(file.path)[0] == file._view["sha256"] for file in self.files)
+
+    @lit_error_handler(LitModelError)
+    def read(self, name: str, part: str = "train", start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows of a feature or label of a part, `train`, `validation` or `test`.
+
+        Returns
+        -------
+        ndarray
+            Shape (rows, ...); rows of several files follow one another.
+        """
+        import numpy as np
+
+        from tapeline.asset_files import rows_of
+        from tapeline.sdk.arguments import one_of
+
+        wanted = PARTS[one_of("part", part, tuple(PARTS))]
+        found = []
+        for file in self.files:
+            columns = file.opened()
+            found.append(columns.column(name)[rows_of(columns, wanted)])
+        joined = found[0] if len(found) == 1 else np.concatenate(found)
+        return joined[start:stop]
+
+    @lit_error_handler(LitModelError)
+    def remove(self, *, command_id: str | None = None) -> None:
+        """Remove the asset from every view; refused while an unfinished run or a vault item needs it."""
+        client_of(self.team).command("assets", "remove", name=self.name, command_id=command_id)
+
+    @lit_error_handler(LitModelError)
+    def cancel(self, *, command_id: str | None = None) -> None:
+        """End the build of this asset."""
+        client_of(self.team).command("assets", "cancel_build", name=self.name, command_id=command_id)
+
+    @staticmethod
+    @lit_error_handler(LitModelError)
+    def build(
+        team: str,
+        spec: dict[str, Any],
+        wait: bool = True,
+        timeout: float | None = None,
+        *,
+        quiet: bool = True,
+        command_id: str | None = None,
+    ) -> Asset:
+        """Cut an asset from tapes by a `tapeline.asset-spec/1`.
+
+        Parameters
+        ----------
+        wait : bool
+            Come back when the build has ended.
+        timeout : float, optional
+            Seconds to wait; the build goes on after a time-out.
+        quiet : bool
+            Whether no progress is drawn.
+
+        Raises
+        ------
+        LitModelError
+            The spec is refused, or the build failed.
+        TimeoutError
+            As the cause, when the build has not ended in time.
+        """
+        if not isinstance(spec, dict):
+            raise TypeError(f"spec must be a dict, not {type(spec).__name__}")
+        client = client_of(team)
+        accepted = client.command("assets", "build", spec=spec, command_id=command_id).view
+        asset = Asset(team, str(accepted["name"]))
+        if wait:
+            asset.wait(timeout, quiet=quiet)
+        return asset
+
+    @lit_error_handler(LitModelError)
+    def wait(self, timeout: float | None = None, *, quiet: bool = True) -> None:
+        """Wait until the build has ended, drawing its progress unless `quiet`."""
+        from tapeline.sdk.progress import Bars
+        from tapeline.sdk.records import Progress
+
+        end = None if timeout is None else time.monotonic() + timeout
+        client = client_of(self.team)
+        with Bars(f"asset {self.name}", quiet=quiet) as bars, client.hints("asset", self.view["id"]) as hint:
+            while True:
+                hint.clear()
+                self.reload()
+                bars.show(
+                    [
+                        Progress(**{field: each[field] for field in Progress.model_fields})
+                        for each in self.view.get("progress", [])
+                    ],
+                    self.status,
+                )
+                if self.status not in _UNFINISHED:
+                    break
+                if end is not None and time.monotonic() >= end:
+                    raise TimeoutError(f"asset {self.name} is still building after {timeout} s")
+                hint.wait(_CHECK_S)
+        if self.status in ("failed", "cancelled"):
+            raise ValidationError.of(
+                str(self.view.get("code") or "invalid"),
+                str(self.view.get("message") or f"the build of asset {self.name} was {self.status}"),
+                hint=self.view.get("hint"),
+            )
+
+
+@lit_error_handler(LitModelError)
+def get_assets(team: str) -> builtins.list[Asset]:
+    """The assets of a team, by name."""
+    from tapeline.sdk.arguments import paged
+
+    client = client_of(team)
+
+    def page(size: int, start: int) -> builtins.list[Any]:
+        return builtins.list(client.query("assets", "list", limit=size, offset=start)["items"])
+
+    found = []
+    for view in paged(page, 2**31, 0):
+        asset = Asset.__new__(Asset)
+        asset.team, asset.name, asset.view = team, str(view["name"]), view
+        found.append(asset)
+    return found

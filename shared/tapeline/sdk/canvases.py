@@ -1,0 +1,277 @@
+"""Canvases: pictures of networks, as JSON documents."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+from tapeline.errors import NotFoundError, ValidationError
+from tapeline.sdk import artifacts
+from tapeline.sdk.arguments import given, paged
+from tapeline.sdk.client import client_of
+from tapeline.sdk.errors import LitModelError, lit_error_handler
+
+
+class Canvas:
+    """A model canvas: the no-code picture of a network, by the name of a stored one or a path to its JSON.
+
+    Examples
+    --------
+    >>> canvas = Canvas("contoso", "demo")
+    >>> canvas.inputs
+    [['90_1daybar_lp%'], ['RSI14TA_day'], ['vwap2060_day'], ['20sma_day'], ['ATR14_day']]
+    >>> canvas.outputs[0]["feature"]
+    'long_updown'
+    """
+
+    team: str
+    name: str
+    path: Path
+
+    @lit_error_handler(LitModelError)
+    def __init__(self, team: str, name: str | None = None, path: str | Path | None = None) -> None:
+        if (name is None) == (path is None):
+            raise ValueError("a canvas is opened by its name or by a path, one of the two")
+        self.team = team
+        self._revision: int | None = None
+        self._stored: dict[str, Any] | None = None
+        self._removed = False
+        if path is not None:
+            self.path = Path(path)
+            self.name = self.path.stem
+            self._read()
+        else:
+            self.name = str(name)
+            self._take(client_of(team).query("assets", "get_canvas", name=self.name))
+
+    def __repr__(self) -> str:
+        return f"Canvas(team={self.team!r}, name={self.name!r})"
+
+    @property
+    def revision(self) -> int | None:
+        """The stored revision that was opened or saved; None for one that is only a file."""
+        return self._revision
+
+    @property
+    @lit_error_handler(LitModelError)
+    def document(self) -> dict[str, Any]:
+        """The working copy: the JSON at `path`, which may be edited by hand."""
+        return self._read()
+
+    @property
+    @lit_error_handler(LitModelError)
+    def inputs(self) -> builtins.list[builtins.list[str]]:
+        """The names of the features of each input."""
+        return self._parsed().inputs
+
+    @property
+    @lit_error_handler(LitModelError)
+    def outputs(self) -> builtins.list[dict[str, Any]]:
+        """The outputs, in canvas order."""
+        return self._parsed().outputs
+
+    @lit_error_handler(LitModelError)
+    def duplicate(self, *, command_id: str | None = None) -> Canvas:
+        """A copy of the stored canvas under a new name."""
+        self._there()
+        view = client_of(self.team).command("assets", "duplicate_canvas", name=self.name, command_id=command_id).view
+        return _opened(self.team, view)
+
+    @lit_error_handler(LitModelError)
+    def get_available_components(self) -> builtins.list[dict[str, Any]]:
+        """What a canvas can be made of: `{type, title, category, inputs, params, doc}` each."""
+        self._there()
+        return builtins.list(client_of(self.team).query("assets", "components")["components"])
+
+    @lit_error_handler(LitModelError)
+    def remove(self, *, command_id: str | None = None) -> None:
+        """Remove the stored canvas for good; runs keep the copy that they pinned."""
+        client_of(self.team).command("assets", "remove_canvas", name=self.name, command_id=command_id)
+        self._removed = True
+
+    @lit_error_handler(LitModelError)
+    def save(self, expected_revision: int | None = None, *, command_id: str | None = None) -> int:
+        """Store the working copy: a new canvas, or its next revision; the revision.
+
+        Equal content makes no revision. With `expected_revision` another save in between is refused.
+        """
+        self._there()
+        view = client_of(self.team).command(
+            "assets", "save_canvas", name=self.name, content=self._read(), command_id=command_id,
+            **given(expected_revision=expected_revision),
+        ).view  # fmt: skip
+        if self._revision is None:
+            self._revision, self._stored = int(view["revision"]), dict(view["content"])
+        else:
+            self._take(view)
+        return int(view["revision"])
+
+    @lit_error_handler(LitModelError)
+    def validate(self, asset: str | None = None) -> dict[str, Any]:
+        """What is wrong with the working copy, against an asset too when one is named.
+
+        Returns
+        -------
+        dict
+            `ok`, `errors`, `warnings`, `shapes`, `parameters`, `digest`.
+        """
+        self._there()
+        return dict(client_of(self.team).query("assets", "validate_canvas", content=self._read(), **given(asset=asset)))
+
+    @lit_error_handler(LitModelError)
+    def train(
+        self,
+        device: str,
+        session_name: str | None = None,
+        temp_canvas: bool = False,
+        *,
+        asset: str | None = None,
+        config: dict[str, Any] | None = None,
+        project_id: str | None = None,
+        command_id: str | None = None,
+    ) -> str:
+        """Start a new experiment; the name of its session.
+
+        Parameters
+        ----------
+        device : str
+            Where it trains: `gpu4`, `cpu0`, `any`.
+        session_name : str, optional
+            Default: the canvas's name and the run's number.
+        temp_canvas : bool
+            Let the document live in the run only; else a changed working copy is saved first.
+        asset : str, optional
+            Instead of the one that the canvas names in `training.asset`.
+        """
+        return str(
+            self._train(device, session_name, temp_canvas, asset, config, project_id, command_id)["session_name"]
+        )
+
+    @lit_error_handler(LitModelError)
+    def train_run(
+        self,
+        device: str = "any",
+        *,
+        asset: str | None = None,
+        config: dict[str, Any] | None = None,
+        session_name: str | None = None,
+        temp_canvas: bool = False,
+        project_id: str | None = None,
+        command_id: str | None = None,
+    ) -> Any:
+        """Start training; the `Run`."""
+        from tapeline.sdk import runs
+
+        view = self._train(device, session_name, temp_canvas, asset, config, project_id, command_id)
+        return runs.find(str(view["run_id"]), self.team)
+
+    def _train(
+        self,
+        device: str,
+        session_name: str | None,
+        temp_canvas: bool,
+        asset: str | None,
+        config: dict[str, Any] | None,
+        project_id: str | None,
+        command_id: str | None,
+    ) -> dict[str, Any]:
+        self._there()
+        document = self._read()
+        if not temp_canvas and document != self._stored:
+            self.save()
+        of = {"document": document} if temp_canvas else {"canvas": self.name}
+        reply = client_of(self.team).command(
+            "runs", "train", device=device, command_id=command_id, **of,
+            **given(session_name=session_name, asset=asset, config=config, project_id=project_id),
+        )  # fmt: skip
+        return dict(reply.view)
+
+    @lit_error_handler(LitModelError)
+    def transpile(self, asset: str | None = None) -> Any:
+        """The compiled Keras model of the working copy, for the asset that it names.
+
+        Examples
+        --------
+        >>> model = Canvas("contoso", "demo").transpile()
+        >>> type(model).__name__
+        'Functional'
+        """
+        from tapeline.canvas import LabelColumns
+        from tapeline.canvas.transpile import FeatureStats, transpile
+
+        self._there()
+        document = self._read()
+        named = asset or document.get("training", {}).get("asset")
+        if not named:
+            raise ValidationError.of(
+                "no_asset", f"canvas {self.name!r} names no asset", hint="set training.asset, or give asset="
+            )
+        view = client_of(self.team).query("assets", "get", name=named)
+        stats = {
+            name: FeatureStats(mean=each["mean"], variance=each["variance"])
+            for name, each in (view.get("stats") or {}).items()
+            if isinstance(each, dict) and "mean" in each and "variance" in each
+        }
+        return transpile(
+            document,
+            feature_shapes={name: tuple(shape) for name, shape in view["features"].items()},
+            labels={name: LabelColumns.of(*types) for name, types in view["labels"].items()},
+            stats=stats,
+        )
+
+    def _parsed(self) -> Any:
+        from tapeline.canvas import validate
+
+        return validate(self._read()).require()
+
+    def _there(self) -> None:
+        if self._removed:
+            raise NotFoundError.of("not_found", f"canvas {self.name!r} was removed", hint="tapeline canvas ls")
+
+    def _read(self) -> dict[str, Any]:
+        self._there()
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if self._stored is None:
+                raise
+            return dict(self._stored)
+        if not isinstance(found, dict):
+            raise ValidationError.of(
+                "canvas_invalid", f"{self.path} holds no JSON object", hint="tapeline canvas schema"
+            )
+        return found
+
+    def _take(self, view: dict[str, Any]) -> None:
+        self.name = str(view["name"])
+        self._revision = int(view["revision"])
+        self._stored = dict(view["content"])
+        folder = artifacts.cache(client_of(self.team), "canvases", self.name)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # The id is in the name: a canvas that was removed and made anew is another one.
+        self.path = folder / f"{view['id']}.{self._revision}.json"
+        if not self.path.exists():
+            beside = self.path.with_suffix(".part")
+            beside.write_text(json.dumps(self._stored, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            beside.replace(self.path)
+
+
+def _opened(team: str, view: dict[str, Any]) -> Canvas:
+    canvas = Canvas.__new__(Canvas)
+    canvas.team = team
+    canvas._removed = False
+    canvas._take(view)
+    return canvas
+
+
+@lit_error_handler(LitModelError)
+def get_canvases(team: str) -> builtins.list[Canvas]:
+    """The canvases of a team, by name."""
+    client = client_of(team)
+
+    def page(size: int, start: int) -> builtins.list[Any]:
+        return builtins.list(client.query("assets", "list_canvases", limit=size, offset=start)["items"])
+
+    return [_opened(team, view) for view in paged(page, 2**31, 0)]

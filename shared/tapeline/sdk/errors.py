@@ -1,0 +1,129 @@
+"""The errors that the SDK raises, and the decorator that gives a family of functions one error."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar, cast
+
+from tapeline.errors import (
+    AlreadyExistsError,
+    APIException,
+    ApiException,
+    BlueprintDoesNotExistError,
+    ConflictError,
+    LitError,
+    LitModelError,
+    LITModelException,
+    LitVaultError,
+    NotFoundError,
+    OpenApiException,
+    OutcomeUnknown,
+    PermissionDeniedError,
+    RunDoesNotExistError,
+    TapelineError,
+    UnavailableError,
+    ValidationError,
+    status_of,
+)
+
+__all__ = [
+    "APIException", "AlreadyExistsError", "ApiException", "BlueprintDoesNotExistError", "ConflictError",
+    "LITModelException", "LitError", "LitModelError", "LitVaultError", "NotFoundError", "OpenApiException",
+    "OutcomeUnknown", "PermissionDeniedError", "RunDoesNotExistError", "TapelineError", "UnavailableError",
+    "ValidationError", "lit_error_handler",
+]  # fmt: skip
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def lit_error_handler(error_type: type[LitError] = LitError) -> Callable[[F], F]:
+    """A decorator that re-raises whatever a function raises as `error_type`, from the original.
+
+    It keeps name, doc and signature, works on coroutines and generators, and may be used with and without
+    parentheses. An error that is an `error_type` already passes unchanged, and so do interrupts and
+    cancellation. The `code` of a wrapped `TapelineError` is its status; message and hint become notes.
+
+    Examples
+    --------
+    >>> @lit_error_handler()
+    ... def raises_error():
+    ...     assert False
+    ...
+    >>> raises_error()
+    Traceback (most recent call last):
+    ...
+    tapeline.errors.LitError: An error occurred in function 'raises_error'
+    """
+    if not (isinstance(error_type, type) and issubclass(error_type, BaseException)):
+        # Used without parentheses: what was given is the function.
+        return cast("Callable[[F], F]", _wrapped(cast("Callable[..., Any]", error_type), LitError))
+
+    def decorate(function: F) -> F:
+        return cast(F, _wrapped(function, error_type))
+
+    return decorate
+
+
+def _wrapped(function: Callable[..., Any], error_type: type[LitError]) -> Callable[..., Any]:
+    def translate(error: Exception) -> LitError:
+        code = getattr(error, "status", None)
+        if code is None and isinstance(error, TapelineError) and isinstance(error.code, str):
+            code = status_of(error.code)
+        made = error_type(f"An error occurred in function '{function.__name__}'", code=code)
+        if isinstance(error, TapelineError):
+            made.hint = error.hint
+            made.add_note(error.message)
+            if error.hint:
+                made.add_note(f"Hint: {error.hint}")
+        return made
+
+    if inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        async def async_generator(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            try:
+                async for item in function(*args, **kwargs):
+                    yield item
+            except error_type:
+                raise
+            except Exception as error:
+                raise translate(error) from error
+
+        return async_generator
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await function(*args, **kwargs)
+            except error_type:
+                raise
+            except Exception as error:
+                raise translate(error) from error
+
+        return coroutine
+    if inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def generator(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            try:
+                return (yield from function(*args, **kwargs))
+            except error_type:
+                raise
+            except Exception as error:
+                raise translate(error) from error
+
+        return generator
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except error_type:
+            raise
+        except Exception as error:
+            raise translate(error) from error
+
+    return wrapper

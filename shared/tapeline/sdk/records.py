@@ -1,0 +1,102 @@
+"""The data classes of runs: event, metric, progress, resources, GPU; and what they are built on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from tapeline.sdk import quantities
+
+
+def _utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+Moment = Annotated[datetime, AfterValidator(_utc)]
+"""An aware UTC time; a naive one is read as UTC."""
+
+
+class BaseModelWithDatetime(BaseModel):
+    """A keyword-only data class; assignment changes the local object, never the server."""
+
+    model_config: ClassVar[ConfigDict] = {"protected_namespaces": (), "validate_assignment": True}
+
+
+class Event(BaseModelWithDatetime):
+    """One event of a run: `status` is the run's status after it, `details` its data plus `type`."""
+
+    id: str
+    sequence: int
+    run_id: str
+    created_at: Moment
+    status: str
+    details: dict[str, Any]
+
+
+class Metric(BaseModelWithDatetime):
+    """One measurement of a run; ints and floats stay what they are."""
+
+    id: str
+    created_at: Moment
+    run_id: str
+    global_step: int
+    tag: str
+    value: float | int
+    job_id: str | None = None
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _non_finite(cls, value: Any) -> Any:
+        return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+
+
+class Progress(BaseModelWithDatetime):
+    """How far one operation of a run is; `value` may exceed `final_value`."""
+
+    operation: str
+    value: float | int
+    final_value: float | int
+    units: str
+
+
+class Gpu(BaseModelWithDatetime):
+    """Wanted accelerators; the types that exist are told by `get_available_system_gpus`."""
+
+    count: int = Field(ge=1)
+    type: str
+
+
+class Resources(BaseModelWithDatetime):
+    """Resources that a run wants, as Kubernetes quantities; the text is kept as given.
+
+    Examples
+    --------
+    >>> Resources(cpu="500m", memory="5Gi").memory
+    '5Gi'
+    """
+
+    cpu: str
+    memory: str
+    ephemeral_storage: str | None = None
+    gpu: Gpu | None = None
+
+    @field_validator("cpu")
+    @classmethod
+    def _cpu(cls, value: str) -> str:
+        quantities.cores(value)
+        return value
+
+    @field_validator("memory")
+    @classmethod
+    def _memory(cls, value: str) -> str:
+        quantities.size_bytes("memory", value)
+        return value
+
+    @field_validator("ephemeral_storage")
+    @classmethod
+    def _ephemeral_storage(cls, value: str | None) -> str | None:
+        if value is not None:
+            quantities.size_bytes("ephemeral_storage", value)
+        return value

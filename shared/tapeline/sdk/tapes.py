@@ -1,0 +1,154 @@
+"""Tapes: trades that are imported once, checked, and never changed.
+
+Parsing and checking run here, in the caller's process; the tape's files are uploaded by digest and the
+assets service checks them again.
+"""
+
+from __future__ import annotations
+
+import builtins
+import tempfile
+from collections.abc import Iterable
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tapeline.sdk import artifacts
+from tapeline.sdk.arguments import name as checked_name
+from tapeline.sdk.arguments import paged
+from tapeline.sdk.client import Client, client_of
+from tapeline.sdk.records import BaseModelWithDatetime, Moment, Progress
+
+if TYPE_CHECKING:
+    from tapeline.tape.prepared import PreparedTape
+
+
+class Tape(BaseModelWithDatetime):
+    """An imported tape: what it holds, and the digest of its numbers."""
+
+    id: str
+    name: str
+    content_sha256: str
+    symbols: list[str]
+    days: list[str]
+    rows: int
+    calendar: str
+    synthetic: dict[str, Any] | None = None
+    report: dict[str, Any] = {}
+    created_at: Moment
+    user: str = ""
+
+
+def import_(
+    files: str | PathLike[str] | Iterable[str | PathLike[str]],
+    *,
+    format: str,
+    name: str,
+    team: str | None = None,
+    quiet: bool = True,
+    command_id: str | None = None,
+    **options: Any,
+) -> Tape:
+    """Import trades from files or a folder as a tape.
+
+    Parameters
+    ----------
+    files : path, or several
+        What holds the trades.
+    format : str
+        How they are written: `csv`, `lean`, ...; see `tapeline.tape.imports`.
+    name : str
+        The tape's name in the team.
+    quiet : bool
+        Whether no progress is drawn.
+    **options
+        What the format takes, such as `symbol`, `calendar`, `timezone`.
+
+    Raises
+    ------
+    ValidationError
+        A file cannot be read as the format, or what it holds is refused; nothing is kept.
+    AlreadyExistsError
+        The name is taken.
+    """
+    from tapeline.tape.imports import import_tape
+
+    checked_name("name", name)
+    given = [files] if isinstance(files, str | PathLike) else builtins.list(files)
+    sources = [Path(fspath(each)) for each in given]
+    client = client_of(team)
+    with tempfile.TemporaryDirectory(prefix="tapeline-tape-") as folder:
+        prepared = import_tape(sources, format=format, folder=Path(folder), **options)
+        return _send(client, prepared, name, quiet, command_id)
+
+
+def simulate(
+    *,
+    name: str,
+    team: str | None = None,
+    quiet: bool = True,
+    command_id: str | None = None,
+    **options: Any,
+) -> Tape:
+    """Make a seeded synthetic tape with a documented, learnable signal.
+
+    Parameters
+    ----------
+    **options
+        Fields of `tapeline.tape.simulate.Simulation`: `seed`, `symbols`, `days`, `start`,
+        `trades_per_day`, `signal`, ...
+    """
+    from tapeline.tape.simulate import Simulation
+    from tapeline.tape.simulate import simulate as make
+
+    checked_name("name", name)
+    client = client_of(team)
+    with tempfile.TemporaryDirectory(prefix="tapeline-tape-") as folder:
+        prepared = make(Simulation(**options), Path(folder))
+        return _send(client, prepared, name, quiet, command_id)
+
+
+def get_tapes(team: str | None = None) -> builtins.list[Tape]:
+    """The tapes of a team, by name."""
+    client = client_of(team)
+
+    def page(size: int, start: int) -> builtins.list[Any]:
+        return builtins.list(client.query("assets", "list_tapes", limit=size, offset=start)["items"])
+
+    return [_tape(view) for view in paged(page, 2**31, 0)]
+
+
+def get_tape(name: str, team: str | None = None) -> Tape:
+    """The tape of a name.
+
+    Raises
+    ------
+    NotFoundError
+        There is none.
+    """
+    return _tape(client_of(team).query("assets", "get_tape", name=checked_name("name", name)))
+
+
+def remove_tape(name: str, team: str | None = None, *, command_id: str | None = None) -> None:
+    """Remove a tape; refused while an asset names it."""
+    client_of(team).command("assets", "remove_tape", name=checked_name("name", name), command_id=command_id)
+
+
+def _send(client: Client, prepared: PreparedTape, name: str, quiet: bool, command_id: str | None) -> Tape:
+    from tapeline.sdk.progress import Bars
+
+    files = [*prepared.files, prepared.manifest_file]
+    total, sent = sum(file.size for file in files), 0
+    with Bars(f"tape {name}", quiet=quiet) as bars:
+        for file in files:
+            artifacts.upload(client, "assets", file.path)
+            sent += file.size
+            bars.show([Progress(operation="upload", value=sent, final_value=total, units="bytes")])
+        reply = client.command(
+            "assets", "import_tape", name=name, manifest_sha256=prepared.manifest_file.sha256, command_id=command_id
+        )
+    return _tape(reply.view)
+
+
+def _tape(view: dict[str, Any]) -> Tape:
+    return Tape(**{field: view[field] for field in Tape.model_fields if field in view})
