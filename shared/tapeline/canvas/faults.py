@@ -125,13 +125,18 @@ def faults_of(error: ValidationError, content: Any, nearest: Nearest, *, most: i
 def _resolve(location: Sequence[str | int], content: Any) -> list[str | int]:
     """The steps of a location that exist in the content: names of union branches fall out."""
     steps: list[str | int] = []
-    at = content
+    at: Any = content
     for step in location:
-        places: Any = at if isinstance(at, dict) else range(len(at)) if isinstance(at, list) else ()
-        if step in places:
+        if _has(at, step):
             steps.append(step)
             at = at[step]
     return steps
+
+
+def _has(value: object, step: str | int) -> bool:
+    if isinstance(value, dict):
+        return step in value
+    return isinstance(value, list) and step in range(len(value))
 
 
 def _fault(

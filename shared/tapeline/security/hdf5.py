@@ -86,7 +86,7 @@ def open_asset(path: str | Path) -> h5py.File:
     except (OSError, RuntimeError) as error:
         raise ASSET.refusal(file.name, "HDF5 cannot read it") from error
     try:
-        walk(opened["/"], size, ASSET)
+        walk(opened, size, ASSET)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         opened.close()
         raise ASSET.refusal(file.name, f"a damaged object ({type(error).__name__})") from error
@@ -108,6 +108,6 @@ def weight_shapes(file: BinaryIO) -> dict[str, tuple[int, ...]]:
     size = check_signature(file, WEIGHTS, name)
     try:
         with h5py.File(file, "r") as opened:
-            return {found.path: found.shape for found in walk(opened["/"], size, WEIGHTS)}
+            return {found.path: found.shape for found in walk(opened, size, WEIGHTS)}
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise WEIGHTS.refusal(name, f"a damaged object ({type(error).__name__})") from error

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import h5py
 
 from tapeline.errors import TapelineError
+
+_h5: Any = h5py  # its compiled parts have no type stubs
+h5a, h5d, h5g, h5l, h5o, h5s, h5t = _h5.h5a, _h5.h5d, _h5.h5g, _h5.h5l, _h5.h5o, _h5.h5s, _h5.h5t
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_DEPTH = 8
@@ -87,7 +90,7 @@ def check_signature(file: BinaryIO, rules: Rules, name: str) -> int:
     return size
 
 
-def walk(root: h5py.Group, file_size: int, rules: Rules) -> list[Found]:
+def walk(file: h5py.File, file_size: int, rules: Rules) -> list[Found]:
     """The data sets of a file that holds nothing but what the rules allow.
 
     Raises
@@ -96,10 +99,11 @@ def walk(root: h5py.Group, file_size: int, rules: Rules) -> list[Found]:
         With the code of the rules; `data["path"]` is the object.
     """
     found: list[Found] = []
-    start = h5py.h5o.get_info(root.id)
+    root = h5g.open(file.id, b"/")
+    start = h5o.get_info(root)
     seen: set[object] = {(start.fileno, start.addr)}
     stored_total = declared_total = attributes = 0
-    left: list[tuple[str, h5py.h5g.GroupID, int]] = [("/", root.id, 0)]
+    left: list[tuple[str, Any, int]] = [("/", root, 0)]
     while left:
         path, group, depth = left.pop()
         attributes += _check_attributes(path, group, rules)
@@ -107,23 +111,23 @@ def walk(root: h5py.Group, file_size: int, rules: Rules) -> list[Found]:
             name = raw.decode("utf-8", "backslashreplace")
             inner = f"{path.rstrip('/')}/{name}"
             kind = group.links.get_info(raw).type
-            if kind != h5py.h5l.TYPE_HARD:
-                word = {h5py.h5l.TYPE_SOFT: "a soft link", h5py.h5l.TYPE_EXTERNAL: "an external link"}
+            if kind != h5l.TYPE_HARD:
+                word = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
                 raise rules.refusal(inner, f"{word.get(kind, 'a link of an unknown kind')} is not followed")
             if depth + 1 > MAX_DEPTH:
                 raise rules.refusal(inner, f"nested deeper than {MAX_DEPTH}")
-            item = h5py.h5o.open(group, raw)
-            info = h5py.h5o.get_info(item)
+            item = h5o.open(group, raw)
+            info = h5o.get_info(item)
             address = (info.fileno, info.addr)
             if address in seen:
                 raise rules.refusal(inner, "a second name of an object")
             seen.add(address)
             if len(seen) + attributes > MAX_OBJECTS:
                 raise rules.refusal(inner, f"more than {MAX_OBJECTS:,} objects")
-            if isinstance(item, h5py.h5g.GroupID):
+            if isinstance(item, h5g.GroupID):
                 left.append((inner, item, depth + 1))
                 continue
-            if not isinstance(item, h5py.h5d.DatasetID):
+            if not isinstance(item, h5d.DatasetID):
                 raise rules.refusal(inner, "neither a group nor a data set")
             attributes += _check_attributes(inner, item, rules)
             declared, stored, shape = _check_data_set(inner, item, rules)
@@ -137,10 +141,10 @@ def walk(root: h5py.Group, file_size: int, rules: Rules) -> list[Found]:
     return found
 
 
-def _check_data_set(path: str, item: h5py.h5d.DatasetID, rules: Rules) -> tuple[int, int, tuple[int, ...]]:
+def _check_data_set(path: str, item: Any, rules: Rules) -> tuple[int, int, tuple[int, ...]]:
     # The creation properties come first: asking a virtual data set for its space may open its sources.
     creation = item.get_create_plist()
-    if creation.get_layout() == h5py.h5d.VIRTUAL:
+    if creation.get_layout() == h5d.VIRTUAL:
         raise rules.refusal(path, "a virtual data set reads other files")
     if creation.get_external_count():
         raise rules.refusal(path, "external storage reads other files")
@@ -151,10 +155,10 @@ def _check_data_set(path: str, item: h5py.h5d.DatasetID, rules: Rules) -> tuple[
     width = _check_type(path, item.get_type(), rules, allows_text=False)
     space = item.get_space()
     shape = tuple(int(size) for size in space.get_simple_extent_dims() or ())
-    is_empty = space.get_simple_extent_type() == h5py.h5s.NULL
+    is_empty = space.get_simple_extent_type() == h5s.NULL
     declared = 0 if is_empty else prod(shape) * width
     stored = int(item.get_storage_size())
-    if creation.get_layout() == h5py.h5d.CHUNKED and prod(creation.get_chunk()) * width > MAX_CHUNK:
+    if creation.get_layout() == h5d.CHUNKED and prod(creation.get_chunk()) * width > MAX_CHUNK:
         raise rules.refusal(path, f"chunks of more than {MAX_CHUNK >> 20} MiB")
     slack = _SLACK if rules is ASSET else 1 << 20
     if declared > rules.max_ratio * stored + slack:
@@ -162,12 +166,12 @@ def _check_data_set(path: str, item: h5py.h5d.DatasetID, rules: Rules) -> tuple[
     return declared, stored, shape
 
 
-def _check_attributes(path: str, item: h5py.h5g.GroupID | h5py.h5d.DatasetID, rules: Rules) -> int:
-    count = int(h5py.h5a.get_num_attrs(item))
+def _check_attributes(path: str, item: Any, rules: Rules) -> int:
+    count = int(h5a.get_num_attrs(item))
     if count > MAX_OBJECTS:
         raise rules.refusal(path, f"more than {MAX_OBJECTS:,} attributes")
     for i in range(count):
-        attribute = h5py.h5a.open(item, index=i)
+        attribute = h5a.open(item, index=i)
         where = f"{path}@{attribute.name.decode('utf-8', 'backslashreplace')}"
         width = _check_type(where, attribute.get_type(), rules, allows_text=rules.allows_text_attributes)
         shape = attribute.shape or ()
@@ -176,23 +180,23 @@ def _check_attributes(path: str, item: h5py.h5g.GroupID | h5py.h5d.DatasetID, ru
     return count
 
 
-def _check_type(path: str, kind: h5py.h5t.TypeID, rules: Rules, *, allows_text: bool) -> int:
+def _check_type(path: str, kind: Any, rules: Rules, *, allows_text: bool) -> int:
     """The bytes of one value of an allowed type."""
     what = kind.get_class()
-    if what in (h5py.h5t.INTEGER, h5py.h5t.FLOAT):
+    if what in (h5t.INTEGER, h5t.FLOAT):
         if kind.get_size() > 8:
             raise rules.refusal(path, f"numbers of {kind.get_size()} bytes")
         return int(kind.get_size())
-    if what == h5py.h5t.STRING:
+    if what == h5t.STRING:
         if kind.is_variable_str() and not allows_text:
             raise rules.refusal(path, "texts of variable length are not read")
         return int(kind.get_size())
     names = {
-        h5py.h5t.VLEN: "variable length",
-        h5py.h5t.REFERENCE: "reference",
-        h5py.h5t.COMPOUND: "compound",
-        h5py.h5t.OPAQUE: "opaque",
-        h5py.h5t.ENUM: "enum",
-        h5py.h5t.ARRAY: "array",
+        h5t.VLEN: "variable length",
+        h5t.REFERENCE: "reference",
+        h5t.COMPOUND: "compound",
+        h5t.OPAQUE: "opaque",
+        h5t.ENUM: "enum",
+        h5t.ARRAY: "array",
     }
     raise rules.refusal(path, f"values of type {names.get(what, what)} are not read")

@@ -167,7 +167,7 @@ def make_optimizer(config: Mapping[str, Any] | None) -> Any:
     keras = imported_keras()
 
     given = {key: value for key, value in config.items() if value is not None}
-    return getattr(keras.optimizers, OPTIMIZERS[name])(**{"learning_rate": 0.001} | given)
+    return getattr(keras.optimizers, OPTIMIZERS[name])(**{"learning_rate": 0.001, "name": name} | given)
 
 
 def metric_tags(canvas: m.Canvas, labels: Mapping[str, LabelColumns]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -214,6 +215,9 @@ class Builder:
         # One initialiser with one seed would make query, key and value equal at the start.
         for part, inner in (("key", layer.key_dense), ("value", layer.value_dense), ("output", layer.output_dense)):
             inner.kernel.assign(self._kernel(node, part)(inner.kernel.shape, dtype=inner.kernel.dtype))
+        # Keras numbers the unnamed ones among them through the process, and a file would tell.
+        for inner in layer._flatten_layers(include_self=False):
+            inner.name = re.sub(r"_[0-9]+$", "", inner.name)
         return result, [layer]
 
     def _merge(self, node: m.Concat | m.Add | m.Multiply) -> Any:
