@@ -22,7 +22,6 @@ from tapeline.home import Home, read_json, write_atomically, write_json
 from tapeline.security.accounts import Accounts
 
 GIB = 1024**3
-MAX_FILE_BYTES = 8 * GIB
 FREE_BYTES_NEEDED = GIB
 FLOOR = (2, 15, 1)
 
@@ -38,7 +37,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = -1
     monitor_port: int = -1
-    max_file_bytes: int = MAX_FILE_BYTES
+    max_file_bytes: int = 8 * GIB
     tls_cert: str | None = None
     tls_key: str | None = None
 
@@ -175,18 +174,6 @@ def load_settings(home: Home) -> ServerSettings | None:
 def save_settings(home: Home, settings: ServerSettings) -> None:
     """Keep the settings for reloads and restarts."""
     write_json(home.server_settings, asdict(settings))
-
-
-def size_for(free_bytes: int, used_bytes: int) -> int:
-    """How much the log may take: 8 GiB, or 80 % of what the disk could give it.
-
-    Raises
-    ------
-    TapelineError
-        `insufficient_storage` below 1 GiB free.
-    """
-    check_free(free_bytes)
-    return min(MAX_FILE_BYTES, int(0.8 * (free_bytes + used_bytes)))
 
 
 def check_free(free_bytes: int) -> None:

@@ -15,7 +15,7 @@ from tapeline.home import find_home
 from tapeline.logs import logging_setup
 
 
-def main(children: Children = default_children, topology: Topology = apply_topology) -> int:
+def main(children: Children = default_children, make_topology: Topology = apply_topology) -> int:
     """Run an embedded instance; the exit code, which is that of the error that kept it from starting."""
     parser = argparse.ArgumentParser(prog="python -m tapeline.embedded", description=__doc__)
     parser.add_argument("--home", help="folder of the instance; default TAPELINE_HOME")
@@ -43,7 +43,7 @@ def main(children: Children = default_children, topology: Topology = apply_topol
             find_home(options.home),
             port=options.port,
             children=children,
-            topology=topology,
+            make_topology=make_topology,
             on_ready=lambda instance: report({"ready": asdict(instance)}),
         )
     except TapelineError as error:

@@ -24,8 +24,8 @@ from tapeline.server_config import (
     load_settings,
     render,
     save_settings,
-    size_for,
 )
+from tapeline.topology import max_file_bytes
 
 UNWELL_SECONDS = 10.0
 _ASKED_EVERY_S = 2.0
@@ -45,7 +45,7 @@ class EmbeddedServer:
         check_free(free)
         before = load_settings(home)
         # Streams reserve their sizes within max_file: it stays as first chosen, however full the disk is now.
-        size = before.max_file_bytes if before is not None else size_for(free, 0)
+        size = before.max_file_bytes if before is not None else max_file_bytes(free)
         self.settings = replace(before or ServerSettings(), port=port, monitor_port=-1, max_file_bytes=size)
 
     @property

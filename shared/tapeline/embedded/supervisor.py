@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from tapeline import teams
+from tapeline import teams, topology
 from tapeline.connection import BusClient, connect
 from tapeline.embedded.child import Child, ChildSpec
 from tapeline.embedded.server import EmbeddedServer
@@ -59,19 +59,17 @@ def default_children(home: Home, url: str) -> Sequence[ChildSpec]:
 
 
 async def apply_topology(client: BusClient, max_file_bytes: int) -> None:
-    """Make the streams and buckets of a single server, or check them."""
-    from tapeline import topology
-
-    await topology.apply(client, replicas=1, max_file_bytes=max_file_bytes)
+    """Make the streams and buckets of a single server, or check that they are as they must be."""
+    await topology.apply(client, topology.topology(topology.embedded_sizes(max_file_bytes)))
 
 
 class Supervisor:
     """One running embedded instance."""
 
-    def __init__(self, home: Home, *, port: int, children: Children, topology: Topology) -> None:
+    def __init__(self, home: Home, *, port: int, children: Children, make_topology: Topology) -> None:
         self._home = home
         self._make_children = children
-        self._topology = topology
+        self._make_topology = make_topology
         self._server = EmbeddedServer(home, port=port)
         self._children: list[Child] = []
         self._stop = asyncio.Event()
@@ -130,7 +128,7 @@ class Supervisor:
         admin = read_credentials(self._home.credential("admin"))
         client = await connect(admin, self._server.url, name="topology")
         try:
-            await self._topology(client, self._server.settings.max_file_bytes)
+            await self._make_topology(client, self._server.settings.max_file_bytes)
         finally:
             await client.close()
 
@@ -202,7 +200,7 @@ def run_foreground(
     *,
     port: int = -1,
     children: Children = default_children,
-    topology: Topology = apply_topology,
+    make_topology: Topology = apply_topology,
     on_ready: Callable[[Instance], None] = lambda _instance: None,
 ) -> None:
     """Run an embedded instance in this process until SIGTERM or SIGINT.
@@ -213,7 +211,7 @@ def run_foreground(
         Where it lives; made when missing.
     port : int
         Where the server listens on 127.0.0.1; -1 for a free port.
-    children, topology : callables
+    children, make_topology : callables
         The table of children besides the server, and what makes the streams.
     on_ready : callable
         Called once, when everything serves.
@@ -231,7 +229,7 @@ def run_foreground(
         teams.make_identities(home, team=TEAM, agent=AGENT)
 
         async def run() -> None:
-            await Supervisor(home, port=port, children=children, topology=topology).run(on_ready)
+            await Supervisor(home, port=port, children=children, make_topology=make_topology).run(on_ready)
 
         asyncio.run(run())
     finally:

@@ -1,4 +1,4 @@
-"""An embedded instance with a real server and small children in place of the services and the agent.
+"""An embedded instance with a real server, the real streams and small children in place of the services and the agent.
 
 `--children NAME:OPTION,...` before the arguments of `python -m tapeline.embedded` is the table of children.
 """
@@ -29,11 +29,6 @@ def table(home, url):
         )
 
 
-async def no_streams(client, max_file_bytes):
-    """The dummies need no streams; the connection as admin is real."""
-    await client.flush()
-
-
 if __name__ == "__main__":
     CHILDREN = sys.argv.pop(1)
-    sys.exit(main(table, no_streams))
+    sys.exit(main(table))

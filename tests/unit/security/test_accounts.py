@@ -11,7 +11,7 @@ from tapeline.home import Home
 from tapeline.security import accounts as principals
 from tapeline.security.accounts import Accounts, AccountsFile
 from tapeline.security.keys import create_key
-from tapeline.server_config import ServerSettings, check_version, render, size_for
+from tapeline.server_config import ServerSettings, check_free, check_version, render
 
 FILE = Path("teams.toml")
 
@@ -152,9 +152,8 @@ def test_a_new_server_is_taken(version):
     check_version(version)
 
 
-def test_the_log_takes_most_of_a_small_disk_and_8_gib_of_a_large_one():
+def test_a_full_disk_is_refused():
     gib = 1024**3
-    assert size_for(100 * gib, 0) == 8 * gib
-    assert size_for(5 * gib, 0) == 4 * gib
-    refused = refusal(size_for, int(0.6 * gib), 0)
+    check_free(gib)
+    refused = refusal(check_free, int(0.6 * gib))
     assert (refused.code, refused.message) == ("insufficient_storage", "0.6 GiB free, at least 1 GiB needed")
