@@ -226,17 +226,30 @@ class JobFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRestartRequested:
-    """A new attempt is wanted, by a user or, for infrastructure reasons, by the service itself."""
+    """A new attempt is wanted, by a user or, for infrastructure reasons, by the service itself.
+
+    Its job is created no sooner than `delay_s` after this event.
+    """
 
     SCHEMA: ClassVar[int] = 1
     auto: bool
     reason: str
     attempt: int
+    delay_s: float = 0.0
     from_checkpoint: str | None = None
     device: str | None = None
     session_name: str | None = None
     smartfit: bool | None = None
     training_epochs: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportNoted:
+    """A report of the agent that changes nothing of the run; kept so that its count has no hole."""
+
+    SCHEMA: ClassVar[int] = 1
+    epoch: int
+    kind: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,15 +325,44 @@ RUN_EVENTS = (
     RunCreated, JobCreated, JobCreateFailed, JobSubmitted, JobPending, LeaseGranted, LeaseExpired, JobStarted,
     RunStopRequested, JobTerminateRequested, JobTerminating, JobTerminated, JobCompleted, JobFailed,
     RunRestartRequested, RunDeleted, RunRenamed, NotesChanged, CheckpointBegun, CheckpointCompleted,
-    CheckpointDeleted, CheckpointPinned,
+    CheckpointDeleted, CheckpointPinned, ReportNoted,
 )  # fmt: skip
 
 RunEvent = (
     RunCreated | JobCreated | JobCreateFailed | JobSubmitted | JobPending | LeaseGranted | LeaseExpired | JobStarted
     | RunStopRequested | JobTerminateRequested | JobTerminating | JobTerminated | JobCompleted | JobFailed
     | RunRestartRequested | RunDeleted | RunRenamed | NotesChanged | CheckpointBegun | CheckpointCompleted
-    | CheckpointDeleted | CheckpointPinned
+    | CheckpointDeleted | CheckpointPinned | ReportNoted
 )  # fmt: skip
+
+STOPPING = frozenset({Status.RUN_STOP_REQUESTED, Status.JOB_TERMINATE_REQUESTED, Status.JOB_TERMINATING})
+"""A stop is asked for and the job has not ended."""
+
+_STATUS_AFTER: dict[type, Status] = {
+    RunCreated: Status.RUN_CREATED,
+    JobCreated: Status.JOB_CREATED,
+    JobCreateFailed: Status.JOB_CREATE_FAILED,
+    JobSubmitted: Status.JOB_SUBMITTED,
+    JobPending: Status.JOB_PENDING,
+    JobStarted: Status.JOB_RUNNING,
+    JobTerminateRequested: Status.JOB_TERMINATE_REQUESTED,
+    JobTerminating: Status.JOB_TERMINATING,
+    JobTerminated: Status.JOB_TERMINATED,
+    JobCompleted: Status.JOB_COMPLETED,
+    JobFailed: Status.JOB_FAILED,
+    RunRestartRequested: Status.RUN_RESTART_REQUESTED,
+}
+
+
+def status_after(status: Status, event: RunEvent) -> Status:
+    """The status that an event leads to; most events that are not of the job leave it as it is."""
+    match event:
+        case RunStopRequested():
+            return status if status in STOPPING else Status.RUN_STOP_REQUESTED
+        case LeaseExpired():
+            return Status.JOB_TERMINATED if status in STOPPING else Status.JOB_UNKNOWN
+        case _:
+            return _STATUS_AFTER.get(type(event), status)
 
 
 # --- views ----------------------------------------------------------------------------------------
@@ -376,6 +418,7 @@ class RunView(View):
     session_name: str | None = None
     reason: str | None = None
     message: str | None = None
+    hint: str | None = None
     exit_code: int | None = None
 
 
@@ -524,6 +567,13 @@ class DeleteRun(Command):
     stop: bool = False
 
 
+class PinCheckpoint(Command):
+    """Sent by a user to keep a checkpoint whatever the retention says, or no longer."""
+
+    checkpoint: str = Field(min_length=1, max_length=64)
+    pinned: bool = True
+
+
 class SetNotes(Command):
     """Sent by a user to replace the notes of a run."""
 
@@ -617,6 +667,10 @@ class ListCheckpoints(Query):
     sort: list[Sort] | None = None
     limit: int = Field(default=10, ge=0, le=1000)
     offset: int = Field(default=0, ge=0)
+
+
+class ListDevices(Query):
+    """Sent by a user to see the devices that the team may train on."""
 
 
 class ListBlueprints(Query):
