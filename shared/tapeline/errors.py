@@ -270,6 +270,9 @@ CODES: dict[str, Code] = {
     "schema_too_new": Code(422, ValidationError, 7),
     "no_asset": Code(422, ValidationError, 7),
     "model_refused": Code(422, ValidationError, 7),
+    # training
+    "fingerprint_refused": Code(409, ConflictError, 4),
+    "nan_loss": Code(422, ValidationError, 7),
     # devices
     "unknown_device": Code(422, ValidationError, 7),
     "ambiguous_device": Code(422, ValidationError, 7),

@@ -93,6 +93,8 @@ def reason_of(error: BaseException) -> str:
             return str(error.code)
         if error.code in ("invalid", "canvas_invalid", "no_asset", "unknown_feature", "unknown_label"):
             return "validation"
+        if error.code == "timeout":
+            return "timeout"
         if error.code == "insufficient_storage":
             return "disk_full"
         if error.code == "corrupt":
@@ -133,10 +135,11 @@ def _train(job: Job, writer: pipe.Writer, train: Callable[[Job], Any]) -> int:
             raise
         text = "".join(traceback.format_exception(error))
         print(text, file=sys.stderr, flush=True)
+        job.close()
         writer.send(
             "failed",
             type=type(error).__name__,
-            message=(error.message if isinstance(error, TapelineError) else str(error))[:4000],
+            message=str(error)[:4000],
             traceback=text[-12_000:],
             reason=reason_of(error),
         )

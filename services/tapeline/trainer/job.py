@@ -179,6 +179,11 @@ class Job:
         """Whether the run is to end at the next boundary."""
         return self._stop.is_set() and not self.ignores_stop
 
+    @property
+    def checkpoint_step(self) -> int:
+        """The step of the newest checkpoint that was begun, or that this attempt started from."""
+        return self._checkpoint_step
+
     def ask_to_stop(self) -> None:
         """Called when the agent says `stop`."""
         self._stop.set()
@@ -302,6 +307,10 @@ class Job:
     def finish(self) -> None:
         """Wait for what is being written and say the last metrics and progress."""
         self._join_writing()
+        self.close()
+
+    def close(self) -> None:
+        """Say the last metrics and progress; what is being written is left alone."""
         self._closed.set()
         self._flush()
 

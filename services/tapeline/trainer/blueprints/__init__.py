@@ -21,13 +21,13 @@ def find(name: str) -> Callable[[Job], Done]:
     """
     match name:
         case "canvas":
-            from tapeline.trainer.blueprints import canvas
+            from tapeline.trainer.blueprints.canvas import train as train_canvas
 
-            return canvas.train
+            return train_canvas
         case "selftest":
-            from tapeline.trainer.blueprints import selftest
+            from tapeline.trainer.blueprints.selftest import train as train_selftest
 
-            return selftest.train
+            return train_selftest
     raise TapelineError(
         f"this agent has no blueprint {name!r}", code="not_found", hint=f"it has: {', '.join(sorted(BUNDLED))}"
     )
@@ -36,6 +36,6 @@ def find(name: str) -> Callable[[Job], Done]:
 def prepare(name: str) -> None:
     """Import in advance what a blueprint needs, so that a later start is quick."""
     if name == "canvas":
-        from tapeline.trainer.blueprints import canvas
+        from tapeline.trainer.blueprints.canvas import prepare as prepare_canvas
 
-        canvas.prepare()
+        prepare_canvas()
