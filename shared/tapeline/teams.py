@@ -25,7 +25,7 @@ RELOAD_SECONDS = 2.0
 
 
 @contextmanager
-def _changing(home: Home) -> Iterator[None]:
+def changing(home: Home) -> Iterator[None]:
     """Hold the home's accounts for one change: a second change waits for the first."""
     lock = home.root / "teams.lock"
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -45,15 +45,17 @@ def change(home: Home, edit: Callable[[Accounts], Accounts]) -> Accounts:
         What `edit` refuses; `unavailable` when the running server does not take the file over in 2 s, and
         then the accounts are as they were.
     """
-    with _changing(home):
+    with changing(home):
         before = principals.load_accounts(home.teams_file)
         after = edit(before)
         _put(home, after)
         try:
             _reload(home)
-        except TapelineError:
+        except (TapelineError, OSError) as error:
             _put(home, before)
-            raise
+            if isinstance(error, TapelineError):
+                raise
+            raise TapelineError(f"the server does not answer: {error}", code="unavailable") from error
         return after
 
 
@@ -64,37 +66,43 @@ def _put(home: Home, accounts: Accounts) -> None:
 
 
 def _reload(home: Home) -> None:
-    settings = load_settings(home)
-    pid = _server_pid(home)
-    if pid is None or settings is None or settings.monitor_port < 1:
+    running = _server(home)
+    if running is None:
         # No server runs: the next start reads the new file.
         return
+    pid, port = running
     try:
-        before = server_monitor.varz(settings.monitor_port)["config_load_time"]
+        before = server_monitor.varz(port)["config_load_time"]
         os.kill(pid, signal.SIGHUP)
+        deadline = time.monotonic() + RELOAD_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+            if server_monitor.varz(port)["config_load_time"] != before:
+                return
     except OSError:
-        # It died just now; the supervisor starts it again on the new file.
-        return
-    deadline = time.monotonic() + RELOAD_SECONDS
-    while time.monotonic() < deadline:
-        time.sleep(0.01)
-        if server_monitor.varz(settings.monitor_port)["config_load_time"] != before:
+        if _server(home) is None:
+            # It died just now; the supervisor starts it again on the new file.
             return
+        raise
     raise TapelineError(
-        f"the server (process {pid}) did not take the new configuration over in {RELOAD_SECONDS:.0f} s",
+        f"the server (process {pid}) did not take the new configuration over in {RELOAD_SECONDS:g} s",
         code="unavailable",
         hint=f"look into {home.logs / 'server.log'}",
     )
 
 
-def _server_pid(home: Home) -> int | None:
-    """The pid of this home's running server; a number left by a dead supervisor is never signalled."""
+def _server(home: Home) -> tuple[int, int] | None:
+    """Pid and monitoring port of this home's running server.
+
+    None when a supervisor died and left them behind: the number may by now be another process.
+    """
     running = read_json(home.server_file)
     if running is None or holder(home) is None:
         return None
     try:
         process = psutil.Process(int(running["pid"]))
-        return process.pid if abs(process.create_time() - float(running["created"])) < 0.1 else None
+        same = abs(process.create_time() - float(running["created"])) < 0.1
+        return (process.pid, int(running["monitor_port"])) if same else None
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return None
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from tapeline import server_monitor
+from tapeline import server_monitor, teams
 from tapeline.embedded.child import ChildSpec, Restart
 from tapeline.errors import TapelineError
 from tapeline.home import Home, read_json, write_json
@@ -47,11 +47,12 @@ class EmbeddedServer:
         # Streams reserve their sizes within max_file: it stays as first chosen, however full the disk is now.
         size = before.max_file_bytes if before is not None else max_file_bytes(free)
         self.settings = replace(before or ServerSettings(), port=port, monitor_port=-1, max_file_bytes=size)
+        self._ports: tuple[int, int] | None = None
 
     @property
     def url(self) -> str:
         """Where clients connect, once the server is ready."""
-        return f"nats://{self.settings.host}:{self.settings.port}"
+        return f"nats://{self.settings.host}:{self._ports[0] if self._ports else self.settings.port}"
 
     def spec(self) -> ChildSpec:
         """The server's row in the table of children."""
@@ -70,28 +71,27 @@ class EmbeddedServer:
         self._home.server_file.unlink(missing_ok=True)
         for left in self._home.run.glob("*.ports"):
             left.unlink()
-        # The accounts may have changed while the server was down.
-        self._install()
-
-    def _install(self) -> None:
-        save_settings(self._home, self.settings)
-        install(self._home, render(principals.load_accounts(self._home.teams_file), self.settings, self._home))
+        if self._ports is not None:
+            self.settings = replace(self.settings, port=self._ports[0], monitor_port=self._ports[1])
+        # The accounts may have changed while the server was down. The file stays as it is then until the
+        # next start: a server refuses to reload one with other ports than it was started on, be they -1.
+        with teams.changing(self._home):
+            save_settings(self._home, self.settings)
+            accounts = principals.load_accounts(self._home.teams_file)
+            install(self._home, render(accounts, self.settings, self._home))
 
     async def _is_ready(self, pid: int) -> bool:
-        if self.settings.port < 1 or self.settings.monitor_port < 1:
-            found = _ports(self._home.run, pid)
-            if found is None:
-                return False
-            self.settings = replace(self.settings, port=found[0], monitor_port=found[1])
-            self._install()
-        if not await asyncio.to_thread(server_monitor.is_healthy, self.settings.monitor_port, 1.0):
+        found = _ports(self._home.run, pid)
+        if found is None or not await asyncio.to_thread(server_monitor.is_healthy, found[1], 1.0):
             return False
-        await self._check_sync()
-        write_json(self._home.server_file, {"pid": pid, "created": psutil.Process(pid).create_time()})
+        await self._check_sync(found[1])
+        self._ports = found
+        created = psutil.Process(pid).create_time()
+        write_json(self._home.server_file, {"pid": pid, "created": created, "monitor_port": found[1]})
         return True
 
-    async def _check_sync(self) -> None:
-        always = await asyncio.to_thread(server_monitor.syncs_always, self.settings.monitor_port)
+    async def _check_sync(self, monitor_port: int) -> None:
+        always = await asyncio.to_thread(server_monitor.syncs_always, monitor_port)
         if not always and os.environ.get("TAPELINE_UNSAFE_SYNC") != "1":
             raise TapelineError(
                 "the log server does not sync always: acknowledged events can be lost",
@@ -101,11 +101,12 @@ class EmbeddedServer:
 
     async def _until_unwell(self, _pid: int) -> str:
         """Ask for its health for ever; return when it has not been well for 10 s."""
+        assert self._ports is not None, "watched only when ready"
         loop = asyncio.get_running_loop()
         well_at = loop.time()
         while True:
             await asyncio.sleep(_ASKED_EVERY_S)
-            if await asyncio.to_thread(server_monitor.is_healthy, self.settings.monitor_port, _ASKED_EVERY_S):
+            if await asyncio.to_thread(server_monitor.is_healthy, self._ports[1], _ASKED_EVERY_S):
                 well_at = loop.time()
             elif loop.time() - well_at >= UNWELL_SECONDS:
                 return f"it was not healthy for {UNWELL_SECONDS:.0f} s"

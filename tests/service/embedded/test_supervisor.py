@@ -7,6 +7,7 @@ import stat
 
 import pytest
 
+from tapeline import teams
 from tapeline.connection import connect
 from tapeline.embedded import start_detached, status, stop
 from tapeline.embedded.child import Child, ChildSpec, Restart
@@ -126,6 +127,21 @@ async def test_a_client_comes_back_after_the_server_was_killed(home, start):
         await asyncio.wait_for(came_back.wait(), 15)
         await client.flush()
     await client.close()
+
+
+async def test_a_user_added_while_it_runs_is_known_before_and_after_a_restart_of_the_server(
+    home, start, tmp_path, until
+):
+    supervisor = start().wait_ready()
+    made = await asyncio.to_thread(teams.add_user, home, "main", "tim", tmp_path / "tim.nk")
+    url = read_instance(home).url
+    await (await connect(made, url, name="tim")).close()
+    os.kill(supervisor.row("server").pid, signal.SIGKILL)
+    await (await connect(made, url, name="tim")).close()
+    await asyncio.to_thread(until, lambda: supervisor.row("server").state == "ready")
+    await asyncio.to_thread(teams.revoke_user, home, "main", "tim")
+    with pytest.raises(TapelineError, match="does not know this key"):
+        await connect(made, url, name="tim")
 
 
 def test_a_child_that_never_starts_ends_the_start_with_its_own_words(home, program, until):
