@@ -17,10 +17,15 @@ from tapeline.contracts.agents import BlueprintOffer
 from tapeline.errors import TapelineError
 from tapeline.home import find_home, read_instance
 from tapeline.logs import logging_setup
+from tapeline.readiness import tell_ready
 from tapeline.store.local import LocalStore
 from tapeline.subjects import check_slug
 from tapeline.trainer import blueprints, devices
 from tapeline.trainer.agent import Agent, Equipment
+from tapeline.trainer.hold import Patience
+
+SHUTDOWN_GRACE_S = 20.0
+"""How long a run may take to checkpoint when its agent leaves; less than a supervisor's patience with the agent."""
 
 logger = structlog.get_logger(__name__)
 
@@ -62,7 +67,7 @@ def equipment() -> Equipment:
     )
 
 
-async def serve(name: str, *, threads: int, has_spare: bool, ready_fd: int | None) -> None:
+async def serve(name: str, *, threads: int, has_spare: bool) -> None:
     """Run one agent until SIGTERM or SIGINT."""
     home = find_home()
     stop = asyncio.Event()
@@ -79,8 +84,9 @@ async def serve(name: str, *, threads: int, has_spare: bool, ready_fd: int | Non
         # The server ended the connection for good: the key was revoked. Nothing can be held without it.
         stop.set()
 
+    credentials = os.environ.get("TAPELINE_CREDS")
     connection = await connect(
-        home.credential(f"agent-{name}"),
+        Path(credentials) if credentials else home.credential(f"agent-{name}"),
         find_url(),
         name=f"agent-{name}",
         on_reconnect=reconnected,
@@ -95,20 +101,19 @@ async def serve(name: str, *, threads: int, has_spare: bool, ready_fd: int | Non
         equipment=equipment(),
         threads=threads,
         has_spare=has_spare,
+        patience=Patience(shutdown_grace_s=SHUTDOWN_GRACE_S),
     )
     agents.append(agent)
     try:
-        await agent.run(stop, lambda: tell_ready(ready_fd))
+        await agent.run(stop, ready)
     finally:
         await connection.close()
 
 
-def tell_ready(descriptor: int | None) -> None:
-    """Tell the supervisor that the agent serves."""
+def ready() -> None:
+    """Tell the operator and the supervisor that the agent serves."""
     logger.info("agent_ready")
-    if descriptor is not None:
-        os.write(descriptor, b"ready\n")
-        os.close(descriptor)
+    tell_ready()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -119,23 +124,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-spare", action="store_true", help="keep no child with TensorFlow imported in advance")
     given = parser.parse_args(arguments)
     logging_setup(f"agent-{given.agent}")
-    ready = os.environ.pop("TAPELINE_READY_FD", None)
-    if ready is not None:
-        os.set_inheritable(int(ready), False)
     try:
         if os.name == "nt":
             raise TapelineError(
                 "a trainer agent needs Linux or macOS", code="unsupported", hint="run the agent on another machine"
             )
         name = check_slug(given.agent, "agent")
-        asyncio.run(
-            serve(
-                name,
-                threads=given.threads,
-                has_spare=not given.no_spare,
-                ready_fd=None if ready is None else int(ready),
-            )
-        )
+        asyncio.run(serve(name, threads=given.threads, has_spare=not given.no_spare))
     except TapelineError as error:
         logger.error("agent_failed", code=error.code, why=error.message, hint=error.hint)
         return 1
