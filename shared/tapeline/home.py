@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import platformdirs
 
 from tapeline.errors import TapelineError
 
+_LOOKED_AT_S = 0.5
 _FOLDERS = ("creds", "log", "db", "store", "agents", "logs", "seals", "run")
 
 
@@ -174,21 +176,37 @@ def hold(home: Home) -> HomeLock:
         `already_running`, naming the holder's pid.
     """
     descriptor = os.open(home.lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        by = f" by process {holder}" if holder else ""
-        raise TapelineError(
-            f"the home {home.root} is already in use{by}",
-            code="already_running",
-            hint="tapeline status shows it, tapeline down stops it; or set TAPELINE_HOME to another folder",
-            data={"pid": int(holder) if holder.isdigit() else None, "home": str(home.root)},
-        ) from error
+    deadline = time.monotonic() + _LOOKED_AT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            # One who merely looks holds the lock for a moment, and leaves the pid of a dead holder in it.
+            by = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            if not (by.isdigit() and _is_alive(int(by))) and time.monotonic() < deadline:
+                time.sleep(0.005)
+                continue
+            os.close(descriptor)
+            raise TapelineError(
+                f"the home {home.root} is already in use{f' by process {by}' if by else ''}",
+                code="already_running",
+                hint="tapeline status shows it, tapeline down stops it; or set TAPELINE_HOME to another folder",
+                data={"pid": int(by) if by.isdigit() else None, "home": str(home.root)},
+            ) from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
     return HomeLock(descriptor)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def holder(home: Home) -> int | None:

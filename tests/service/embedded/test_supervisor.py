@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import stat
+import threading
 
 import pytest
 
@@ -12,7 +13,7 @@ from tapeline.connection import connect
 from tapeline.embedded import start_detached, status, stop
 from tapeline.embedded.child import Child, ChildSpec, Restart
 from tapeline.errors import TapelineError
-from tapeline.home import find_home, holder, read_instance
+from tapeline.home import find_home, hold, holder, read_instance
 
 
 def test_an_instance_says_where_it_is_once_everything_serves(home, start):
@@ -77,6 +78,34 @@ def test_a_signal_ends_everything_in_order_with_exit_code_0(home, start, number,
     until(lambda: all(map(is_gone, family)))
     assert holder(home) is None
     assert not home.instance_file.exists()
+
+
+def test_a_signal_during_the_start_ends_what_has_started(home, start, until, is_gone):
+    supervisor = start("host:never,agent-local")
+    until(lambda: len(supervisor.family()) == 3)
+    family = supervisor.family()
+    os.kill(supervisor.pid, signal.SIGTERM)
+    assert supervisor.process.wait(15) == 0
+    until(lambda: all(map(is_gone, family)))
+    assert holder(home) is None
+
+
+def test_looking_at_a_home_never_keeps_an_instance_from_starting(home):
+    home.make()
+    over = threading.Event()
+
+    def look():
+        while not over.is_set():
+            holder(home)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(50):
+            hold(home).release()
+    finally:
+        over.set()
+        looking.join()
 
 
 def test_a_child_that_ignores_the_signal_is_killed_after_its_grace(home, start, until, is_gone):
