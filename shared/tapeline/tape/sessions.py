@@ -218,7 +218,7 @@ def _opened(name: str, first: date, last: date) -> tuple[Row, ...]:
     )
     rows: list[Row] = []
     for label, line in calendar.schedule.iterrows():
-        day = label.date()
+        day = date.fromisoformat(str(label)[:10])
         if not first <= day <= last:
             continue
         low, high = int(line["open"].value), int(line["close"].value)

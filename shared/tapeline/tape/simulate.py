@@ -90,13 +90,14 @@ def raw(s: Simulation, symbol: int, day: int, purpose: Purpose, n: int) -> NDArr
     """`n` uniforms in [0, 1) of one child stream."""
     stream = np.random.PCG64(np.random.SeedSequence([s.seed, symbol, day, int(purpose)]))
     draws = np.asarray(stream.random_raw(n), np.uint64)
-    return (draws >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    uniforms: NDArray[np.float64] = (draws >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return uniforms
 
 
 def normals(s: Simulation, symbol: int, day: int, purpose: Purpose, n: int) -> NDArray[np.float64]:
     """`n` near-normal draws: twelve uniforms minus 6, added in a fixed order."""
     uniforms = raw(s, symbol, day, purpose, 12 * n).reshape(12, n)
-    total = uniforms[0].copy()
+    total: NDArray[np.float64] = uniforms[0].copy()
     for row in uniforms[1:]:
         total += row
     return total - 6.0

@@ -153,7 +153,7 @@ class OpenTape:
         unit: str = "min",
         size: int = 1,
         *,
-        empty: bars.front.Empty = "carry",
+        empty: Literal["carry", "nan"] = "carry",
         first: str | None = None,
         last: str | None = None,
         progress: Callable[[int, int], None] | None = None,

@@ -1,0 +1,41 @@
+"""Rows of an import on disk, one file per symbol and trade date, so that memory holds one day at a time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROW = np.dtype([("ts", "<i8"), ("price", "<f8"), ("volume", "<f8"), ("flags", "u1"), ("seq", "<i8"), ("cond", "<u4")])
+
+
+@dataclass(slots=True)
+class Buckets:
+    """Appends rows to the file of their day; `days` gives them back, sorted by symbol and date."""
+
+    folder: Path
+    files: dict[tuple[str, str], Path] = field(default_factory=dict)
+
+    def __enter__(self) -> Buckets:
+        self.folder.mkdir(parents=True, mode=0o700)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def add(self, symbol: str, trade_date: str, rows: NDArray[np.void]) -> None:
+        """Append rows of type `ROW`; files are numbered, so no name of a user reaches the disk."""
+        path = self.files.setdefault((symbol, trade_date), self.folder / f"{len(self.files)}.rows")
+        with path.open("ab") as file:
+            rows.tofile(file)
+
+    def days(self) -> Iterator[tuple[str, str, NDArray[np.void]]]:
+        """Symbol, trade date and rows in the order of arrival; each file is gone once its rows are given."""
+        for (symbol, trade_date), path in sorted(self.files.items()):
+            rows = np.fromfile(path, ROW)
+            path.unlink()
+            yield symbol, trade_date, rows

@@ -1,0 +1,110 @@
+"""What a user may say about an import, and what an import found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tapeline.errors import TapelineError
+from tapeline.tape.times import PLACES, zone_of
+
+FORMATS = ("auto", "lean", "binance-trades", "csv", "parquet")
+FIRST = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """The options of an import; each default keeps what the file holds and counts what is odd.
+
+    Attributes
+    ----------
+    map : column of the file for each of `ts, price, volume, seq, cond, symbol` (formats csv and parquet);
+        numbers count columns from 0 in a file without header
+    conditions : pairs (mask, flags); the flags of all matching masks of a trade's condition are ANDed
+    max_void : the share of void trades above which the import is refused
+    """
+
+    calendar: str | None = None
+    close_grace_s: int = 0
+    extended: str | None = None
+    map: Mapping[str, str] = field(default_factory=dict)
+    ts_unit: str | None = None
+    tz: str | None = None
+    delimiter: str = ","
+    decimal: str = "."
+    strict: bool = False
+    allow_nonpositive: bool = False
+    void_outliers: bool = False
+    drop_duplicates: Literal["exact", "seq"] | None = None
+    keep_final_duplicate: bool = False
+    skip_bad: int = 0
+    require_complete: bool = False
+    max_void: float = 0.01
+    conditions: tuple[tuple[int, int], ...] = ()
+    currency: str = ""
+    tick_size: float | None = None
+    codec: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.ts_unit is not None and self.ts_unit not in PLACES:
+            raise _refused(f"--ts-unit is {self.ts_unit!r}", f"take {', '.join(PLACES)}")
+        if self.tz is not None:
+            zone_of(self.tz)
+        for name, text in (("--delimiter", self.delimiter), ("--decimal", self.decimal)):
+            if len(text) != 1 or not text.isascii() or text.isalnum() or text in '"\n\r':
+                raise _refused(f"{name} is {text!r}", "take one character such as , ; or a tab")
+        if self.delimiter == self.decimal:
+            raise _refused("--delimiter and --decimal are the same", "give one of them another character")
+        known = ("ts", "price", "volume", "seq", "cond", "symbol")
+        for name in self.map:
+            if name not in known:
+                raise _refused(f"--map names {name!r}", f"take {', '.join(known)}")
+        if not 0 <= self.max_void <= 1 or self.skip_bad < 0:
+            raise _refused("--max-void or --skip-bad is out of range", "take a share from 0 to 1, and a count")
+        if self.drop_duplicates not in (None, "exact", "seq"):
+            raise _refused(f"--drop-duplicates is {self.drop_duplicates!r}", "take exact or seq")
+
+
+def _refused(message: str, hint: str) -> TapelineError:
+    return TapelineError(message, code="invalid_argument", hint=hint)
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What an import found: counts and first examples. Every count that is not 0 is worth a look."""
+
+    format: str = ""
+    files: int = 0
+    rows_read: int = 0
+    rows: int = 0
+    void: int = 0
+    bad_price: int = 0
+    suspicious: int = 0
+    unsorted: int = 0
+    equal_rows: int = 0
+    dropped_duplicates: int = 0
+    final_duplicates: int = 0
+    zero_volume: int = 0
+    outliers: int = 0
+    seq_gaps: int = 0
+    largest_seq_gap: int = 0
+    outside_sessions: int = 0
+    bad_rows: int = 0
+    ts_unit: str = ""
+    eligibility: str = "none"
+    first_ts: int = 0
+    last_ts: int = 0
+    examples: list[str] = field(default_factory=list)
+    missing_days: list[str] = field(default_factory=list)
+    rows_per_day: dict[str, int] = field(default_factory=dict)
+    price_range: dict[str, list[float]] = field(default_factory=dict)
+
+    def example(self, text: str) -> None:
+        """Keep a sentence, as long as there are few."""
+        if len(self.examples) < FIRST:
+            self.examples.append(text)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
