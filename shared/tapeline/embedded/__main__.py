@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -34,7 +35,9 @@ def main(children: Children = default_children, make_topology: Topology = apply_
 
     def report(line: Mapping[str, object]) -> None:
         if options.report_fd is not None:
-            os.write(options.report_fd, json.dumps(line).encode() + b"\n")
+            # The caller may have lost its patience; the instance goes on without it.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(options.report_fd, json.dumps(line).encode() + b"\n")
             os.close(options.report_fd)
             options.report_fd = None
 

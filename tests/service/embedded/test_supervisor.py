@@ -187,6 +187,7 @@ def test_a_start_that_takes_too_long_is_given_up_and_leaves_nothing(home, progra
     with pytest.raises(TapelineError, match="not ready after 2 s"):
         start_detached(home, 2.0, program=(program, "host:never,agent-local"))
     assert holder(home) is None
+    assert "Traceback" not in (home.logs / "supervisor.log").read_text()
 
 
 def test_a_detached_instance_outlives_its_caller_until_it_is_stopped(home, program, is_gone):
