@@ -111,6 +111,11 @@ def event_id(subject: str, command_id: str, index: int) -> str:
     return str(uuid5(NAMESPACE, f"{subject}:{command_id}:{index}"))
 
 
+def _time_text(at: datetime) -> str:
+    """A time in UTC with microseconds and `Z`."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
 def read_header(header: bytes, position: int) -> Header:
     """All fields of a stored header; `schema_unknown` when it is of a newer format."""
     return _decoded(_headers, header, position)
@@ -187,7 +192,7 @@ class Codec:
         subject = commit.ref.subject
         schemas = [self._schema_of(event) for event in commit.events]
         types = [type(event).__name__ for event in commit.events]
-        created_at = commit.created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        created_at = _time_text(commit.created_at)
         lines = [
             _Line(
                 event_id(subject, commit.command_id, index),
