@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tapeline.sdk.tapes import Tape, get_tapes
-
     from tapeline.sdk import (
         assets,
         blueprints,
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     )
     from tapeline.sdk.assets import Asset, AssetFile, get_assets
     from tapeline.sdk.blueprints import Blueprint, get_blueprints, lookup_blueprint_id
-    from tapeline.sdk.canvases import Canvas, get_canvases
+    from tapeline.sdk.canvases import Canvas, example_canvas, get_canvases
     from tapeline.sdk.checkpoints import (
         Checkpoint,
         create_model_from_checkpoint,
@@ -61,6 +59,7 @@ if TYPE_CHECKING:
     from tapeline.sdk.records import Event, Gpu, Metric, Progress, Resources
     from tapeline.sdk.runs import Run, create_run, get_runs, validate_run_config
     from tapeline.sdk.system_resources import Device, SystemGpu, get_available_system_gpus, get_devices
+    from tapeline.sdk.tapes import Tape, get_tapes
     from tapeline.sdk.vault import VaultItem, add_vault_item, get_vault_items, import_model
 
 _HOMES = {
@@ -71,6 +70,7 @@ _HOMES = {
     "get_blueprints": "blueprints",
     "lookup_blueprint_id": "blueprints",
     "Canvas": "canvases",
+    "example_canvas": "canvases",
     "get_canvases": "canvases",
     "Checkpoint": "checkpoints",
     "create_model_from_checkpoint": "checkpoints",
@@ -131,6 +131,7 @@ _MODULES = frozenset(
         "checkpoints",
         "client",
         "errors",
+        "example_canvas",
         "experiments",
         "projects",
         "runs",
@@ -189,6 +190,7 @@ __all__ = [
     "delete_checkpoints",
     "download_checkpoint",
     "errors",
+    "example_canvas",
     "experiments",
     "get_assets",
     "get_available_system_gpus",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import builtins
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tapeline.errors import NotFoundError, ValidationError
 from tapeline.sdk import artifacts
 from tapeline.sdk.arguments import given, paged
 from tapeline.sdk.client import client_of
 from tapeline.sdk.errors import LitModelError, lit_error_handler
+
+if TYPE_CHECKING:
+    from tapeline.canvas import Canvas as Document
+    from tapeline.sdk.runs import Run
 
 
 class Canvas:
@@ -160,7 +164,7 @@ class Canvas:
         temp_canvas: bool = False,
         project_id: str | None = None,
         command_id: str | None = None,
-    ) -> Any:
+    ) -> Run:
         """Start training; the `Run`."""
         from tapeline.sdk import runs
 
@@ -221,7 +225,7 @@ class Canvas:
             stats=stats,
         )
 
-    def _parsed(self) -> Any:
+    def _parsed(self) -> Document:
         from tapeline.canvas import validate
 
         return validate(self._read()).require()
@@ -275,3 +279,20 @@ def get_canvases(team: str) -> builtins.list[Canvas]:
         return builtins.list(client.query("assets", "list_canvases", limit=size, offset=start)["items"])
 
     return [_opened(team, view) for view in paged(page, 2**31, 0)]
+
+
+def example_canvas(name: str = "demo") -> Path:
+    """The JSON file of a canvas that ships with the package.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such example.
+    """
+    import tapeline.canvas.examples as shipped
+
+    if name not in shipped.EXAMPLES:
+        raise NotFoundError.of(
+            "not_found", f"no example canvas is named {name!r}", hint=f"examples are: {', '.join(shipped.EXAMPLES)}"
+        )
+    return Path(str(shipped.__file__)).with_name(f"{name}.json")

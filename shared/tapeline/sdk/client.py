@@ -25,7 +25,7 @@ from tapeline.errors import (
     UnavailableError,
     from_fault,
 )
-from tapeline.errors import fault as fault_of
+from tapeline.sdk.errors import api_error
 from tapeline.sdk.settings import Settings, resolve
 from tapeline.sdk.transport import BusTransport, NoAnswer, Transport
 
@@ -256,8 +256,7 @@ class Client:
             except ApiException:
                 raise
             except TapelineError as error:
-                told = fault_of(error)
-                found = from_fault(told, json.dumps({"error": told}, default=str))
+                found = api_error(error)
                 if found.code not in _RETRIED:
                     raise found from error
                 why = found

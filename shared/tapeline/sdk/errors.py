@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+import json
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from tapeline.errors import (
@@ -25,6 +27,8 @@ from tapeline.errors import (
     TapelineError,
     UnavailableError,
     ValidationError,
+    fault,
+    from_fault,
     status_of,
 )
 
@@ -34,6 +38,24 @@ __all__ = [
     "OutcomeUnknown", "PermissionDeniedError", "RunDoesNotExistError", "TapelineError", "UnavailableError",
     "ValidationError", "lit_error_handler",
 ]  # fmt: skip
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what our libraries refuse as the class that its code has in the SDK."""
+    try:
+        yield
+    except (ApiException, LitError):
+        raise
+    except TapelineError as error:
+        raise api_error(error) from error
+
+
+def api_error(error: TapelineError) -> ApiException:
+    """The error of the SDK that has the code, message and hint of a library's error."""
+    told = fault(error)
+    return from_fault(told, json.dumps({"error": told}, default=str))
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -107,7 +129,7 @@ def _wrapped(function: Callable[..., Any], error_type: type[LitError]) -> Callab
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
-        def generator(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             try:
                 return (yield from function(*args, **kwargs))
             except error_type:

@@ -92,7 +92,7 @@ class Run(BaseModelWithDatetime):
         RunDoesNotExistError
             The run was deleted; the attributes stay as they were.
         """
-        names = RELOADED
+        names: tuple[str, ...] = RELOADED
         if fields is not None:
             names = tuple(arguments.one_of("field", each, RELOADED) for each in arguments.listed("fields", fields))
             if not names:

@@ -96,8 +96,8 @@ def resolve(
 
 
 def _credentials(path: Path, team: str | None, home: Home, origins: dict[str, str]) -> Credentials:
-    from tapeline.errors import TapelineError, from_fault
-    from tapeline.errors import fault as fault_of
+    from tapeline.errors import TapelineError
+    from tapeline.sdk.errors import api_error
     from tapeline.security.keys import read_credentials
 
     try:
@@ -112,19 +112,12 @@ def _credentials(path: Path, team: str | None, home: Home, origins: dict[str, st
                     origins["creds"] = f"team {team}"
                     return found
     except TapelineError as error:
-        told = fault_of(error)
-        raise from_fault(told, _body(told)) from error
+        raise api_error(error) from error
     raise PermissionDeniedError.of(
         "permission_denied",
         f"there are no credentials for team {team!r}; {path} is of team {found.team!r}",
         hint=f"tapeline team user add {team} <user> --out {home.credential(team)}",
     )
-
-
-def _body(fault: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps({"error": fault}, default=str)
 
 
 def _env(name: str) -> tuple[str, str | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,11 @@ from tapeline.sdk import artifacts
 from tapeline.sdk.arguments import name as checked_name
 from tapeline.sdk.arguments import paged
 from tapeline.sdk.client import Client, client_of
+from tapeline.sdk.errors import translated
 from tapeline.sdk.records import BaseModelWithDatetime, Moment, Progress
 
 if TYPE_CHECKING:
+    from tapeline.sdk.progress import Bars
     from tapeline.tape.prepared import PreparedTape
 
 
@@ -42,8 +44,9 @@ class Tape(BaseModelWithDatetime):
 def import_(
     files: str | PathLike[str] | Iterable[str | PathLike[str]],
     *,
-    format: str,
     name: str,
+    format: str = "auto",
+    symbol: str | None = None,
     team: str | None = None,
     quiet: bool = True,
     command_id: str | None = None,
@@ -55,14 +58,16 @@ def import_(
     ----------
     files : path, or several
         What holds the trades.
-    format : str
-        How they are written: `csv`, `lean`, ...; see `tapeline.tape.imports`.
     name : str
         The tape's name in the team.
+    format : str
+        How they are written: one of `tapeline.tape.options.FORMATS`.
+    symbol : str, optional
+        The symbol of files that do not say it.
     quiet : bool
         Whether no progress is drawn.
     **options
-        What the format takes, such as `symbol`, `calendar`, `timezone`.
+        Fields of `tapeline.tape.options.ImportOptions`, such as `calendar` and `tz`.
 
     Raises
     ------
@@ -71,14 +76,20 @@ def import_(
     AlreadyExistsError
         The name is taken.
     """
+    from tapeline.sdk.progress import Bars
     from tapeline.tape.imports import import_tape
+    from tapeline.tape.options import ImportOptions
 
     checked_name("name", name)
     given = [files] if isinstance(files, str | PathLike) else builtins.list(files)
     sources = [Path(fspath(each)) for each in given]
     client = client_of(team)
-    with tempfile.TemporaryDirectory(prefix="tapeline-tape-") as folder:
-        prepared = import_tape(sources, format=format, folder=Path(folder), **options)
+    with translated(), tempfile.TemporaryDirectory(prefix="tapeline-tape-") as folder:
+        with Bars(f"tape {name}", quiet=quiet) as bars:
+            prepared = import_tape(
+                sources, format, symbol=symbol, out_dir=Path(folder), options=ImportOptions(**options),
+                progress=_drawn(bars),
+            )  # fmt: skip
         return _send(client, prepared, name, quiet, command_id)
 
 
@@ -95,16 +106,17 @@ def simulate(
     Parameters
     ----------
     **options
-        Fields of `tapeline.tape.simulate.Simulation`: `seed`, `symbols`, `days`, `start`,
+        Arguments of `tapeline.tape.simulate.simulate`: `seed`, `symbols`, `days`, `start`,
         `trades_per_day`, `signal`, ...
     """
-    from tapeline.tape.simulate import Simulation
+    from tapeline.sdk.progress import Bars
     from tapeline.tape.simulate import simulate as make
 
     checked_name("name", name)
     client = client_of(team)
-    with tempfile.TemporaryDirectory(prefix="tapeline-tape-") as folder:
-        prepared = make(Simulation(**options), Path(folder))
+    with translated(), tempfile.TemporaryDirectory(prefix="tapeline-tape-") as folder:
+        with Bars(f"tape {name}", quiet=quiet) as bars:
+            prepared = make(Path(folder), progress=_drawn(bars), **options)
         return _send(client, prepared, name, quiet, command_id)
 
 
@@ -148,6 +160,14 @@ def _send(client: Client, prepared: PreparedTape, name: str, quiet: bool, comman
             "assets", "import_tape", name=name, manifest_sha256=prepared.manifest_file.sha256, command_id=command_id
         )
     return _tape(reply.view)
+
+
+def _drawn(bars: Bars) -> Callable[[dict[str, Any]], None]:
+    def draw(told: dict[str, Any]) -> None:
+        total = told.get("total") or 0
+        bars.show([Progress(operation=told["stage"], value=told["done"], final_value=total or 1, units=told["unit"])])
+
+    return draw
 
 
 def _tape(view: dict[str, Any]) -> Tape:

@@ -1,0 +1,115 @@
+"""`tapeline log` and `tapeline rebuild`: the event log of this instance, read as its operator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from tapeline.cli import output
+from tapeline.cli.nouns import group
+from tapeline.cli.output import Json
+
+app = group("The event log.")
+
+
+def register_top(app: typer.Typer) -> None:
+    """Put `rebuild` at the top."""
+    app.command()(rebuild)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+@app.command()
+def tail(
+    n: Annotated[int, typer.Option("-n", help="How many events.")] = 20,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on for ever.")] = False,
+    after: Annotated[int | None, typer.Option(help="Only after this position.")] = None,
+    team: Annotated[str | None, typer.Option()] = None,
+    kind: Annotated[str | None, typer.Option()] = None,
+    json: Json = False,
+) -> None:
+    """Show the last events of the log."""
+    from tapeline import replay
+
+    as_json = output.wants_json(json)
+
+    async def show(events: AsyncIterator[replay.Line]) -> None:
+        async for event in events:
+            if as_json:
+                output.line(event.to_json())
+            else:
+                print("\t".join(event.cells()), flush=True)
+
+    async def work() -> None:
+        async with replay.opened() as log:
+            await show(replay.tail(log, n=n, follow=follow, after=after, team=team, kind=kind))
+
+    try:
+        _run(work())
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+
+
+@app.command()
+def show(
+    place: Annotated[str, typer.Argument(metavar="REF", help="<team>/<kind>/<id>, <kind>/<id>, or a position.")],
+    json: Json = False,
+) -> None:
+    """Show every event of an aggregate, or one commit."""
+    from tapeline import replay
+
+    async def work() -> list[replay.Line]:
+        async with replay.opened() as log:
+            return await replay.show(log, place)
+
+    found = _run(work())
+    if output.wants_json(json):
+        return output.document([event.to_json() for event in found])
+    output.table(replay.Line.COLUMNS, (event.cells() for event in found))
+
+
+@app.command()
+def verify(json: Json = False) -> None:
+    """Check the whole log: positions, sequences, chains, events; exit 5 at a fault."""
+    from tapeline import replay
+
+    async def work() -> replay.Report:
+        async with replay.opened() as log:
+            return await replay.verify(log)
+
+    found = _run(work())
+    if output.wants_json(json):
+        output.document(found.to_json())
+    else:
+        print(found)
+    if not found.ok:
+        raise typer.Exit(5)
+
+
+def rebuild(
+    name: Annotated[str, typer.Argument(help="A projection, or all.")] = "all",
+    json: Json = False,
+) -> None:
+    """Drop the read models and fill them from the log again; exit 5 when a row differs."""
+    from tapeline import replay
+    from tapeline.home import find_home
+
+    found = replay.rebuild(find_home(), name)
+    if output.wants_json(json):
+        output.document([each.to_json() for each in found])
+    else:
+        output.table(
+            ("service", "projection", "position", "rows before", "rows after", "equal"),
+            ((each.service, each.name, each.position, each.before, each.rows, each.equal) for each in found),
+        )
+        for each in found:
+            for difference in each.differences[:10]:
+                print(f"{each.name}: {difference}")
+    if not all(each.equal for each in found):
+        raise typer.Exit(5)

@@ -1,0 +1,29 @@
+"""How nouns and verbs are found: plurals, `list` for `ls`, and a hint at a near name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+_ALIASES = {"list": "ls", "remove": "rm", "trainer": "agent"}
+
+
+class Nouns(TyperGroup):
+    """A group whose commands are also found by their plural and by `list`, `remove`."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, or of what the name stands for."""
+        names = (cmd_name, _ALIASES.get(cmd_name, ""), cmd_name.removesuffix("s"), f"{cmd_name[:-3]}y")
+        for name in names:
+            if name and (found := super().get_command(ctx, name)) is not None:
+                return found
+        return None
+
+
+def group(help: str) -> typer.Typer:
+    """A noun."""
+    return typer.Typer(
+        help=help, cls=Nouns, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    )

@@ -1,0 +1,180 @@
+"""The log as lines: its last events, those of one aggregate, those of one commit."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from nats.aio.client import Client
+
+from tapeline.connection import connect, connect_as
+from tapeline.contracts import EVENTS, UPCASTERS
+from tapeline.errors import TapelineError
+from tapeline.home import Home, find_home, read_instance
+from tapeline.log import EventLog, StoredEvent
+from tapeline.log.codec import Codec
+from tapeline.log.jetstream import JetStreamLog
+from tapeline.security.keys import read_credentials
+from tapeline.subjects import parse_ref, ref_of
+
+_SHORT = 160
+
+
+def codec() -> Codec:
+    """The codec of every event that there is."""
+    return Codec(EVENTS, UPCASTERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One event as the tools show it."""
+
+    event: StoredEvent
+
+    COLUMNS: ClassVar[tuple[str, ...]] = ("position", "time", "aggregate", "sequence", "type", "actor", "data")
+
+    def data(self) -> dict[str, Any]:
+        """The event's data as JSON."""
+        found = asdict(self.event.data) if is_dataclass(self.event.data) else dict(self.event.data)  # type: ignore[arg-type]
+        return dict(_plain(found))
+
+    def to_json(self) -> dict[str, Any]:
+        """All of the event, with stable keys."""
+        event = self.event
+        return {
+            "position": event.position,
+            "index": event.index,
+            "id": event.id,
+            "created_at": _plain(event.created_at),
+            "aggregate": f"{event.ref.team}/{event.ref}",
+            "sequence": event.sequence,
+            "type": event.type,
+            "schema": event.schema,
+            "actor": event.actor,
+            "command": event.command,
+            "command_id": event.command_id,
+            "cause": event.cause,
+            "correlation_id": event.correlation_id,
+            "data": self.data(),
+        }
+
+    def cells(self) -> tuple[str, ...]:
+        """The event in a row of `COLUMNS`."""
+        event = self.event
+        text = json.dumps(self.data(), ensure_ascii=False)
+        return (
+            str(event.position), str(_plain(event.created_at)), f"{event.ref.team}/{event.ref}", str(event.sequence),
+            event.type, event.actor, text if len(text) <= _SHORT else text[: _SHORT - 1] + "…",
+        )  # fmt: skip
+
+
+@asynccontextmanager
+async def opened(home: Home | None = None, url: str | None = None) -> AsyncIterator[EventLog]:
+    """The log of an instance, opened as the replay identity, which can only read.
+
+    Raises
+    ------
+    TapelineError
+        `unavailable` when no instance runs on the home, `unauthenticated` without `creds/replay.nk`.
+    """
+    home = home or find_home()
+    if url is None:
+        instance = read_instance(home)
+        if instance is None:
+            raise TapelineError(f"no instance runs on {home.root}", code="unavailable", hint="tapeline up")
+        url = instance.url
+    credentials = read_credentials(home.credential("replay"))
+    client = await connect(credentials, url, name="replay")
+
+    async def reading(reader: Client, /, **more: Any) -> None:
+        await connect_as(reader, credentials, url, name="replay-read", **more)
+
+    try:
+        yield JetStreamLog(client, codec(), connect=reading, role="replay")
+    finally:
+        await client.close()
+
+
+async def tail(
+    log: EventLog,
+    *,
+    n: int = 20,
+    follow: bool = False,
+    after: int | None = None,
+    team: str | None = None,
+    kind: str | None = None,
+) -> AsyncIterator[Line]:
+    """The last `n` events, or all after a position, and with `follow` what comes then."""
+    decoder = codec()
+
+    def chosen(subject: str) -> bool:
+        ref = ref_of(subject)
+        return (team is None or ref.team == team) and (kind is None or ref.kind == kind)
+
+    head = (await log.head()).position
+    start = after
+    if start is None:
+        kept: deque[Line] = deque(maxlen=n)
+        # With a filter the last n may lie far back: a first form reads all of a log that it does not index.
+        begin = 0 if team or kind else max(0, head - n)
+        async for commits in log.read(after=begin, upto=head):
+            kept.extend(Line(event) for commit in commits if chosen(commit.subject) for event in decoder.decode(commit))
+        for line in kept:
+            yield line
+        if not follow:
+            return
+        start = head
+    async for commits in log.read(after=start, follow=follow):
+        for commit in commits:
+            if chosen(commit.subject):
+                for event in decoder.decode(commit):
+                    yield Line(event)
+
+
+async def show(log: EventLog, place: str, team: str | None = None) -> list[Line]:
+    """Every event of an aggregate `<team>/<kind>/<id>`, or of the commit at a position.
+
+    Raises
+    ------
+    TapelineError
+        `not_found` when there is none.
+    """
+    decoder = codec()
+    if place.isdigit():
+        position = int(place)
+        found = [commit async for commits in log.read(after=position - 1, upto=position) for commit in commits]
+    else:
+        if place.count("/") == 1 and team is None:
+            team = await _only_team(log, place)
+        found = await log.load(parse_ref(place, team))
+    if not found:
+        raise TapelineError(f"no event of {place}", code="not_found", hint="tapeline log tail")
+    return [Line(event) for commit in found for event in decoder.decode(commit)]
+
+
+async def _only_team(log: EventLog, place: str) -> str:
+    teams = {
+        ref.team async for commits in log.read() for commit in commits if str(ref := ref_of(commit.subject)) == place
+    }
+    if len(teams) == 1:
+        return teams.pop()
+    raise TapelineError(
+        f"no event of {place}" if not teams else f"{place} is in the teams {', '.join(sorted(teams))}",
+        code="not_found" if not teams else "invalid",
+        hint=f"write <team>/{place}",
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
