@@ -10,6 +10,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,16 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
     codec = Codec(EVENTS, UPCASTERS)
     options = dict(connect_options(credentials, name=name))
     seed = str(options.pop("nkeys_seed_str"))
+    lost = asyncio.Event()
+
+    async def closed() -> None:
+        # The client does not come back from some errors, a revoked key among them: end, and be started anew.
+        lost.set()
+
     broker = NatsBroker(
         url,
         security=NatsNKey.from_seed(seed),
+        closed_cb=closed,
         logger=None,
         apply_types=False,
         graceful_timeout=GRACEFUL_S,
@@ -158,7 +166,12 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
             await service.start()
         broker.include_router(router(service.verbs, clock))
         await broker.start()
-        yield service
+        yield replace(service, tasks=(*service.tasks, lambda: _until_lost(name, lost)))
+
+
+async def _until_lost(name: str, lost: asyncio.Event) -> None:
+    await lost.wait()
+    raise TapelineError(f"the bus has ended the connection of {name} for good", code="unavailable")
 
 
 def _url_of(home: Home) -> str:
