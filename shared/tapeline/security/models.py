@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -185,17 +186,18 @@ def _load_scanned(path: Path, name: str) -> Any:
 
 def _opened(path: str | Path) -> BinaryIO:
     """A regular file, opened without following a link in its last step."""
+    name = Path(path).name
+    # Not blocking, so that a named pipe cannot hold the caller; it makes no difference to a file.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
     except OSError as error:
-        raise TapelineError(
-            f"there is no readable file {Path(path).name}", code="not_found", hint="name a regular file"
-        ) from error
-    file = os.fdopen(descriptor, "rb")
-    if not os.path.isfile(descriptor):
-        file.close()
-        raise TapelineError(f"{Path(path).name} is no file", code="not_found", hint="name a regular file")
-    return file
+        hint = "name a regular file"
+        raise TapelineError(f"there is no readable file {name}", code="not_found", hint=hint) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise TapelineError(f"{name} is no file", code="not_found", hint="name a regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def _digest(source: BinaryIO, target: BinaryIO | None = None) -> tuple[str, int]:
