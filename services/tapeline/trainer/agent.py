@@ -295,6 +295,8 @@ class Agent:
             fits = spare.is_alive and spare.device == device and spare.backend == backend
         if spare is not None and fits:
             self._spare = None
+            # The next one is made while this run trains, but not while it starts.
+            asyncio.get_running_loop().call_later(SPARE_AFTER_S, self._spare_wanted.set)
             return spare
         return await self._launch(device, backend)
 

@@ -120,7 +120,9 @@ def main(arguments: list[str] | None = None) -> int:
     """`python -m tapeline.trainer --agent local`."""
     parser = argparse.ArgumentParser(prog="python -m tapeline.trainer", description="A trainer agent of Tapeline.")
     parser.add_argument("--agent", required=True, help="the agent's name; its key is creds/agent-<name>.nk")
-    parser.add_argument("--threads", type=int, default=min(2, devices.cores()), help="threads of one operation")
+    parser.add_argument(
+        "--threads", type=int, default=max(1, min(4, devices.cores() // 2)), help="threads of one operation"
+    )
     parser.add_argument("--no-spare", action="store_true", help="keep no child with TensorFlow imported in advance")
     given = parser.parse_args(arguments)
     logging_setup(f"agent-{given.agent}")
