@@ -103,6 +103,41 @@ class BuildAsset(Command):
     spec: dict[str, Any]
 
 
+class RequestBuild(Command):
+    """What the service makes of `BuildAsset`: a resolved spec and its digest."""
+
+    name: str
+    spec: dict[str, Any]
+    spec_digest: str
+    tapes: list[str]
+    user: str = ""
+
+
+class FinishBuild(Command):
+    """Sent by the build itself: the certificate and the promoted files, in one commit."""
+
+    spec_digest: str
+    certificate: dict[str, Any]
+    verdict: Literal["passed", "warned", "failed"]
+    files: list[dict[str, Any]]
+    rows: dict[str, int]
+    datasets: list[str]
+    features: dict[str, list[int]]
+    labels: dict[str, list[str]]
+    data_digest: str
+    stats: dict[str, Any] = {}
+
+
+class FailBuild(Command):
+    """Sent by the build itself: it ended without an asset; with a certificate when a check failed."""
+
+    spec_digest: str
+    code: str
+    message: str
+    hint: str | None = None
+    certificate: dict[str, Any] | None = None
+
+
 class CancelBuild(Command):
     """Sent by a user to end a build."""
 
@@ -126,6 +161,18 @@ class ListAssets(Query):
 
     limit: int = Field(default=100, ge=0, le=1000)
     offset: int = Field(default=0, ge=0)
+
+
+class ListFeatures(Query):
+    """Sent by a user to see of what features and labels can be made, and the specs that have a name already."""
+
+
+class FeaturesView(View):
+    """The components of features and labels with their parameters, and the built-in specs by name."""
+
+    components: list[dict[str, Any]]
+    features: list[dict[str, Any]]
+    labels: list[dict[str, Any]]
 
 
 class AssetView(View):

@@ -98,6 +98,17 @@ class ListCanvases(Query):
     offset: int = Field(default=0, ge=0)
 
 
+class StoreCanvas(Command):
+    """What the service makes of `SaveCanvas` and `DuplicateCanvas`: a document with its digest."""
+
+    name: str
+    content: dict[str, Any]
+    digest: str
+    user: str = ""
+    expected_revision: int | None = None
+    copied_from: str | None = None
+
+
 class CanvasView(View):
     """A canvas at one revision."""
 

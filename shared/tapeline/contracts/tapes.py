@@ -77,6 +77,30 @@ class ListTapes(Query):
     offset: int = Field(default=0, ge=0)
 
 
+class ImportUploads(Command):
+    """What the service makes of `ImportTape` once every byte has been read again: the tape to be."""
+
+    name: str
+    content_sha256: Digest
+    manifest: dict[str, Any]
+    files: list[dict[str, Any]]
+    symbols: list[str]
+    days: list[str]
+    rows: int
+    calendar: str
+    synthetic: dict[str, Any] | None = None
+    report: dict[str, Any] = {}
+    user: str = ""
+
+
+class FailImport(Command):
+    """What the service makes of `ImportTape` when the bytes are refused."""
+
+    name: str
+    code: str
+    message: str
+
+
 class TapeView(View):
     """A tape: what it holds and the digest of its numbers."""
 

@@ -77,6 +77,30 @@ class ImportModel(Command):
     features: list[list[str]] = []
 
 
+class PromoteModel(Command):
+    """What the service makes of `AddVaultItem` once the model has been scanned."""
+
+    name: str
+    version: str = "1.0.0"
+    summary: str = ""
+    model: dict[str, Any]
+    model_file: str
+    project_id: str = "default"
+    user: str = ""
+    host: str = ""
+    run_id: str | None = None
+    run_number: int | None = None
+    checkpoint_id: str | None = None
+    global_step: int | None = None
+    training_epoch: int | None = None
+    canvas: dict[str, Any] | None = None
+    asset_id: str | None = None
+    asset_name: str | None = None
+    features: list[list[str]] = []
+    input_shapes: list[list[int]] = []
+    value: float | None = None
+
+
 class RenameVaultItem(Command):
     """Sent by a user to rename an item."""
 

@@ -1,0 +1,81 @@
+"""Composition root of the assets service."""
+
+from __future__ import annotations
+
+from tapeline.assets import artifacts
+from tapeline.assets.asset import handlers as asset_handlers
+from tapeline.assets.asset import projection as asset_projection
+from tapeline.assets.asset import users as users_projection
+from tapeline.assets.asset.builder import Builder
+from tapeline.assets.canvas import handlers as canvas_handlers
+from tapeline.assets.canvas import projection as canvas_projection
+from tapeline.assets.components import Registry, registry
+from tapeline.assets.tape import handlers as tape_handlers
+from tapeline.assets.tape import projection as tape_projection
+from tapeline.bus import Verbs
+from tapeline.holders import Holders
+from tapeline.projections import LogSource, Projection, Projector, Reader
+from tapeline.service import Platform, Service
+from tapeline.subjects import Kind
+from tapeline.uploads import Uploads, add_upload_verbs
+
+
+def build(platform: Platform, components: Registry | None = None) -> Service:
+    """The assets service on a platform."""
+    known = components or registry()
+
+    def reader(projection: Projection) -> Reader:
+        source = LogSource(platform.log, platform.codec, projection.kinds)
+        return Reader(platform.engine, Projector(source, projection, platform.engine))
+
+    def holders(kind: Kind) -> Holders:
+        return Holders(platform.log, platform.codec, platform.deciders, kind)
+
+    tapes, canvases = reader(tape_projection), reader(canvas_projection)
+    assets, users = reader(asset_projection), reader(users_projection)
+    uploads = Uploads(platform.home / "uploads", platform.clock)
+    builder = Builder(
+        deciders=platform.deciders,
+        store=platform.store,
+        assets=assets,
+        folder=platform.home / "builds",
+        components=known,
+    )
+    verbs = Verbs("assets")
+    add_upload_verbs(verbs, uploads, platform.log_id)
+    tape_handlers.add_verbs(
+        verbs,
+        deciders=platform.deciders,
+        holders=holders("tape"),
+        uploads=uploads,
+        store=platform.store,
+        cache=platform.home / "cache",
+        tapes=tapes,
+        assets=assets,
+        log_id=platform.log_id,
+    )
+    canvas_handlers.add_verbs(
+        verbs,
+        deciders=platform.deciders,
+        holders=holders("canvas"),
+        canvases=canvases,
+        assets=assets,
+        log_id=platform.log_id,
+    )
+    asset_handlers.add_verbs(
+        verbs,
+        deciders=platform.deciders,
+        holders=holders("asset"),
+        builder=builder,
+        components=known,
+        assets=assets,
+        tapes=tapes,
+        users=users,
+        log_id=platform.log_id,
+    )
+    artifacts.add_verbs(verbs, store=platform.store, asset_reader=assets, tape_reader=tapes, log_id=platform.log_id)
+    return Service(
+        verbs=verbs,
+        projectors=[each.projector for each in (tapes, canvases, assets, users)],
+        tasks=(builder.run, uploads.keep_swept),
+    )

@@ -1,0 +1,212 @@
+"""The verbs of assets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tapeline import names
+from tapeline.assets.asset import aggregate, queries
+from tapeline.assets.asset.builder import Builder
+from tapeline.assets.asset.spec import KnownTape, TapeOf, asset_name, parse, resolve
+from tapeline.assets.components import BUILT_IN, Registry, described
+from tapeline.assets.tape import queries as tape_queries
+from tapeline.bus import Verbs, accepted, answered
+from tapeline.contracts.artifacts import ArtifactView
+from tapeline.contracts.assets import (
+    AssetView,
+    BuildAsset,
+    CancelBuild,
+    FeaturesView,
+    GetAsset,
+    ListAssets,
+    ListFeatures,
+    RemoveAsset,
+    RequestBuild,
+)
+from tapeline.contracts.message import Accepted, Answer, Page
+from tapeline.decider import Deciders, Step, origin_of
+from tapeline.errors import TapelineError
+from tapeline.holders import Holders
+from tapeline.ids import born_of, new_id
+from tapeline.names import ClaimName, ReleaseName, name_ref
+from tapeline.projections import Reader
+from tapeline.subjects import Principal, Ref
+
+
+def add_verbs(
+    verbs: Verbs,
+    *,
+    deciders: Deciders,
+    holders: Holders,
+    builder: Builder,
+    components: Registry,
+    assets: Reader,
+    tapes: Reader,
+    users: Reader,
+    log_id: str,
+) -> None:
+    """Register the verbs of assets; `holders` finds assets by name."""
+
+    @verbs.user("build")
+    async def build(caller: Principal, request: BuildAsset) -> Accepted[AssetView]:
+        asked = parse(request.spec)
+        command_id = request.command_id or new_id()
+        async with tapes.at(request.min_position) as connection:
+            resolved = resolve(asked, await _known_tapes(connection, caller, asked.tapes), components)
+        async with assets.at(request.min_position) as connection:
+            same = await queries.of_digest(connection, caller.team, resolved.digest)
+        if same is not None and (asked.name is None or same.name == asked.name):
+            return Accepted(
+                view=_with_progress(same, builder),
+                sequence=1,
+                position=max(assets.projector.position, 0),
+                log_id=log_id,
+                replayed=True,
+            )
+        if same is not None:
+            raise TapelineError(
+                f"this spec has been built already, as asset {same.name!r}",
+                code="already_exists",
+                hint=f"use asset {same.name!r}",
+                data={"name": same.name, "id": same.id},
+            )
+        name = asset_name(asked, int(request.at.timestamp() * 1000))
+        holder = await holders.of(caller.team, name)
+        asset_id = holder or born_of(command_id, "asset")
+        ref = Ref(caller.team, "asset", asset_id)
+        command = RequestBuild(
+            name=name, spec=resolved.spec, spec_digest=resolved.digest, tapes=resolved.tapes, user=caller.user
+        )
+        claim = ClaimName(name=name, holder=asset_id, what="asset")
+        outcome, _ = await deciders.handle_together(
+            [
+                Step(decider=aggregate, ref=ref, command=command),
+                Step(decider=names, ref=name_ref(caller.team, "asset", name), command=claim),
+            ],
+            origin_of(caller.actor, command_id),
+        )
+        builder.wake(ref)
+        return accepted(outcome, _view(ref, outcome.state, request.at, builder), log_id)
+
+    @verbs.user("cancel_build")
+    async def cancel(caller: Principal, request: CancelBuild) -> Accepted[AssetView]:
+        ref = await _ref(holders, caller, request.name, request.command_id)
+        outcome = await deciders.handle(aggregate, ref, request, origin_of(caller.actor, request.command_id))
+        builder.stop(ref)
+        return accepted(outcome, _view(ref, outcome.state, request.at, builder), log_id)
+
+    @verbs.user("remove")
+    async def remove(caller: Principal, request: RemoveAsset) -> Accepted[AssetView]:
+        ref = await _ref(holders, caller, request.name, request.command_id)
+        before = await deciders.state(aggregate, ref)
+        async with users.at(request.min_position) as connection:
+            needed = await queries.needed_by(connection, caller.team, ref.id)
+        if needed and not isinstance(before, aggregate.Removed):
+            shown = ", ".join(needed[:10]) + (", ..." if len(needed) > 10 else "")
+            raise TapelineError(
+                f"asset {request.name!r} is needed by {shown}",
+                code="conflict",
+                hint="wait until the runs have ended, and remove the vault items, first",
+            )
+        outcome, _ = await deciders.handle_together(
+            [
+                Step(decider=aggregate, ref=ref, command=request),
+                Step(
+                    decider=names,
+                    ref=name_ref(caller.team, "asset", request.name),
+                    command=ReleaseName(name=request.name, holder=ref.id),
+                ),
+            ],
+            origin_of(caller.actor, request.command_id),
+        )
+        builder.stop(ref)
+        view = _view(ref, before, request.at, builder).model_copy(update={"status": "removed"})
+        return accepted(outcome, view, log_id)
+
+    @verbs.user("get")
+    async def get(caller: Principal, request: GetAsset) -> Answer[AssetView]:
+        async with assets.at(request.min_position) as connection:
+            view = await queries.get(connection, caller, request.name)
+        return answered(_with_progress(view, builder), assets.projector.position, log_id)
+
+    @verbs.user("list")
+    async def list_(caller: Principal, request: ListAssets) -> Answer[Page[AssetView]]:
+        async with assets.at(request.min_position) as connection:
+            view = await queries.page(connection, caller, request.limit, request.offset)
+        return answered(view, assets.projector.position, log_id)
+
+    @verbs.user("features")
+    async def features(caller: Principal, request: ListFeatures) -> Answer[FeaturesView]:
+        def named(kind: str) -> list[dict[str, Any]]:
+            return [dict(spec) for spec in BUILT_IN.values() if components[spec["component"]].kind == kind]
+
+        view = FeaturesView(components=described(components.values()), features=named("feature"), labels=named("label"))
+        return answered(view, assets.projector.position, log_id)
+
+
+async def _known_tapes(connection: AsyncConnection, caller: Principal, wanted: list[TapeOf | str]) -> list[KnownTape]:
+    known: list[KnownTape] = []
+    for item in wanted:
+        name = item if isinstance(item, str) else item.tape
+        try:
+            tape = await tape_queries.get(connection, caller, name)
+        except TapelineError as error:
+            if error.code != "not_found":
+                raise
+            others = await tape_queries.names(connection, caller)
+            known += [KnownTape("", other, "", (), (), "") for other in others if other != name]
+            continue
+        known.append(
+            KnownTape(tape.id, tape.name, tape.content_sha256, tuple(tape.symbols), tuple(tape.days), tape.calendar)
+        )
+    return known
+
+
+async def _ref(holders: Holders, caller: Principal, name: str, command_id: str | None) -> Ref:
+    asset_id = await holders.of_or_before(caller.team, name, command_id)
+    if asset_id is None:
+        raise TapelineError(f"there is no asset {name!r}", code="not_found", hint="tapeline asset ls")
+    return Ref(caller.team, "asset", asset_id)
+
+
+def _with_progress(view: AssetView, builder: Builder) -> AssetView:
+    return view.model_copy(update={"progress": builder.progress(view.id)})
+
+
+def _view(ref: Ref, state: aggregate.State, at: datetime, builder: Builder) -> AssetView:
+    """The asset as a command left it."""
+    request = aggregate.request_of(state)
+    if request is None:
+        raise TapelineError("the asset is gone", code="not_found", hint="tapeline asset ls")
+    made: dict[str, Any] = {"status": "building"}
+    if isinstance(state, aggregate.Ended):
+        made = {"status": state.status, "code": state.code, "message": state.message, "hint": state.hint}
+    elif isinstance(state, aggregate.Ready):
+        built = state.built
+        made = {
+            "status": "stale" if state.stale else "ready",
+            "files": [
+                ArtifactView(name=file.name, size_bytes=file.size_bytes, sha256=file.sha256) for file in built.files
+            ],
+            "rows": built.rows,
+            "datasets": built.datasets,
+            "features": built.features,
+            "labels": built.labels,
+            "data_digest": built.data_digest,
+            "stats": built.stats,
+        }
+    return AssetView(
+        id=ref.id,
+        name=request.name,
+        spec=request.spec,
+        spec_digest=request.spec_digest,
+        tapes=list(request.tapes),
+        created_at=at,
+        updated_at=at,
+        user=request.user,
+        progress=builder.progress(ref.id),
+        **made,
+    )

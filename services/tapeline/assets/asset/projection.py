@@ -1,0 +1,95 @@
+"""Folds the events of assets into their table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from sqlalchemy import Table
+
+from tapeline.assets.asset.tables import assets
+from tapeline.contracts.assets import (
+    AssetBuildCancelled,
+    AssetBuildFailed,
+    AssetBuildRequested,
+    AssetBuilt,
+    AssetChecked,
+    AssetMarkedStale,
+    AssetRemoved,
+)
+from tapeline.log import StoredEvent
+from tapeline.projections import Key, Rows
+
+name = "assets.assets"
+version = 1
+kinds = frozenset({"asset"})
+tables: Sequence[Table] = (assets,)
+
+
+def keys(event: StoredEvent) -> Iterable[tuple[Table, Key]]:
+    yield assets, (event.ref.team, event.ref.id)
+
+
+def apply(rows: Rows, event: StoredEvent) -> None:
+    team, asset_id = event.ref.team, event.ref.id
+    at = event.created_at.isoformat()
+    match event.data:
+        case AssetBuildRequested() as data:
+            before = rows.get(assets, team, asset_id)
+            rows.put(
+                assets,
+                {
+                    "team": team,
+                    "id": asset_id,
+                    "name": data.name,
+                    "status": "building",
+                    "spec": data.spec,
+                    "spec_digest": data.spec_digest,
+                    "tapes": data.tapes,
+                    "created_at": before["created_at"] if before else at,
+                    "updated_at": at,
+                    "user": data.user,
+                    "files": [],
+                    "rows": {},
+                    "datasets": [],
+                    "features": {},
+                    "labels": {},
+                    "stats": {},
+                },
+            )
+        case AssetChecked() as data:
+            rows.change(assets, team, asset_id, certificate=data.certificate)
+        case AssetBuilt() as data:
+            rows.change(
+                assets,
+                team,
+                asset_id,
+                status="ready",
+                updated_at=at,
+                files=[asdict(file) for file in data.files],
+                rows=data.rows,
+                datasets=data.datasets,
+                features=data.features,
+                labels=data.labels,
+                data_digest=data.data_digest,
+                stats=data.stats,
+            )
+        case AssetBuildFailed() as data:
+            rows.change(
+                assets,
+                team,
+                asset_id,
+                status="failed",
+                updated_at=at,
+                code=data.code,
+                message=data.message,
+                hint=data.hint,
+            )
+        case AssetBuildCancelled():
+            rows.change(assets, team, asset_id, status="cancelled", updated_at=at)
+        case AssetMarkedStale():
+            rows.change(assets, team, asset_id, status="stale", updated_at=at)
+        case AssetRemoved():
+            rows.delete(assets, team, asset_id)
+        case _:
+            pass  # names have streams of their own

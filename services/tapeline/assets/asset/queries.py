@@ -1,0 +1,100 @@
+"""Questions about a team's assets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tapeline.assets.asset.tables import asset_users, assets
+from tapeline.contracts.artifacts import ArtifactView
+from tapeline.contracts.assets import AssetView
+from tapeline.contracts.message import Page
+from tapeline.errors import TapelineError
+from tapeline.subjects import Principal
+
+PAGE_BYTES = 512 * 1024
+
+
+async def get(connection: AsyncConnection, caller: Principal, name: str) -> AssetView:
+    """The asset with this name or id; `not_found` for a missing one and for another team's."""
+    for column in (assets.c.name, assets.c.id):
+        found = select(assets).where(assets.c.team == caller.team, column == name)
+        row = (await connection.execute(found)).mappings().first()
+        if row is not None:
+            return view_of(dict(row))
+    raise TapelineError(f"there is no asset {name!r}", code="not_found", hint="tapeline asset ls")
+
+
+async def page(connection: AsyncConnection, caller: Principal, limit: int, offset: int) -> Page[AssetView]:
+    """The team's assets by name, without certificate and statistics, cut where a message is full."""
+    query = (
+        select(assets)
+        .where(assets.c.team == caller.team)
+        .order_by(assets.c.name, assets.c.id)
+        .limit(limit + 1)
+        .offset(offset)
+    )
+    rows = (await connection.execute(query)).mappings().all()
+    items: list[AssetView] = []
+    size = 0
+    for row in rows[:limit]:
+        view = view_of({**row, "certificate": None, "stats": {}})
+        size += len(view.model_dump_json())
+        if items and size > PAGE_BYTES:
+            break
+        items.append(view)
+    return Page(items=items, next=str(offset + len(items)) if items and len(rows) > len(items) else None)
+
+
+async def of_digest(connection: AsyncConnection, team: str, spec_digest: str) -> AssetView | None:
+    """The asset of a spec that is there or being built, the oldest one."""
+    found = (
+        select(assets)
+        .where(
+            assets.c.team == team,
+            assets.c.spec_digest == spec_digest,
+            assets.c.status.in_(("building", "ready", "stale")),
+        )
+        .order_by(assets.c.id)
+    )
+    row = (await connection.execute(found)).mappings().first()
+    return None if row is None else view_of(dict(row))
+
+
+async def of_tape(connection: AsyncConnection, caller: Principal, tape_id: str) -> list[str]:
+    """The names of the assets that name a tape and are not failed or cancelled."""
+    found = (
+        select(assets.c.name, assets.c.tapes)
+        .where(assets.c.team == caller.team, assets.c.status.in_(("building", "ready", "stale")))
+        .order_by(assets.c.name)
+    )
+    return [str(row.name) for row in await connection.execute(found) if tape_id in row.tapes]
+
+
+async def needed_by(connection: AsyncConnection, team: str, asset_id: str) -> list[str]:
+    """What needs an asset now: unfinished runs and vault items."""
+    found = (
+        select(asset_users.c.name)
+        .where(asset_users.c.team == team, asset_users.c.asset_id == asset_id, asset_users.c.needs)
+        .order_by(asset_users.c.name)
+        .limit(11)
+    )
+    return [str(row.name) for row in await connection.execute(found)]
+
+
+async def building(connection: AsyncConnection) -> list[tuple[str, str]]:
+    """Team and id of every asset whose build has not ended, of all teams: for the builder alone."""
+    found = select(assets.c.team, assets.c.id).where(assets.c.status == "building").order_by(assets.c.id)
+    return [(str(row.team), str(row.id)) for row in await connection.execute(found)]
+
+
+def view_of(row: dict[str, Any]) -> AssetView:
+    """A row as the view that is answered."""
+    made = {key: value for key, value in row.items() if key != "team"}
+    made["created_at"] = datetime.fromisoformat(row["created_at"])
+    made["updated_at"] = datetime.fromisoformat(row["updated_at"])
+    made["files"] = [ArtifactView.model_validate(file) for file in row["files"]]
+    return AssetView(**made)

@@ -1,0 +1,1 @@
+"""Canvases: JSON pictures of networks by revision. `aggregate`, `handlers`, `projection`, `tables`, `queries`."""

@@ -1,0 +1,1 @@
+"""Features: what a network is given. One module per family; formulas are in the docstrings."""

@@ -1,0 +1,1 @@
+"""Tapes: imported, checked, immutable trades. `aggregate`, `handlers`, `projection`, `tables`, `queries`."""
