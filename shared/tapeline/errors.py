@@ -41,7 +41,11 @@ class TapelineError(Exception):
 
 
 def _revive(kind: type[TapelineError], args: tuple[Any, ...], state: dict[str, Any]) -> TapelineError:
-    error = kind.__new__(kind, *args)
+    # The built-in class that lays out the object makes it: a class may have two built-in parents.
+    builtin: type = kind
+    while builtin.__module__ != "builtins":
+        builtin = builtin.__base__  # type: ignore[assignment]
+    error: TapelineError = builtin.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)
     return error

@@ -17,23 +17,43 @@ app = group("Tapes: imported, checked, immutable trades.")
 @app.command("import")
 def import_(
     files: Annotated[list[Path], typer.Argument(help="Files, or a folder.")],
-    format: Annotated[str, typer.Option(help="csv, lean, ...")],
     name: Annotated[str, typer.Option(help="Name of the tape.")],
-    symbol: Annotated[str | None, typer.Option()] = None,
-    calendar: Annotated[str | None, typer.Option()] = None,
-    option: Annotated[list[str] | None, typer.Option("-o", help="Further option of the format, as key=value.")] = None,
+    format: Annotated[str, typer.Option(help="auto, lean, binance-trades, csv, parquet.")] = "auto",
+    symbol: Annotated[str | None, typer.Option(help="Symbol of files that do not say it.")] = None,
+    calendar: Annotated[str | None, typer.Option(help="XNYS, 24/7, ...")] = None,
+    map: Annotated[str | None, typer.Option(help="ts=Time,price=Px,volume=Qty")] = None,
+    ts_unit: Annotated[str | None, typer.Option(help="s, ms, us, ns")] = None,
+    tz: Annotated[str | None, typer.Option(help="Zone of times that have none.")] = None,
+    delimiter: Annotated[str | None, typer.Option()] = None,
+    decimal: Annotated[str | None, typer.Option()] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse what would be repaired.")] = False,
+    allow_nonpositive: Annotated[bool, typer.Option("--allow-nonpositive")] = False,
+    drop_duplicates: Annotated[str | None, typer.Option(help="exact or seq")] = None,
+    skip_bad: Annotated[int | None, typer.Option(help="Rows that may be unreadable.")] = None,
+    max_void: Annotated[float | None, typer.Option(help="Share of void trades that is let pass.")] = None,
+    currency: Annotated[str | None, typer.Option()] = None,
     json: Json = False,
 ) -> None:
     """Import trades as a tape."""
     from tapeline import sdk as tl
 
-    more: dict[str, Any] = {key: value for key, value in (("symbol", symbol), ("calendar", calendar)) if value}
-    for each in option or []:
-        key, found, value = each.partition("=")
-        if not found:
-            raise typer.BadParameter(f"{each!r} is not key=value")
-        more[key.replace("-", "_")] = value
-    _made(tl.tapes.import_(files, format=format, name=name, quiet=OPTIONS.quiet, **more), json)
+    given: dict[str, Any] = {
+        "calendar": calendar, "ts_unit": ts_unit, "tz": tz, "delimiter": delimiter, "decimal": decimal,
+        "strict": strict or None, "allow_nonpositive": allow_nonpositive or None, "drop_duplicates": drop_duplicates,
+        "skip_bad": skip_bad, "max_void": max_void, "currency": currency,
+        "map": dict(_pair(each) for each in map.split(",")) if map else None,
+    }  # fmt: skip
+    more = {key: value for key, value in given.items() if value is not None}
+    as_json = output.wants_json(json)
+    quiet = OPTIONS.quiet or as_json
+    _made(tl.tapes.import_(files, format=format, name=name, symbol=symbol, quiet=quiet, **more), json)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, found, value = text.partition("=")
+    if not found:
+        raise typer.BadParameter(f"{text!r} is not name=column")
+    return key, value
 
 
 @app.command()

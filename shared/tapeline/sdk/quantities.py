@@ -37,7 +37,7 @@ def parse(text: str) -> Fraction:
     number, unit = Fraction(found["number"].rstrip(".")), found["unit"]
     if unit in _UNITS:
         return number * _UNITS[unit]
-    if unit[0] in "eE" and int(unit[1:]) <= _LARGEST_EXPONENT:
+    if unit[0] in "eE" and unit[1:] and int(unit[1:]) <= _LARGEST_EXPONENT:
         return number * Fraction(10) ** int(unit[1:])
     raise ValueError(_no_quantity(text))
 
