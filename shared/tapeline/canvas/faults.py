@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,15 +48,15 @@ class Nearest:
     A canvas may hold hundreds of errors against hundreds of names; the amount keeps the answer quick.
     """
 
-    def __init__(self, comparisons: int = 1500) -> None:
+    def __init__(self, comparisons: int = 1000) -> None:
         self._left = comparisons
 
-    def __call__(self, name: object, candidates: Iterable[str], *, many: int = 3) -> str | None:
+    def __call__(self, name: object, candidates: Collection[str], *, many: int = 3) -> str | None:
         """`did you mean 'x' or 'y'?`, or None when nothing is near."""
-        known = [candidate for candidate in candidates if len(candidate) <= 128]
-        if not isinstance(name, str) or len(name) > 128 or len(known) > self._left:
+        if not isinstance(name, str) or len(name) > 128 or len(candidates) > self._left:
             return None
-        self._left -= len(known)
+        self._left -= len(candidates)
+        known = [candidate for candidate in candidates if len(candidate) <= 128]
         near = difflib.get_close_matches(name, known, n=many, cutoff=0.6)
         return f"did you mean {' or '.join(repr(match) for match in near)}?" if near else None
 

@@ -7,7 +7,7 @@ SCHEMA_NUMBER = 1
 
 MAX_BYTES = 512 * 1024
 MAX_DEPTH = 32
-MAX_VALUES = 65_536  # commas outside strings; bounds the time to parse and to walk what was parsed
+MAX_VALUES = 32_768  # commas outside strings; bounds the time to parse and to walk what was parsed
 MAX_NODES = 512
 MAX_EDGES = 2048
 MAX_UNITS = 65_536
