@@ -19,8 +19,12 @@ from tapeline.security.walk import ASSET, WEIGHTS, check_signature, walk
 LIBVER = ("v110", "v110")
 
 
-def create(path: str | Path) -> h5py.File:
+def create(path: str | Path, *, alignment: int = 1) -> h5py.File:
     """A new, empty HDF5 file, opened for writing; equal contents give equal bytes.
+
+    Parameters
+    ----------
+    alignment : data of at least this many bytes begins at a multiple of it
 
     Notes
     -----
@@ -33,6 +37,7 @@ def create(path: str | Path) -> h5py.File:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_alignment(alignment, alignment)
     handle = h5py.h5f.create(str(path).encode(), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access)
     return h5py.File(handle)
 
