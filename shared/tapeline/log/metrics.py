@@ -127,6 +127,10 @@ class MetricsStream:
             return None
         return _message(found.position, found.subject, found.headers.get(MESSAGE_ID, ""), found.body, found.stored_at)
 
+    async def head(self) -> int:
+        """The last position of the stream; 0 when nothing was ever stored."""
+        return (await wire.stream_state(self._client, STREAM)).last
+
     async def read(
         self, *, after: int = 0, upto: int | None = None, follow: bool = False
     ) -> AsyncGenerator[list[MetricsMessage], None]:

@@ -39,6 +39,7 @@ HEARTBEAT_S = 5.0
 SILENCE_S = 10.0
 INACTIVE_S = 30.0
 STALL_S = 60.0
+CONNECT_S = 10.0
 
 _STATUS_LINE = len(b"NATS/1.0")
 _SPACE = ord(" ")
@@ -145,8 +146,10 @@ class Reader(Generic[T]):
                     pulls.lose()
 
         try:
-            await self._connect(client, reconnected_cb=reconnected, error_cb=failed)
+            async with asyncio.timeout(CONNECT_S):
+                await self._connect(client, reconnected_cb=reconnected, error_cb=failed)
         except (NatsError, OSError, TimeoutError) as error:
+            await client.close()
             raise wire.unreachable() from error
         try:
             if not follow:
@@ -380,6 +383,9 @@ class _Pulls(Generic[T]):
         self._heard_at = self._loop.time()
         match headers.get("Status"):
             case "100":
+                # It comes after all that was sent before it: what it counts and we have not is lost.
+                if int(headers.get("Nats-Last-Stream", "0")) > self._last and not self._is_finished:
+                    self.lose()
                 return
             case "404" | "408":
                 pass
