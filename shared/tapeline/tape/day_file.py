@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tapeline.errors import TapelineError
-from tapeline.security.hdf5 import create, open_own
+from tapeline.security.hdf5 import create, open_asset, open_own
 from tapeline.tape.trades import DTYPES, Trades, check
 
 SCHEMA = "tapeline.tape.day/1"
@@ -108,16 +108,18 @@ def verify_day_file(
     *,
     volume_kind: str | None = None,
     allow_nonpositive: bool = False,
-    open_file: Callable[[Path], Any] = open_own,
+    open_file: Callable[[Path], Any] = open_asset,
 ) -> Trades:
     """The trades of an uploaded day file, after every check that an import makes.
 
-    The bytes are hashed first: a file whose digest differs from the entry's artifact is not opened.
+    The bytes are hashed first: a file whose digest differs from the entry's artifact is not opened. It is
+    opened as a foreign file, after a walk over all that is in it.
 
     Raises
     ------
     TapelineError
-        `tape_corrupt`, `tape_unsorted`, `invalid_volume`, `invalid_timestamp`, `empty_input`.
+        `tape_corrupt`, `tape_unsorted`, `invalid_volume`, `invalid_timestamp`, `empty_input`,
+        `asset_refused`.
     """
     where = f"{entry['symbol']} {entry['trade_date']}"
     if file_sha256(path) != entry["artifact"]["sha256"]:

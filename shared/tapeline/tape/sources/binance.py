@@ -57,7 +57,7 @@ def _chunks(files: list[Path], symbol: str, options: ImportOptions, report: Impo
             try:
                 table = parse(text, columns, first_line=line, on_bad=skipping)
             except TextError as error:
-                misread(path.name, error)
+                misread(path.name, error, -1 if options.ts_unit else 4)
             seq, price, volume, ts = (np.asarray(column) for column in table.columns)
             if options.ts_unit is None:
                 same_unit(ts, unit, path.name, line)

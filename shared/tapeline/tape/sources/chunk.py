@@ -76,8 +76,18 @@ def needs_symbol(symbol: str | None, format: str) -> str:
     return symbol
 
 
-def misread(name: str, error: TextError) -> NoReturn:
-    """The refusal of a row, with its file."""
+def misread(name: str, error: TextError, time_column: int = -1) -> NoReturn:
+    """The refusal of a row, with its file.
+
+    `time_column` is the place of times whose unit was guessed: a whole number there that is too long for it
+    is a time of another unit.
+    """
+    if error.column == time_column and error.text.isdigit():
+        raise TapelineError(
+            f"{name}: line {error.line}: the time {error.text} is not in the unit of the first one",
+            code="timestamp_unit_ambiguous",
+            hint="give the unit with --ts-unit, or split the file",
+        ) from error
     raise TapelineError(
         f"{name}: {error}", code=error.code, hint="check --format and --map, or leave rows out with --skip-bad"
     ) from error

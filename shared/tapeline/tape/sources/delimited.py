@@ -102,7 +102,7 @@ def _chunks(files: list[Path], symbol: str | None, options: ImportOptions, repor
                     on_bad=skipping,
                 )
             except TextError as error:
-                misread(path.name, error)
+                misread(path.name, error, -1 if options.ts_unit else places["ts"])
             found = dict(zip(places, table.columns, strict=True))
             ts = _times(found["ts"], unit, options, path.name, line)
             seq = np.asarray(found["seq"], np.int64) if "seq" in found else None
