@@ -1,0 +1,73 @@
+"""What the vault reads out of a model file after the scan has passed it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tapeline.canvas.validate import validate
+from tapeline.errors import TapelineError
+from tapeline.security.models import ModelScan, scan
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+def checked(path: Path) -> ModelScan:
+    """The scan of a model file.
+
+    Raises
+    ------
+    TapelineError
+        `model_refused`, naming the layer or member; also for HDF5 models, which are not converted here.
+    """
+    with path.open("rb") as file:
+        magic = file.read(8)
+    if magic == HDF5_MAGIC:
+        raise TapelineError(
+            "legacy HDF5 models (.h5) are not taken",
+            code="model_refused",
+            hint="load it where you trust it and save it as .keras: model.save('model.keras')",
+        )
+    return scan(path)
+
+
+def input_shapes(path: Path, scanned: ModelScan) -> list[list[int]]:
+    """The shape of one sample of each input of a scanned `.keras` file, in the order of its inputs.
+
+    Raises
+    ------
+    TapelineError
+        `model_refused` when an input has no fixed shape.
+    """
+    with zipfile.ZipFile(path) as archive, archive.open("config.json") as member:
+        config = json.load(member)
+    shapes: dict[str, list[int]] = {}
+    for layer in config.get("config", {}).get("layers", []):
+        inner = layer.get("config", {})
+        shape = inner.get("batch_shape") or inner.get("batch_input_shape")
+        if layer.get("class_name") == "InputLayer" and shape:
+            shapes[str(inner.get("name"))] = list(shape[1:])
+    found = [shapes.get(name, []) for name in scanned.inputs]
+    if not found or any(not shape or not all(isinstance(size, int) for size in shape) for shape in found):
+        raise TapelineError(
+            "an input of the model has no fixed shape",
+            code="model_refused",
+            hint="give each Input its shape, such as Input((20, 8))",
+        )
+    return found
+
+
+def of_canvas(
+    canvas: Mapping[str, Any] | None, feature_shapes: Mapping[str, list[int]]
+) -> tuple[list[list[str]], list[list[int]]]:
+    """The features of each input of a canvas, and the shape of one sample of each."""
+    if canvas is None:
+        return [], []
+    found = validate(canvas, feature_shapes=feature_shapes or None)
+    nodes = [node for node in canvas["nodes"] if node["kind"] == "input"]
+    features = [list(node["features"]) for node in nodes]
+    shapes = [list(found.shapes[node["id"]]) for node in nodes if node["id"] in found.shapes]
+    return features, shapes
