@@ -44,7 +44,7 @@ def contestants(t: dict[str, np.ndarray]) -> dict[str, Callable[[], object]]:
     out = np.empty((bars.session_bars(ts, price, volume, segments=segments, width_ns=MINUTE).shape[0], 8))
     wide, decimal = volume.astype(np.int64), volume.astype(np.float64)
 
-    def cut(v: np.ndarray, flags: np.ndarray | None = None, n: int = 1, width: int = MINUTE) -> object:
+    def cut(v: np.ndarray, flags: np.ndarray | None = None, n: int = 1, width: int = MINUTE) -> np.ndarray:
         rows = out if width == MINUTE else None
         return bars.session_bars(ts, price, v, flags, segments=segments, width_ns=width, n_threads=n, out=rows)
 
@@ -93,8 +93,9 @@ def main(trades: int = 6_000_000) -> None:
     open_ns, close_ns = t["segments"][0].tolist()
     twin, fault = np.empty((390, 8)), np.zeros(2, np.int64)
     began = time.perf_counter()
-    reference.time_bars(*few, None, open_ns, close_ns, MINUTE, np.array([np.nan]), True, twin, fault)
-    naive = len(few[0]) / (time.perf_counter() - began)
+    ts, price, volume = few
+    reference.time_bars(ts, price, volume, None, open_ns, close_ns, MINUTE, np.array([np.nan]), True, twin, fault)
+    naive = len(ts) / (time.perf_counter() - began)
     runs = contestants(t)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(ROUNDS + 1):

@@ -142,10 +142,15 @@ def test_threads_and_segments_do_not_change_bars(t: dict[str, Any], width: int, 
         carry, parts = np.array([3.0]), []
         for low, high in segments.tolist():
             inside = (t["ts"] >= low) & (t["ts"] < high)
-            part = [None if t[k] is None else t[k][inside] for k in ("ts", "price", "volume", "flags")]
+            part: list[Any] = [None if t[k] is None else t[k][inside] for k in ("ts", "price", "volume", "flags")]
             out = np.zeros((bars.grid_rows(low, high, width), 8))
             fault = np.zeros(2, np.int64)
-            assert reference.time_bars(*part, low, high, width, carry, empty == "carry", out, fault) == 0
+            assert (
+                reference.time_bars(
+                    part[0], part[1], part[2], part[3], low, high, width, carry, empty == "carry", out, fault
+                )
+                == 0
+            )
             parts.append(out)
         assert same(found, np.concatenate(parts))
 

@@ -53,7 +53,7 @@ def test_a_grid_can_be_a_range_of_days(opened: OpenTape) -> None:
 
 
 def test_void_trades_are_in_no_view(tape: PreparedTape) -> None:
-    views = [OpenTape(tape.manifest, tape.path_of, view=view).all_trades("SIM1") for view in ("regular", "all")]  # type: ignore[arg-type]
+    views = [OpenTape(tape.manifest, tape.path_of, view=view).all_trades("SIM1") for view in ("regular", "all")]
     assert [len(trades) for trades in views] == [tape.rows - 15] * 2
 
 
@@ -92,7 +92,7 @@ def test_views_show_trades_of_their_hours(tmp_path: Path) -> None:
     assert tape.days == ["2024-01-02", "2024-01-03"]
     assert tape.report["outside_sessions"] == 2
     seen = {
-        view: OpenTape(tape.manifest, tape.path_of, view=view).all_trades("X").price.tolist()  # type: ignore[arg-type]
+        view: OpenTape(tape.manifest, tape.path_of, view=view).all_trades("X").price.tolist()
         for view in ("regular", "extended", "all")
     }
     assert seen == {"regular": [2, 3], "extended": [2, 3, 4], "all": [1, 2, 3, 4, 5]}
