@@ -52,8 +52,9 @@ class AssetFile:
                     self._columns[name] = _map(self.path, item)
                     self.names.append(name)
             for group in ("_index", "_meta"):
-                if group in file:
-                    for name, item in file[group].items():
+                folder = file.get(group)
+                if isinstance(folder, h5py.Group):
+                    for name, item in folder.items():
                         if isinstance(item, h5py.Dataset):
                             self._columns[f"{group}/{name}"] = _map(self.path, item)
         if "_index/part" not in self._columns:

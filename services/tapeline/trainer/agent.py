@@ -109,8 +109,10 @@ class Agent:
         self._recover()
         await self._connection.subscribe(subjects.AGENT_START, cb=self._heard(Offer, self._offered))
         await self._connection.subscribe(subjects.AGENT_STOP, cb=self._heard(Stop, self._stopped))
-        chores = [asyncio.create_task(work()) for work in (self._renew_for_ever, self._keep_spare)]
-        waiting = asyncio.create_task(stop.wait())
+        chores: list[asyncio.Task[Any]] = [
+            asyncio.create_task(work()) for work in (self._renew_for_ever, self._keep_spare)
+        ]
+        waiting: asyncio.Task[Any] = asyncio.create_task(stop.wait())
         try:
             first = asyncio.create_task(self._announce())
             await asyncio.wait({first, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -91,7 +91,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, TapelineError):
         if error.code in REASONS:
             return str(error.code)
-        if error.code in ("invalid", "canvas_invalid", "no_asset", "unknown_feature", "unknown_label"):
+        if error.code in ("invalid", "unsupported", "canvas_invalid", "no_asset", "unknown_feature", "unknown_label"):
             return "validation"
         if error.code == "timeout":
             return "timeout"

@@ -42,7 +42,7 @@ def find_devices() -> list[DeviceInfo]:
 def _gpus() -> list[DeviceInfo]:
     if importlib.util.find_spec("pynvml") is None:
         return []
-    import pynvml
+    import pynvml  # pyright: ignore[reportMissingImports]  # part of the extra `gpu`
 
     try:
         pynvml.nvmlInit()

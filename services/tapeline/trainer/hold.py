@@ -364,6 +364,8 @@ class Hold:
     async def _watch(self) -> None:
         patience = self._tools.patience
         ttl_s = self.lease.ttl_s
+        config = self.lease.spec.get("config") or {}
+        stall_s = float(config.get("stall_timeout_s") or patience.stall_timeout_s)
         while True:
             await asyncio.sleep(min(0.25, ttl_s / 60))
             child = self._child
@@ -382,7 +384,7 @@ class Hold:
             elif self._spec_sent_at is not None and self._facts.killed is None:
                 if not self._facts.has_started and now - self._spec_sent_at >= patience.start_timeout_s:
                     self._kill(child, "start_timeout")
-                elif now - self._heard_at >= patience.stall_timeout_s:
+                elif now - self._heard_at >= stall_s:
                     self._kill(child, "stalled")
 
     def _kill(self, child: Child, why: ending.Killed) -> None:

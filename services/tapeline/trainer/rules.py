@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-SMARTFIT = {"halve_after": 3, "min_delta": 1e-4, "floor": 1e-3, "stop_after": 10}
+SMARTFIT = {"patience": 3, "min_delta": 1e-4, "factor": 0.5, "floor": 1e-3, "stop_after": 10}
+"""The numbers of `smartfit: true`."""
 
 
 def scheduled(schedule: Mapping[str, Any] | str, base: float, step: int, total: int) -> float:
@@ -51,26 +52,28 @@ def _cosine(base: float, final: float, done: float) -> float:
 
 @dataclass(slots=True)
 class Patience:
-    """Counts epochs without an improvement; decides on halving the rate and on the end.
+    """Counts epochs without an improvement; decides on lowering the rate and on the end.
 
-    With `halve_after` 0 the rate stays; `is_relative` measures an improvement against the best value.
+    The rate is multiplied by `lower_by` after each `lower_after` such epochs, down to the share `floor`; with
+    `lower_after` 0 it stays. `is_relative` measures an improvement against the best value.
     """
 
     stop_after: int
     min_delta: float
-    halve_after: int = 0
+    lower_after: int = 0
+    lower_by: float = 0.5
     floor: float = 0.0
     is_relative: bool = False
     best: float | None = None
     best_epoch: int = 0
     waited: int = 0
-    since_halving: int = 0
+    since_lowered: int = 0
     factor: float = 1.0
 
     @classmethod
     def early_stopping(cls, config: Mapping[str, Any]) -> Self:
         """Of the config key `early_stopping`: `{monitor, patience, min_delta}`."""
-        return cls(stop_after=int(config.get("patience", 10)), min_delta=float(config.get("min_delta", 0.0)))
+        return cls(stop_after=int(config.get("patience", 5)), min_delta=float(config.get("min_delta", 0.0)))
 
     @classmethod
     def smartfit(cls, config: Mapping[str, Any] | bool) -> Self:
@@ -79,7 +82,8 @@ class Patience:
         return cls(
             stop_after=int(numbers["stop_after"]),
             min_delta=float(numbers["min_delta"]),
-            halve_after=int(numbers["halve_after"]),
+            lower_after=int(numbers["patience"]),
+            lower_by=float(numbers["factor"]),
             floor=float(numbers["floor"]),
             is_relative=True,
         )
@@ -88,19 +92,19 @@ class Patience:
         """Take the value of an epoch (smaller is better); whether it is the best so far."""
         margin = 0.0 if self.best is None else self.min_delta * (abs(self.best) if self.is_relative else 1.0)
         if math.isfinite(value) and (self.best is None or value < self.best - margin):
-            self.best, self.best_epoch, self.waited, self.since_halving = value, number, 0, 0
+            self.best, self.best_epoch, self.waited, self.since_lowered = value, number, 0, 0
             return True
         self.waited += 1
-        self.since_halving += 1
-        if self.halve_after and self.since_halving >= self.halve_after:
-            self.factor = max(self.floor, self.factor / 2)
-            self.since_halving = 0
+        self.since_lowered += 1
+        if self.lower_after and self.since_lowered >= self.lower_after:
+            self.factor = max(self.floor, self.factor * self.lower_by)
+            self.since_lowered = 0
         return False
 
     @property
     def is_over(self) -> bool:
         """Whether training ends here."""
-        return self.waited >= self.stop_after
+        return self.waited >= max(1, self.stop_after)
 
     def get_state(self) -> dict[str, Any]:
         """Everything, as JSON."""

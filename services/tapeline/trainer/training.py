@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tapeline.canvas.columns import LabelColumns
+from tapeline.canvas.transpile.layers import imported_keras
 from tapeline.errors import TapelineError
 from tapeline.trainer import dataset, fingerprint, rules, state
 from tapeline.trainer.job import CheckpointMeta, Done, Job
@@ -23,12 +24,12 @@ from tapeline.trainer.job import CheckpointMeta, Done, Job
 
 def warm_up() -> None:
     """Import what every training needs and trace a step once; nothing of it is kept."""
-    import keras
     import numpy as np
 
     import tapeline.canvas.transpile
     import tapeline.security.models  # noqa: F401
 
+    keras = imported_keras()
     _limit_threads()
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(optimizer="adam", loss="mse", metrics=["mae", "auc"], steps_per_execution=2)
@@ -125,9 +126,7 @@ def train(job: Job) -> Done:
 
 
 def _limit_threads() -> None:
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
+    if imported_keras().backend.backend() != "tensorflow":
         return
     import tensorflow as tf
 
@@ -138,13 +137,21 @@ def _limit_threads() -> None:
 
 
 def _make_deterministic(is_wanted: bool, seed: int) -> None:
-    import keras
-
+    keras = imported_keras()
     keras.utils.set_random_seed(seed)
     if is_wanted and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+def _refuse_unsupported(config: Mapping[str, Any]) -> None:
+    if config.get("init_from") is not None:
+        raise TapelineError(
+            "this version does not take weights over from another run", code="unsupported", hint="leave out init_from"
+        )
+    if int(config.get("devices") or 1) != 1:
+        raise TapelineError("this version trains on one device", code="unsupported", hint="set devices to 1")
 
 
 def _loader(part: dataset.Part, batch_size: int, backend: str) -> Any:
@@ -154,21 +161,22 @@ def _loader(part: dataset.Part, batch_size: int, backend: str) -> Any:
 
 
 def _prepare(job: Job) -> Course:
-    import keras
-
     from tapeline.canvas import transpile as to_keras
     from tapeline.canvas.model import Canvas
 
     config = job.config
+    _refuse_unsupported(config)
     asset: Mapping[str, Any] = job.spec.get("asset") or {}
     canvas: Mapping[str, Any] = job.spec["canvas"]
-    backend = keras.backend.backend()
+    backend = imported_keras().backend.backend()
     _limit_threads()
     deterministic = bool(config.get("deterministic", True))
     _make_deterministic(deterministic, job.seed)
     labels = {name: LabelColumns.of(*types) for name, types in (asset.get("labels") or {}).items()}
     job.progress("load", 0, 1, "asset")
-    files = [path for name, path in job.asset().items() if not name.endswith("_test.h5")]
+    local = job.asset()
+    named = [str(file["name"]) for file in asset.get("files") or ()] or sorted(local)
+    files = [local[name] for name in named if name in local and not name.endswith("_test.h5")]
     data = dataset.load(canvas, files, labels, validate=config.get("validation", True) is not False)
     batch_size = int(config.get("batch_size", 1024))
     optimizer = config.get("optimizer") or {"name": "adam"}
@@ -177,7 +185,7 @@ def _prepare(job: Job) -> Course:
         document,
         feature_shapes={name: tuple(shape) for name, shape in (asset.get("features") or {}).items()},
         labels=labels,
-        stats=_stats(asset.get("stats") or {}, to_keras.FeatureStats),
+        stats=_stats((asset.get("stats") or {}).get("features") or {}, to_keras.FeatureStats),
         seed=job.seed,
         optimizer=optimizer,
         dtype=str(config.get("dtype", "float32")),
@@ -218,11 +226,7 @@ def _prepare(job: Job) -> Course:
 
 
 def _stats(stored: Mapping[str, Any], kind: Any) -> dict[str, Any]:
-    return {
-        name: kind(value["mean"], value["variance"])
-        for name, value in stored.items()
-        if isinstance(value, Mapping) and "mean" in value and "variance" in value
-    }
+    return {name: kind(moments["mean"], moments["variance"]) for name, moments in stored.items()}
 
 
 def _resume(course: Course) -> tuple[str, list[str]]:
@@ -325,7 +329,8 @@ def _apply_rules(course: Course, values: Mapping[str, float], main: float) -> bo
     is_over = False
     if course.early is not None:
         monitor = str((course.job.config.get("early_stopping") or {}).get("monitor") or "auto")
-        course.early.epoch(main if monitor == "auto" else values.get(monitor, math.nan), course.at.epoch)
+        # A run without validation has no val/loss; its train loss decides then.
+        course.early.epoch(values.get(monitor, main), course.at.epoch)
         is_over = course.early.is_over
     if course.smart is not None:
         if course.smart.epoch(main, course.at.epoch):
