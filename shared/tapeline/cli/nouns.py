@@ -15,7 +15,7 @@ class Nouns(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a name, or of what the name stands for."""
-        names = (cmd_name, _ALIASES.get(cmd_name, ""), cmd_name.removesuffix("s"), f"{cmd_name[:-3]}y")
+        names = (cmd_name, _ALIASES.get(cmd_name, ""), cmd_name.removesuffix("s"), cmd_name.removesuffix("es"))
         for name in names:
             if name and (found := super().get_command(ctx, name)) is not None:
                 return found

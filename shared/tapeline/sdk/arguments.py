@@ -138,13 +138,18 @@ def matches_nothing(*filters: Any) -> bool:
     return any(each is not None and len(each) == 0 for each in filters)
 
 
-def paged(fetch: Callable[[int, int], list[Any]], limit: int, offset: int) -> list[Any]:
-    """Rows `offset .. offset + limit`, fetched in pages of at most 1000."""
+def paged(fetch: Callable[[int, int], dict[str, Any]], limit: int, offset: int) -> list[Any]:
+    """Rows `offset .. offset + limit`, fetched in pages of at most 1000; `fetch(size, start)` gives one."""
     found: list[Any] = []
     while len(found) < limit:
         size = min(PAGE_ROWS, limit - len(found))
         page = fetch(size, offset + len(found))
-        found += page
-        if len(page) < size:
+        found += page["items"]
+        if is_last(page, size):
             break
     return found
+
+
+def is_last(page: dict[str, Any], size: int) -> bool:
+    """Whether nothing comes after a page; a short one may have been cut where a message is full."""
+    return not page["items"] or (len(page["items"]) < size and page.get("next") is None)

@@ -103,6 +103,7 @@ class Asset:
         self.team = team
         self.name = name
         self.view: dict[str, Any] = client_of(team).query("assets", "get", name=name)
+        self._listed = False
 
     def __repr__(self) -> str:
         return f"Asset(team={self.team!r}, name={self.name!r})"
@@ -143,18 +144,25 @@ class Asset:
     @property
     def certificate(self) -> dict[str, Any] | None:
         """The causality certificate; None until the build has checked."""
-        found = self.view.get("certificate")
+        found = self._whole().get("certificate")
         return dict(found) if found else None
 
     @property
     def stats(self) -> dict[str, Any]:
         """Statistics of the train part."""
-        return dict(self.view.get("stats") or {})
+        return dict(self._whole().get("stats") or {})
+
+    def _whole(self) -> dict[str, Any]:
+        # A list comes without certificates and statistics.
+        if self._listed:
+            self.reload()
+        return self.view
 
     @lit_error_handler(LitModelError)
     def reload(self) -> None:
         """Look at the asset again."""
         self.view = client_of(self.team).query("assets", "get", name=self.name)
+        self._listed = False
 
     @lit_error_handler(LitModelError)
     def verify(self) -> bool:
@@ -270,12 +278,12 @@ def get_assets(team: str) -> builtins.list[Asset]:
 
     client = client_of(team)
 
-    def page(size: int, start: int) -> builtins.list[Any]:
-        return builtins.list(client.query("assets", "list", limit=size, offset=start)["items"])
+    def page(size: int, start: int) -> dict[str, Any]:
+        return dict(client.query("assets", "list", limit=size, offset=start))
 
     found = []
     for view in paged(page, 2**31, 0):
         asset = Asset.__new__(Asset)
-        asset.team, asset.name, asset.view = team, str(view["name"]), view
+        asset.team, asset.name, asset.view, asset._listed = team, str(view["name"]), view, True
         found.append(asset)
     return found

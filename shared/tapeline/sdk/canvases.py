@@ -215,8 +215,7 @@ class Canvas:
         view = client_of(self.team).query("assets", "get", name=named)
         stats = {
             name: FeatureStats(mean=each["mean"], variance=each["variance"])
-            for name, each in (view.get("stats") or {}).items()
-            if isinstance(each, dict) and "mean" in each and "variance" in each
+            for name, each in (view.get("stats") or {}).get("features", {}).items()
         }
         return transpile(
             document,
@@ -275,8 +274,8 @@ def get_canvases(team: str) -> builtins.list[Canvas]:
     """The canvases of a team, by name."""
     client = client_of(team)
 
-    def page(size: int, start: int) -> builtins.list[Any]:
-        return builtins.list(client.query("assets", "list_canvases", limit=size, offset=start)["items"])
+    def page(size: int, start: int) -> dict[str, Any]:
+        return dict(client.query("assets", "list_canvases", limit=size, offset=start))
 
     return [_opened(team, view) for view in paged(page, 2**31, 0)]
 

@@ -94,9 +94,8 @@ def find(
         return []
     client = client_of(team)
 
-    def page(size: int, start: int) -> list[Any]:
-        view = client.query("runs", "checkpoints", limit=size, offset=start, **lists, **others)
-        return list(view["items"])
+    def page(size: int, start: int) -> dict[str, Any]:
+        return dict(client.query("runs", "checkpoints", limit=size, offset=start, **lists, **others))
 
     found = []
     for view in arguments.paged(page, wanted, first):

@@ -6,7 +6,7 @@ import builtins
 from typing import Any
 
 from tapeline.errors import LitModelError
-from tapeline.sdk import runs
+from tapeline.sdk import arguments, runs
 from tapeline.sdk.client import client_of
 from tapeline.sdk.errors import lit_error_handler
 
@@ -59,11 +59,9 @@ class Experiment:
     @lit_error_handler(LitModelError)
     def start(team: str, canvas: str, device: str, session_name: str | None = None) -> Experiment:
         """Train a canvas on a device."""
-        from tapeline.sdk.arguments import given
-
         view = (
             client_of(team)
-            .command("runs", "train", canvas=canvas, device=device, **given(session_name=session_name))
+            .command("runs", "train", canvas=canvas, device=device, **arguments.given(session_name=session_name))
             .view
         )
         return Experiment(team, int(view["number"]))
@@ -82,8 +80,6 @@ class Experiment:
     @lit_error_handler(LitModelError)
     def resume(self, device: str, smartfit: bool = False, session_name: str | None = None) -> str:
         """Go on from the last complete checkpoint; the name of the new attempt's session."""
-        from tapeline.sdk.arguments import given
-
         view = (
             client_of(self.team)
             .command(
@@ -92,7 +88,7 @@ class Experiment:
                 run=str(self.runid),
                 device=device,
                 smartfit=smartfit,
-                **given(session_name=session_name),
+                **arguments.given(session_name=session_name),
             )
             .view
         )
@@ -111,12 +107,12 @@ def get_experiments(team: str) -> builtins.list[Experiment]:
     False
     """
     client = client_of(team)
-    found: list[Experiment] = []
-    while True:
-        view = client.query("runs", "list", limit=1000, offset=len(found))
-        found += [Experiment(team, int(each["number"]), _meta(runs.run_of(each, team))) for each in view["items"]]
-        if len(view["items"]) < 1000:
-            return found
+
+    def page(size: int, start: int) -> dict[str, Any]:
+        return dict(client.query("runs", "list", limit=size, offset=start))
+
+    views = arguments.paged(page, 2**31, 0)
+    return [Experiment(team, int(each["number"]), _meta(runs.run_of(each, team))) for each in views]
 
 
 def _meta(run: runs.Run) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Run(BaseModelWithDatetime):
                 raise ValueError(f"fields is empty; it takes some of {', '.join(RELOADED)}")
         found = find(self._named(), self._team)
         if fields is None:
-            names = (*RELOADED, "device", "attempt", "session_name", "reason", "message", "exit_code")
+            names = tuple(Run.model_fields)
         for each in names:
             setattr(self, each, getattr(found, each))
 
@@ -167,8 +167,8 @@ class Run(BaseModelWithDatetime):
         order = (arguments.sorts(sort, ["sequence"]) or ["sequence:desc"])[0]
         name = self._named()
 
-        def page(size: int, start: int) -> list[Any]:
-            return items(self._client().query("runs", "events", run=name, limit=size, offset=start, sort=order))
+        def page(size: int, start: int) -> dict[str, Any]:
+            return dict(self._client().query("runs", "events", run=name, limit=size, offset=start, sort=order))
 
         return [Event(**each) for each in arguments.paged(page, wanted, first)]
 
@@ -191,14 +191,11 @@ class Run(BaseModelWithDatetime):
         while len(found) < wanted:
             size = min(arguments.PAGE_ROWS, wanted - len(found))
             fields = filters | arguments.given(created_before=before)
-            page = [
-                Metric(**each)
-                for each in items(self._client().query("runs", "metrics", run=name, limit=size, **fields))
-            ]
-            found += page
-            if len(page) < size:
+            page = self._client().query("runs", "metrics", run=name, limit=size, **fields)
+            found += [Metric(**each) for each in page["items"]]
+            if arguments.is_last(page, size):
                 break
-            before = page[-1].created_at
+            before = found[-1].created_at
         return found
 
     def get_all_metrics(self) -> list[Metric]:
@@ -250,14 +247,13 @@ class Run(BaseModelWithDatetime):
             while True:
                 # Cleared before the look: what comes in between wakes the next one.
                 hint.clear()
-                page = items(
-                    client.query("runs", "events", run=name, after=last, sort="sequence:asc", limit=arguments.PAGE_ROWS)
-                )
-                for each in page:
+                size = arguments.PAGE_ROWS
+                page = client.query("runs", "events", run=name, after=last, sort="sequence:asc", limit=size)
+                for each in page["items"]:
                     event = Event(**each)
                     last, status = event.sequence, event.status
                     yield event
-                if len(page) == arguments.PAGE_ROWS:
+                if not arguments.is_last(page, size):
                     continue
                 if (status or find(name, self._team).status) in FINISHED and not follow:
                     return
@@ -436,8 +432,8 @@ def get_runs(
         return []
     client = client_of()
 
-    def page(size: int, start: int) -> list[Any]:
-        return items(client.query("runs", "list", limit=size, offset=start, **lists, **others))
+    def page(size: int, start: int) -> dict[str, Any]:
+        return dict(client.query("runs", "list", limit=size, offset=start, **lists, **others))
 
     return [run_of(view) for view in arguments.paged(page, wanted, first)]
 

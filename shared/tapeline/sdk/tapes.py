@@ -124,8 +124,8 @@ def get_tapes(team: str | None = None) -> builtins.list[Tape]:
     """The tapes of a team, by name."""
     client = client_of(team)
 
-    def page(size: int, start: int) -> builtins.list[Any]:
-        return builtins.list(client.query("assets", "list_tapes", limit=size, offset=start)["items"])
+    def page(size: int, start: int) -> dict[str, Any]:
+        return dict(client.query("assets", "list_tapes", limit=size, offset=start))
 
     return [_tape(view) for view in paged(page, 2**31, 0)]
 

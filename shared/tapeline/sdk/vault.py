@@ -234,8 +234,8 @@ def get_vault_items(team: str) -> builtins.list[VaultItem]:
     """
     client = client_of(team)
 
-    def page(size: int, start: int) -> builtins.list[Any]:
-        return builtins.list(client.query("vault", "list", limit=size, offset=start)["items"])
+    def page(size: int, start: int) -> dict[str, Any]:
+        return dict(client.query("vault", "list", limit=size, offset=start))
 
     return [VaultItem(team, str(view["name"])) for view in paged(page, 2**31, 0)]
 
