@@ -55,7 +55,10 @@ def curve(run: FakeRun) -> dict[tuple[str, int], str]:
 async def test_a_resumed_training_equals_the_uninterrupted_one(
     service: FakeRuns, agent: Agent, store: LocalStore, tmp_path: Path
 ) -> None:
-    # given an uninterrupted run
+    # given an uninterrupted run, in a child that has imported the backend in advance
+    agent._spare = await agent._launch("cpu0", "tensorflow")
+    agent._spare.send("prepare", blueprint="canvas")
+    spare = agent._spare.pid
     whole = await a_run(store, tmp_path)
     began = time.monotonic()
     await service.offer(whole)
@@ -63,7 +66,8 @@ async def test_a_resumed_training_equals_the_uninterrupted_one(
     print(f"claim to started: {time.monotonic() - began:.1f} s")
     await until(lambda: whole.has_ended, 60)
     assert whole.kinds[-1] == "completed", whole.data
-    # when another one is killed after a checkpoint within an epoch
+    assert whole.data["started"]["pid"] == spare
+    # when another one, in a fresh child, is killed after a checkpoint within an epoch
     killed = await a_run(store, tmp_path, epochs=4)
     await service.offer(killed)
     await until(lambda: any(one["global_step"] % 18 for one in killed.checkpoints) or killed.has_ended, 60)
