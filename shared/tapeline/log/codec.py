@@ -271,7 +271,7 @@ class Codec:
 
     def _data(self, line: _StoredLine, position: int) -> Any:
         newest = self._newest.get(line.type, 0)
-        if line.schema > newest:
+        if not 1 <= line.schema <= newest:
             knows = f"up to {newest}" if newest else "no event of that type"
             raise TapelineError(
                 f"{line.type} schema {line.schema} at position {position}; this code knows {knows}",
