@@ -22,6 +22,13 @@ from tapeline.projections import Projector
 from tapeline.store import ArtifactStore
 
 Publish = Callable[[str, bytes], Awaitable[None]]
+AgentTeams = Callable[[str], Sequence[str]]
+"""The teams that an agent is enrolled for, by its name; asked anew at each announcement."""
+
+
+def own_team_only(agent: str) -> Sequence[str]:
+    """The one team of an embedded instance."""
+    return ("main",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +49,7 @@ class Platform:
     clock: Clock
     publish: Publish
     home: Path
+    agent_teams: AgentTeams = own_team_only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -473,6 +473,12 @@ class BlueprintView(View):
     config_schema: dict[str, Any]
 
 
+class DeletedView(View):
+    """The checkpoints that a command has deleted."""
+
+    ids: list[str]
+
+
 class SessionView(View):
     """The run that `runs.train` made, and the name of its attempt's session."""
 
@@ -565,6 +571,13 @@ class DeleteRun(Command):
 
     run: RunName
     stop: bool = False
+
+
+class RenameRun(Command):
+    """Sent by a user to give a run another display name."""
+
+    run: RunName
+    name: Text255
 
 
 class PinCheckpoint(Command):

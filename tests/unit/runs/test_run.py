@@ -33,6 +33,7 @@ from tapeline.contracts.runs import (
     LeaseGranted,
     NotesChanged,
     PauseRun,
+    RenameRun,
     ReportNoted,
     RestartRun,
     ResumeRun,
@@ -61,7 +62,6 @@ from tapeline.runs.run.commands import (
     Pin,
     RefuseJob,
     RegrantLease,
-    RenameRun,
     TakeReport,
 )
 
@@ -501,8 +501,8 @@ def test_a_deleted_run_is_gone_and_deleting_it_again_changes_nothing() -> None:
 def test_notes_and_name_change_when_they_differ() -> None:
     assert when(RUNNING, SetNotes(run="r", notes="n")) == [NotesChanged(notes="n")]
     assert when([*RUNNING, NotesChanged(notes="n")], SetNotes(run="r", notes="n")) == []
-    assert when(RUNNING, RenameRun(name="other")) == [RunRenamed(name="other")]
-    assert when(RUNNING, RenameRun(name="demo")) == []
+    assert when(RUNNING, RenameRun(run="r", name="other")) == [RunRenamed(name="other")]
+    assert when(RUNNING, RenameRun(run="r", name="demo")) == []
 
 
 # --- checkpoints ----------------------------------------------------------------------------------

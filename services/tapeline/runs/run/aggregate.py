@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
-
-from typing_extensions import assert_never
+from typing import Any, Literal, assert_never
 
 from tapeline.contracts.runs import (
     FINISHED,
@@ -36,6 +34,7 @@ from tapeline.contracts.runs import (
     LeaseGranted,
     NotesChanged,
     PauseRun,
+    RenameRun,
     ReportNoted,
     RestartRun,
     ResumeRun,
@@ -63,7 +62,6 @@ from tapeline.runs.run.commands import (
     Pin,
     RefuseJob,
     RegrantLease,
-    RenameRun,
     RunCommand,
     TakeReport,
 )

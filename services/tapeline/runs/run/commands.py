@@ -18,6 +18,7 @@ from tapeline.contracts.runs import (
     JobTerminating,
     LeaseExpired,
     PauseRun,
+    RenameRun,
     RestartRun,
     ResumeRun,
     SetNotes,
@@ -145,12 +146,6 @@ class Pin(Command):
 
     checkpoint_id: str
     pinned: bool
-
-
-class RenameRun(Command):
-    """From the handler of `runs.rename`."""
-
-    name: str
 
 
 RunCommand = (

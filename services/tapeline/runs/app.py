@@ -1,0 +1,58 @@
+"""Composition root of the runs service."""
+
+from __future__ import annotations
+
+from tapeline.bus import Verbs
+from tapeline.projections import LogSource, Projector, Reader
+from tapeline.runs import projection
+from tapeline.runs.device import handlers as device_handlers
+from tapeline.runs.device.presence import Presence
+from tapeline.runs.dispatcher import Dispatcher
+from tapeline.runs.leases import Leases
+from tapeline.runs.metrics import projection as metrics_projection
+from tapeline.runs.metrics.intake import Intake, MetricsSource
+from tapeline.runs.offers import Offers
+from tapeline.runs.run import handlers, reports
+from tapeline.service import Platform, Service
+
+
+def build(platform: Platform) -> Service:
+    """The runs service on a platform."""
+    projector = Projector(LogSource(platform.log, platform.codec, projection.kinds), projection, platform.engine)
+    measured = Projector(MetricsSource(platform.metrics, platform.log_id), metrics_projection, platform.engine)
+    reader = Reader(platform.engine, projector)
+    leases, presence = Leases(platform.clock), Presence(platform.clock)
+    dispatcher = Dispatcher(
+        log=platform.log,
+        deciders=platform.deciders,
+        reader=reader,
+        clock=platform.clock,
+        publish=platform.publish,
+        leases=leases,
+        offers=Offers(platform.clock),
+        presence=presence,
+    )
+    desk = handlers.Desk(
+        deciders=platform.deciders,
+        reader=reader,
+        store=platform.store,
+        leases=leases,
+        presence=presence,
+        log_id=platform.log_id,
+    )
+    gate = reports.Gate(
+        desk=desk,
+        dispatcher=dispatcher,
+        intake=Intake(platform.metrics, platform.clock),
+        agent_teams=platform.agent_teams,
+    )
+    verbs = Verbs("runs")
+    handlers.add_verbs(verbs, desk)
+    device_handlers.add_verbs(verbs, desk)
+    reports.add_verbs(verbs, gate)
+    return Service(
+        verbs=verbs,
+        projectors=(projector, measured),
+        tasks=(dispatcher.follow, dispatcher.run),
+        start=dispatcher.start,
+    )

@@ -1,0 +1,1 @@
+"""Kinds of training: name, version, and the JSON Schema of the config."""

@@ -1,0 +1,1 @@
+"""Trainer agents and their devices, as they announce them."""

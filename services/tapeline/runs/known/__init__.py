@@ -1,0 +1,1 @@
+"""What the runs service knows of canvases and assets, from the events of their owner."""

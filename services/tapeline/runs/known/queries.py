@@ -1,0 +1,73 @@
+"""What a run may name: canvases and assets of its team, by name or id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tapeline.errors import TapelineError
+from tapeline.runs.blueprint.config import near
+from tapeline.runs.known.tables import assets, canvases
+
+Row = dict[str, Any]
+
+
+async def canvas(connection: AsyncConnection, team: str, name: str) -> Row:
+    """The current revision of a canvas.
+
+    Raises
+    ------
+    TapelineError
+        `not_found`, with what was probably meant or the list of those that there are.
+    """
+    statement = select(canvases).where(canvases.c.team == team, canvases.c.is_removed.is_(False))
+    row = (await connection.execute(statement.where(canvases.c.name == name))).mappings().first()
+    if row is None:
+        known = select(canvases.c.name).where(canvases.c.team == team, canvases.c.is_removed.is_(False))
+        names = [str(each) for each in await connection.scalars(known)]
+        raise TapelineError(
+            f"no canvas is named {name!r}",
+            code="not_found",
+            hint=near(name, names, "canvases are"),
+            data={"kind": "canvas", "canvases": sorted(names)[:100]},
+        )
+    return dict(row)
+
+
+async def asset(connection: AsyncConnection, team: str, name: str, *, allow_stale: bool = True) -> Row:
+    """An asset that can be trained on, by name or id.
+
+    Raises
+    ------
+    TapelineError
+        `not_found` with the list of those that there are; `asset_refused` for one that is not built, or is
+        stale and may not be.
+    """
+    statement = select(assets).where(
+        assets.c.team == team, assets.c.status != "removed", or_(assets.c.name == name, assets.c.id == name)
+    )
+    rows = (await connection.execute(statement)).mappings().all()
+    # A name whose build failed may have been built again.
+    row = min(rows, key=lambda each: each["status"] not in ("ready", "stale"), default=None)
+    if row is None:
+        known = select(assets.c.name).where(assets.c.team == team, assets.c.status.in_(["ready", "stale"]))
+        names = [str(each) for each in await connection.scalars(known)]
+        raise TapelineError(
+            f"no asset is named {name!r}",
+            code="not_found",
+            hint=near(name, names, "assets are"),
+            data={"kind": "asset", "assets": sorted(names)[:100]},
+        )
+    if row["status"] not in ("ready", "stale"):
+        raise TapelineError(
+            f"asset {row['name']!r} is {row['status']}", code="asset_refused", hint=f"tapeline asset show {row['name']}"
+        )
+    if row["status"] == "stale" and not allow_stale:
+        raise TapelineError(
+            f"asset {row['name']!r} is stale: a tape that it was cut from has been corrected",
+            code="asset_refused",
+            hint="build it again, or set allow_stale",
+        )
+    return dict(row)

@@ -1,0 +1,284 @@
+"""Verbs of users on runs, checkpoints and measurements."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tapeline import names
+from tapeline.bus import Verbs, accepted, answered
+from tapeline.contracts.artifacts import PartView, ReadArtifact
+from tapeline.contracts.message import Accepted, Answer, Command, Page
+from tapeline.contracts.runs import (
+    CheckpointView,
+    CreateRun,
+    DeleteCheckpoints,
+    DeletedView,
+    DeleteRun,
+    EventView,
+    GetRun,
+    LatestMetrics,
+    ListCheckpoints,
+    ListEvents,
+    ListMetrics,
+    ListRuns,
+    MetricView,
+    PauseRun,
+    PinCheckpoint,
+    RenameRun,
+    RestartRun,
+    ResumeRun,
+    RunView,
+    SessionView,
+    SetNotes,
+    StopRun,
+    TrainCanvas,
+)
+from tapeline.decider import Deciders, Outcome, Step, origin_of
+from tapeline.errors import TapelineError
+from tapeline.ids import born_of
+from tapeline.names import TakeNumber, counter_ref
+from tapeline.projections import Reader
+from tapeline.runs import births, schedule
+from tapeline.runs.device.presence import Presence
+from tapeline.runs.device.queries import devices_of
+from tapeline.runs.leases import Leases
+from tapeline.runs.metrics import queries as metric_queries
+from tapeline.runs.run import aggregate, queries
+from tapeline.runs.run.commands import BearRun, DropCheckpoints, Pin
+from tapeline.runs.run.views import view_of
+from tapeline.store import ArtifactStore
+from tapeline.subjects import Principal, Ref
+
+NUMBER_TRIES = 20
+DELETE_WAIT_S = 20.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """What the verbs of users work with."""
+
+    deciders: Deciders
+    reader: Reader
+    store: ArtifactStore
+    leases: Leases
+    presence: Presence
+    log_id: str
+    numbering: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    async def resolve(self, caller: Principal, command: Command, name: str, *, deleted: bool = False) -> Ref:
+        """The run that a command names by id or number, as of the position that its sender has seen."""
+        async with self.reader.at(command.min_position) as connection:
+            row = await queries.resolve(connection, caller.team, name, deleted=deleted)
+        return Ref(caller.team, "run", row["id"])
+
+    async def ask(self, caller: Principal, ref: Ref, command: Command) -> Outcome[aggregate.Run]:
+        """Run a command of a user on a run."""
+        return await self.deciders.handle(aggregate, ref, command, origin_of(caller.actor, command.command_id))
+
+    async def command(self, caller: Principal, name: str, command: Command) -> Accepted[RunView]:
+        """Run a command of a user on the run that it names, and answer with the run."""
+        ref = await self.resolve(caller, command, name)
+        outcome = await self.ask(caller, ref, command)
+        return accepted(outcome, view_of(ref.id, outcome.state), self.log_id)
+
+    async def check_device(self, connection: AsyncConnection, caller: Principal, selector: str) -> None:
+        """Refuse a device that no agent of the team has."""
+        schedule.check_selector(selector, await devices_of(connection, caller.team, self.presence, self.leases))
+
+    async def bear(
+        self, caller: Principal, command: Command, birth: dict[str, Any]
+    ) -> tuple[str, Outcome[aggregate.Run]]:
+        """Give birth to a run with the team's next number, both or neither."""
+        run_id = born_of(command.command_id or "", "run", caller.team)
+        ref, counter = Ref(caller.team, "run", run_id), counter_ref(caller.team, "run")
+        origin = origin_of(caller.actor, command.command_id)
+        lock = self.numbering.setdefault(caller.team, asyncio.Lock())
+        for attempt in range(NUMBER_TRIES):
+            try:
+                async with lock:
+                    number = (await self.deciders.state(names, counter)).number + 1
+                    _, outcome = await self.deciders.handle_together(
+                        [
+                            Step(decider=names, ref=counter, command=TakeNumber(number=number, holder=run_id)),
+                            Step(decider=aggregate, ref=ref, command=BearRun(number=number, **birth)),
+                        ],
+                        origin,
+                    )
+                    return run_id, outcome
+            except TapelineError as error:
+                # Another copy of the service took the number in between.
+                if error.code != "conflict" or "counter" not in error.message or attempt == NUMBER_TRIES - 1:
+                    raise
+        raise TapelineError("no number could be taken", code="unavailable")
+
+
+def add_verbs(verbs: Verbs, desk: Desk) -> None:
+    """Register the verbs of users on runs."""
+    _add_births(verbs, desk)
+    _add_commands(verbs, desk)
+    _add_queries(verbs, desk)
+    _add_checkpoints(verbs, desk)
+
+
+def _add_births(verbs: Verbs, desk: Desk) -> None:
+    @verbs.user("create")
+    async def create(caller: Principal, request: CreateRun) -> Accepted[RunView]:
+        birth = births.checked(request)
+        async with desk.reader.at(request.min_position) as connection:
+            await desk.check_device(connection, caller, request.device)
+            await births.check_session(connection, caller.team, request.session_name)
+        run_id, outcome = await desk.bear(caller, request, birth | {"user": caller.user})
+        return accepted(outcome, view_of(run_id, outcome.state), desk.log_id)
+
+    @verbs.user("train")
+    async def train(caller: Principal, request: TrainCanvas) -> Accepted[SessionView]:
+        async with desk.reader.at(request.min_position) as connection:
+            birth = await births.of_canvas(connection, caller.team, request)
+            await desk.check_device(connection, caller, request.device)
+            await births.check_session(connection, caller.team, request.session_name)
+        run_id, outcome = await desk.bear(caller, request, birth | {"user": caller.user})
+        run = outcome.state
+        view = SessionView(run_id=run_id, number=run.number, session_name=births.session_of(run))
+        return accepted(outcome, view, desk.log_id)
+
+
+def _add_commands(verbs: Verbs, desk: Desk) -> None:
+    @verbs.user("stop")
+    async def stop(caller: Principal, request: StopRun) -> Accepted[RunView]:
+        return await desk.command(caller, request.run, request)
+
+    @verbs.user("pause")
+    async def pause(caller: Principal, request: PauseRun) -> Accepted[RunView]:
+        return await desk.command(caller, request.run, request)
+
+    @verbs.user("resume")
+    async def resume(caller: Principal, request: ResumeRun) -> Accepted[RunView]:
+        await _check_next(caller, request, request.device, request.session_name)
+        return await desk.command(caller, request.run, request)
+
+    @verbs.user("restart")
+    async def restart(caller: Principal, request: RestartRun) -> Accepted[RunView]:
+        await _check_next(caller, request, request.device, request.session_name)
+        return await desk.command(caller, request.run, request)
+
+    async def _check_next(caller: Principal, request: Command, device: str | None, session: str | None) -> None:
+        async with desk.reader.at(request.min_position) as connection:
+            if device is not None:
+                await desk.check_device(connection, caller, device)
+            await births.check_session(connection, caller.team, session)
+
+    @verbs.user("delete")
+    async def delete(caller: Principal, request: DeleteRun) -> Accepted[RunView]:
+        ref = await desk.resolve(caller, request, request.run, deleted=True)
+        outcome = await desk.ask(caller, ref, request)
+        if outcome.state.is_deleted or not request.stop:
+            return accepted(outcome, view_of(ref.id, outcome.state), desk.log_id)
+        # The run is asked to stop; it can go once its agent has let it go.
+        deadline = asyncio.get_running_loop().time() + DELETE_WAIT_S
+        while not (await desk.deciders.state(aggregate, ref)).status.is_finished:
+            if asyncio.get_running_loop().time() > deadline:
+                raise TapelineError(
+                    f"run r{outcome.state.number} is being stopped and has not ended yet",
+                    code="conflict",
+                    hint="delete it when it has ended",
+                )
+            await asyncio.sleep(0.1)
+        again = DeleteRun(run=request.run, command_id=born_of(request.command_id or "", "delete"))
+        outcome = await desk.ask(caller, ref, again)
+        return accepted(outcome, view_of(ref.id, outcome.state), desk.log_id)
+
+    @verbs.user("set_notes")
+    async def set_notes(caller: Principal, request: SetNotes) -> Accepted[RunView]:
+        return await desk.command(caller, request.run, request)
+
+    @verbs.user("rename")
+    async def rename(caller: Principal, request: RenameRun) -> Accepted[RunView]:
+        return await desk.command(caller, request.run, request)
+
+
+def _add_queries(verbs: Verbs, desk: Desk) -> None:
+    @verbs.user("get")
+    async def get(caller: Principal, request: GetRun) -> Answer[RunView]:
+        async with desk.reader.at(request.min_position) as connection:
+            view = await queries.one(connection, caller.team, request.run)
+        return answered(view, desk.reader.projector.position, desk.log_id)
+
+    @verbs.user("list")
+    async def list_(caller: Principal, request: ListRuns) -> Answer[Page[RunView]]:
+        async with desk.reader.at(request.min_position) as connection:
+            items = await queries.listed(connection, caller.team, request)
+        return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
+
+    @verbs.user("events")
+    async def events(caller: Principal, request: ListEvents) -> Answer[Page[EventView]]:
+        async with desk.reader.at(request.min_position) as connection:
+            row = await queries.resolve(connection, caller.team, request.run)
+            items = await queries.events(connection, caller.team, row["id"], request)
+        return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
+
+    @verbs.user("metrics")
+    async def metrics(caller: Principal, request: ListMetrics) -> Answer[Page[MetricView]]:
+        async with desk.reader.at(request.min_position) as connection:
+            row = await queries.resolve(connection, caller.team, request.run)
+            items = await metric_queries.points(connection, caller.team, row["id"], request)
+        return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
+
+    @verbs.user("latest")
+    async def latest(caller: Principal, request: LatestMetrics) -> Answer[Page[MetricView]]:
+        async with desk.reader.at(request.min_position) as connection:
+            row = await queries.resolve(connection, caller.team, request.run)
+            items = await metric_queries.latest(connection, caller.team, row["id"])
+        return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
+
+
+def _add_checkpoints(verbs: Verbs, desk: Desk) -> None:
+    @verbs.user("checkpoints")
+    async def checkpoints(caller: Principal, request: ListCheckpoints) -> Answer[Page[CheckpointView]]:
+        async with desk.reader.at(request.min_position) as connection:
+            items = await queries.checkpoints_listed(connection, caller.team, request)
+        return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
+
+    @verbs.user("delete_checkpoints")
+    async def delete_checkpoints(caller: Principal, request: DeleteCheckpoints) -> Accepted[DeletedView]:
+        if not request.ids and not request.run_ids:
+            raise TapelineError("neither ids nor run_ids name anything", code="invalid", hint="give one of them")
+        async with desk.reader.at(request.min_position) as connection:
+            owners = await queries.checkpoint_owners(connection, caller.team, request.ids, request.run_ids)
+        steps = [
+            Step(decider=aggregate, ref=Ref(caller.team, "run", run_id), command=DropCheckpoints(ids=ids))
+            for run_id, ids in sorted(owners.items())
+        ]
+        if not steps:
+            position = desk.reader.projector.position
+            return Accepted(view=DeletedView(ids=[]), sequence=0, position=position, log_id=desk.log_id)
+        outcomes = await desk.deciders.handle_together(steps, origin_of(caller.actor, request.command_id))
+        last = max(outcomes, key=lambda outcome: outcome.position)
+        return accepted(last, DeletedView(ids=[one for ids in owners.values() for one in ids]), desk.log_id)
+
+    @verbs.user("pin")
+    async def pin(caller: Principal, request: PinCheckpoint) -> Accepted[RunView]:
+        async with desk.reader.at(request.min_position) as connection:
+            owners = await queries.checkpoint_owners(connection, caller.team, [request.checkpoint], None)
+        if not owners:
+            raise TapelineError(
+                f"no checkpoint {request.checkpoint!r}", code="not_found", hint="tapeline checkpoint ls"
+            )
+        (run_id,) = owners
+        command = Pin(
+            checkpoint_id=request.checkpoint, pinned=request.pinned, command_id=request.command_id
+        )  # fmt: skip
+        outcome = await desk.ask(caller, Ref(caller.team, "run", run_id), command)
+        return accepted(outcome, view_of(run_id, outcome.state), desk.log_id)
+
+    @verbs.user("read_artifact")
+    async def read_artifact(caller: Principal, request: ReadArtifact) -> Answer[PartView]:
+        async with desk.reader.at(request.min_position) as connection:
+            size = await queries.owned_artifact(connection, caller.team, request.sha256)
+        data = await desk.store.read(request.sha256, request.offset, request.size_bytes)
+        view = PartView(data=base64.b64encode(data).decode(), size_bytes=size)
+        return answered(view, desk.reader.projector.position, desk.log_id)

@@ -1,0 +1,253 @@
+"""Rows of runs to views; the team comes first, and a foreign id is answered as a missing one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, Select, Table, false, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tapeline.contracts.artifacts import ArtifactView
+from tapeline.contracts.runs import (
+    CheckpointView,
+    EventView,
+    ListCheckpoints,
+    ListEvents,
+    ListRuns,
+    ProgressView,
+    RunView,
+    Status,
+)
+from tapeline.errors import TapelineError
+from tapeline.runs.metrics.queries import progress_of
+from tapeline.runs.moments import moment, us_of
+from tapeline.runs.patterns import lowered
+from tapeline.runs.run.tables import artifacts, checkpoints, run_events, runs
+
+_COLUMNS = {
+    "id": "id", "project_id": "project_id", "user_id": "user_id", "created_at": "created_us", "name": "name",
+    "version": "version", "blueprint_id": "blueprint_id", "task_type": "task_type", "config": "config",
+    "resources": "resources", "status": "status", "status_updated_at": "status_updated_us", "notes": "notes",
+    "number": "number",
+}  # fmt: skip
+_PROGRESS = frozenset({"progress", "progress_updated_at"})
+
+
+def missing(name: str) -> TapelineError:
+    """The refusal of a run that does not exist, was deleted, or is another team's."""
+    return TapelineError(f"no run {name!r}", code="not_found", hint="tapeline run ls", data={"kind": "run"})
+
+
+async def resolve(connection: AsyncConnection, team: str, name: str, *, deleted: bool = False) -> RowMapping:
+    """The row of a run that is named by its id or by its number."""
+    by_number = name.isascii() and name.isdecimal() and len(name) < 10
+    condition = runs.c.number == int(name) if by_number else runs.c.id == name
+    statement = select(runs).where(runs.c.team == team, condition)
+    row = (await connection.execute(statement)).mappings().first()
+    if row is None or (row["is_deleted"] and not deleted):
+        raise missing(name)
+    return row
+
+
+async def one(connection: AsyncConnection, team: str, name: str) -> RunView:
+    """A run with everything."""
+    row = await resolve(connection, team, name)
+    said = await progress_of(connection, team, [row["id"]])
+    return _view(row, said.get(row["id"]), everything=True)
+
+
+def _view(
+    row: RowMapping, said: tuple[list[ProgressView], int] | None, *, everything: bool = False, wanted: Any = ()
+) -> RunView:
+    fields: dict[str, Any] = {}
+    for field, column in _COLUMNS.items():
+        if column in row:
+            value = row[column]
+            fields[field] = moment(value) if column.endswith("_us") else value
+    if everything or _PROGRESS & set(wanted):
+        views, updated_us = said or ([], 0)
+        if everything or "progress" in wanted:
+            fields["progress"] = views
+        if (everything or "progress_updated_at" in wanted) and views:
+            fields["progress_updated_at"] = moment(updated_us)
+    if everything:
+        fields |= {
+            "device": row["device"] or row["wanted_device"], "agent": row["agent"], "attempt": row["attempt"],
+            "session_name": row["session_name"], "reason": row["reason"], "message": row["message"],
+            "hint": row["hint"], "exit_code": row["exit_code"],
+        }  # fmt: skip
+    return RunView(**fields)
+
+
+async def listed(connection: AsyncConnection, team: str, query: ListRuns) -> list[RunView]:
+    """A page of runs."""
+    lists: dict[str, Sequence[Any] | None] = {
+        "blueprint_id": query.blueprint_ids, "id": query.ids, "number": query.numbers,
+        "project_id": query.project_ids, "status": query.statuses, "task_type": query.task_types,
+        "version": query.versions, "user_id": query.user_ids,
+    }  # fmt: skip
+    if query.limit == 0 or query.name_ilikes == [] or any(each == [] for each in lists.values()):
+        return []
+    everything = query.select is None or "*" in query.select
+    if query.select == []:
+        raise TapelineError("select is empty", code="invalid", hint='leave it out, or select "*"')
+    wanted: set[str] = set(query.select or ())
+    columns = [runs.c[column] for field, column in _COLUMNS.items() if field in wanted]
+    statement: Select[Any] = select(runs) if everything else select(runs.c.id.label("key"), *columns)
+    statement = statement.where(runs.c.team == team, runs.c.is_deleted.is_(False))
+    for column, values in lists.items():
+        if values is not None:
+            statement = statement.where(runs.c[column].in_([str(v) if isinstance(v, Status) else v for v in values]))
+    if query.name_ilikes is not None:
+        statement = statement.where(or_(*(ilike(runs.c.name_lower, each) for each in query.name_ilikes)))
+    statement = _within(statement, runs, query.created_after, query.created_before)
+    if query.id_after is not None:
+        statement = statement.where(runs.c.id > query.id_after)
+    statement = _sorted(statement, runs, query.sort).limit(query.limit).offset(query.offset)
+    rows = (await connection.execute(statement)).mappings().all()
+    said: dict[str, tuple[list[ProgressView], int]] = {}
+    if everything or wanted & _PROGRESS:
+        said = await progress_of(connection, team, [row["id" if everything else "key"] for row in rows])
+    return [
+        _view(row, said.get(row["id" if everything else "key"]), everything=everything, wanted=wanted) for row in rows
+    ]
+
+
+def ilike(column: ColumnElement[str], pattern: str) -> ColumnElement[bool]:
+    """Whether a lower-cased column matches a whole pattern."""
+    return column.like(lowered(pattern), escape="\\")
+
+
+def _within(statement: Select[Any], table: Table, after: Any, before: Any) -> Select[Any]:
+    if after is not None:
+        statement = statement.where(table.c.created_us > us_of(after))
+    if before is not None:
+        statement = statement.where(table.c.created_us < us_of(before))
+    return statement
+
+
+def _sorted(statement: Select[Any], table: Table, sort: Sequence[str] | None) -> Select[Any]:
+    order = list(sort or ["created_at:desc"])
+    fields = [each.split(":")[0] for each in order]
+    if len(set(fields)) < len(fields):
+        raise TapelineError(f"sort names {fields[0]!r} twice", code="invalid", hint="name each field once")
+    if "id" not in fields:
+        order.append(f"id:{order[0].split(':')[1]}")
+    for each in order:
+        field, direction = each.split(":")
+        column = table.c.created_us if field == "created_at" else table.c.id
+        statement = statement.order_by(column.desc() if direction == "desc" else column.asc())
+    return statement
+
+
+async def events(connection: AsyncConnection, team: str, run_id: str, query: ListEvents) -> list[EventView]:
+    """Events of a run."""
+    column = run_events.c.sequence
+    statement = (
+        select(run_events)
+        .where(run_events.c.team == team, run_events.c.run_id == run_id, column > query.after)
+        .order_by(column.asc() if query.sort == "sequence:asc" else column.desc())
+        .limit(query.limit)
+        .offset(query.offset)
+    )
+    return [
+        EventView(
+            id=row["id"],
+            sequence=row["sequence"],
+            run_id=run_id,
+            created_at=moment(row["created_us"]),
+            status=row["status"],
+            details=row["details"],
+        )
+        for row in (await connection.execute(statement)).mappings()
+    ]
+
+
+_CHECKPOINT_FIELDS = (
+    "id", "run_id", "global_step", "project_id", "created_at", "status", "status_updated_at",
+)  # fmt: skip
+
+
+async def checkpoints_listed(connection: AsyncConnection, team: str, query: ListCheckpoints) -> list[CheckpointView]:
+    """A page of checkpoints; those of deleted runs are gone."""
+    lists: dict[str, Sequence[Any] | None] = {
+        "id": query.ids, "run_id": query.run_ids, "project_id": query.project_ids,
+        "global_step": query.global_steps, "status": query.statuses,
+    }  # fmt: skip
+    if query.limit == 0 or any(each == [] for each in lists.values()):
+        return []
+    if query.select == []:
+        raise TapelineError("select is empty", code="invalid", hint="leave it out")
+    table = checkpoints
+    alive = select(runs.c.id).where(runs.c.team == team, runs.c.is_deleted.is_(False))
+    statement: Select[Any] = select(table).where(table.c.team == team, table.c.run_id.in_(alive))
+    for column, values in lists.items():
+        if values is not None:
+            statement = statement.where(table.c[column].in_(values) if values else false())
+    statement = _within(statement, table, query.created_after, query.created_before)
+    statement = _sorted(statement, table, query.sort).limit(query.limit).offset(query.offset)
+    rows = (await connection.execute(statement)).mappings().all()
+    return [checkpoint_view(row, query.select) for row in rows]
+
+
+def checkpoint_view(row: RowMapping, wanted: Sequence[str] | None = None) -> CheckpointView:
+    """A checkpoint with everything, or with the fields that are wanted."""
+    files = [ArtifactView(**file) for file in row["files"] or []]
+    model = next((file for file in files if file.name.endswith(".keras")), files[0] if files else None)
+    fields: dict[str, Any] = {
+        "id": row["id"], "run_id": row["run_id"], "global_step": row["global_step"],
+        "project_id": row["project_id"], "created_at": moment(row["created_us"]), "status": row["status"],
+        "status_updated_at": moment(row["status_updated_us"]),
+    }  # fmt: skip
+    if wanted is not None:
+        return CheckpointView(**{key: fields[key] for key in _CHECKPOINT_FIELDS if key in wanted})
+    return CheckpointView(
+        **fields,
+        bucket_name="artifacts",
+        key_prefix=f"sha256/{model.sha256[:2]}/{model.sha256[2:]}" if model else None,
+        training_epoch=row["training_epoch"],
+        attempt=row["attempt"],
+        monitored=row["monitored"],
+        files=files,
+        pinned=row["pinned"],
+    )
+
+
+async def checkpoint_owners(
+    connection: AsyncConnection, team: str, ids: list[str] | None, run_ids: list[str] | None
+) -> dict[str, list[str]]:
+    """The checkpoints that ids and runs name, together, by run."""
+    statement = select(checkpoints.c.id, checkpoints.c.run_id).where(checkpoints.c.team == team)
+    if ids is not None:
+        statement = statement.where(checkpoints.c.id.in_(ids))
+    if run_ids is not None:
+        statement = statement.where(checkpoints.c.run_id.in_(run_ids))
+    found: dict[str, list[str]] = {}
+    for row in await connection.execute(statement.order_by(checkpoints.c.created_us, checkpoints.c.id)):
+        found.setdefault(row.run_id, []).append(row.id)
+    return found
+
+
+async def owned_artifact(connection: AsyncConnection, team: str, sha256: str) -> int:
+    """The size of a file of one of the team's checkpoints."""
+    statement = select(artifacts.c.size_bytes).where(artifacts.c.team == team, artifacts.c.sha256 == sha256)
+    size = await connection.scalar(statement)
+    if size is None:
+        raise TapelineError(
+            f"no checkpoint of this team has a file {sha256[:12]}", code="not_found", hint="tapeline checkpoint ls"
+        )
+    return int(size)
+
+
+async def live_session(connection: AsyncConnection, team: str, session_name: str) -> int | None:
+    """The number of the run whose live attempt has this session name."""
+    ended = ["job_create_failed", "job_terminated", "job_failed", "job_completed"]
+    statement = select(runs.c.number).where(
+        runs.c.team == team,
+        runs.c.session_name == session_name,
+        runs.c.status.not_in(ended),
+        runs.c.is_deleted.is_(False),
+    )
+    found: int | None = await connection.scalar(statement)
+    return found

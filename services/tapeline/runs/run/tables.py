@@ -1,0 +1,107 @@
+"""Tables of runs, their events, attempts and checkpoints. Times are whole microseconds since 1970."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+METADATA = MetaData()
+
+runs = Table(
+    "runs",
+    METADATA,
+    Column("team", String(63), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    # Patterns are matched against this: lower-cased by Python, so that every database agrees.
+    Column("name_lower", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("project_id", String(63), nullable=False),
+    Column("blueprint_id", String(255), nullable=False),
+    Column("task_type", Text, nullable=False),
+    Column("user_id", String(63), nullable=False),
+    Column("resources", JSON, nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("notes", Text),
+    Column("created_us", BigInteger, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("status_updated_us", BigInteger, nullable=False),
+    # The event that led to the status: commands that follow from it take their ids from it.
+    Column("status_event", String(64), nullable=False),
+    Column("priority", Integer, nullable=False, default=0),
+    Column("wanted_device", String(127), nullable=False),
+    Column("device", String(127)),
+    Column("agent", String(63)),
+    Column("attempt", Integer, nullable=False),
+    Column("session_name", String(64)),
+    Column("reason", String(64)),
+    Column("message", Text),
+    Column("hint", Text),
+    Column("exit_code", Integer),
+    Column("last_step", BigInteger),
+    Column("epoch", Integer, nullable=False, default=0),
+    Column("lease_ttl_s", Float),
+    Column("lost_cause", String(32)),
+    Column("submitted_us", BigInteger),
+    Column("due_us", BigInteger),
+    Column("deadline_us", BigInteger),
+    Column("stop_reason", String(16)),
+    Column("is_deleted", Boolean, nullable=False, default=False),
+    Index("runs_by_number", "team", "number"),
+    Index("runs_by_created", "team", "created_us", "id"),
+    Index("runs_by_status", "status"),
+)
+
+run_events = Table(
+    "run_events",
+    METADATA,
+    Column("team", String(63), primary_key=True),
+    Column("run_id", String(64), primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    Column("id", String(64), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("type", String(64), nullable=False),
+    Column("details", JSON, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    METADATA,
+    Column("team", String(63), primary_key=True),
+    Column("run_id", String(64), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    # Points of earlier attempts beyond this step are superseded; -1 for all, NULL until it has started.
+    Column("from_step", BigInteger),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    METADATA,
+    Column("team", String(63), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("run_id", String(64), nullable=False),
+    Column("project_id", String(63), nullable=False),
+    Column("global_step", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("training_epoch", Integer),
+    Column("created_us", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("status_updated_us", BigInteger, nullable=False),
+    Column("monitored", JSON),
+    Column("files", JSON),
+    Column("pinned", Boolean, nullable=False, default=False),
+    Index("checkpoints_by_run", "team", "run_id"),
+    Index("checkpoints_by_created", "team", "created_us", "id"),
+)
+
+artifacts = Table(
+    "run_artifacts",
+    METADATA,
+    # Which files a team may read: those of its checkpoints.
+    Column("team", String(63), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+)
+
+TABLES = (runs, run_events, attempts, checkpoints, artifacts)
