@@ -253,12 +253,19 @@ class JetStreamLog:
     async def _publish_batch(self, outbound: list[_Outbound], timeout_s: float) -> wire.Ack:
         """All messages but the last are plain publishes; the last commits the batch and is answered."""
         id = self._nuid.next().decode()  # each try is a batch of its own: an abandoned one may still be open
-        for k, one in enumerate(outbound, 1):
-            headers = {**one.headers, "Nats-Batch-Id": id, "Nats-Batch-Sequence": str(k)}
-            if k < len(outbound):
-                await self._client.publish(one.commit.ref.subject, one.encoded.body, headers=headers)
-        headers["Nats-Batch-Commit"] = "1"
-        msg = await self._client.request(one.commit.ref.subject, one.encoded.body, timeout=timeout_s, headers=headers)
+        *others, last = [
+            (one, {**one.headers, "Nats-Batch-Id": id, "Nats-Batch-Sequence": str(k)})
+            for k, one in enumerate(outbound, 1)
+        ]
+        for one, headers in others:
+            await self._client.publish(one.commit.ref.subject, one.encoded.body, headers=headers)
+        one, headers = last
+        msg = await self._client.request(
+            one.commit.ref.subject,
+            one.encoded.body,
+            timeout=timeout_s,
+            headers={**headers, "Nats-Batch-Commit": "1"},
+        )
         return wire.ack_of(msg)
 
     async def _acknowledged(self, outbound: list[_Outbound], ack: wire.Ack) -> list[Appended]:

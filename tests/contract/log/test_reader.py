@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 import nats.aio.client
+import nats.aio.msg
 import pytest
 
 from tapeline import topology
@@ -269,7 +270,7 @@ async def test_the_client_library_still_parses_headers_where_we_override_it(serv
     await connector(server.url)(client)
     done = asyncio.Event()
 
-    async def hear(msg: nats.aio.client.Msg) -> None:
+    async def hear(msg: nats.aio.msg.Msg) -> None:
         heard.append(msg.headers)
         done.set()
 
