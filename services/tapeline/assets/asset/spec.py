@@ -166,8 +166,10 @@ def _fault(error: Any, content: Mapping[str, Any]) -> dict[str, Any]:
         elif error["type"] != "missing":
             continue
         path.append(step)
-    hint = None
-    if error["type"] == "extra_forbidden":
+    hint: str | None = "give it as the schema tapeline.asset-spec/1 has it, or leave it out for its default"
+    if error["type"] == "missing":
+        hint = "it has no default"
+    elif error["type"] == "extra_forbidden":
         fields = {field.alias or name for name, field in AssetSpec.model_fields.items()}
         hint = near(str(path[-1]), fields) or f"its fields are {', '.join(sorted(fields))}"
     return {

@@ -1,0 +1,205 @@
+"""Building assets over a real log, from an uploaded tape to files that train."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tapeline.asset_files import TEST, TRAIN, VALIDATION, AssetFile
+from tapeline.assets.app import build
+from tapeline.assets.asset import aggregate
+from tapeline.contracts.artifacts import PART_BYTES
+from tapeline.decider import origin_of
+from tapeline.subjects import Ref
+from tapeline.tape.prepared import PreparedTape
+from tapeline.testing.hosted import Hosted, hosted
+from tapeline.testing.server import NatsServer
+
+SPEC: dict[str, Any] = {
+    "schema": "tapeline.asset-spec/1",
+    "name": "demo",
+    "tapes": ["demo"],
+    "features": ["bars_20_1min", "log_return_1min", "trade_size_1min", "volume_ratio_1min"],
+    "labels": ["updown_5min"],
+}
+
+
+async def import_tape(service: Hosted, tape: PreparedTape, name: str = "demo") -> None:
+    for file in tape.files:
+        await service.upload(file.path)
+    manifest = await service.upload(tape.manifest_file.path)
+    await service.ask("import_tape", name=name, manifest_sha256=manifest)
+
+
+async def ended(service: Hosted, name: str = "demo") -> dict[str, Any]:
+    for _ in range(600):
+        view: dict[str, Any] = await service.view("get", name=name)
+        if view["status"] != "building":
+            return view
+        await asyncio.sleep(0.05)
+    raise AssertionError("the build does not end")
+
+
+async def download(service: Hosted, artifact: dict[str, Any], folder: Path) -> Path:
+    data = b""
+    while len(data) < artifact["size_bytes"]:
+        part = await service.view("read_artifact", sha256=artifact["sha256"], offset=len(data), size_bytes=PART_BYTES)
+        data += base64.b64decode(part["data"])
+    assert hashlib.sha256(data).hexdigest() == artifact["sha256"]
+    path = folder / artifact["name"]
+    path.write_bytes(data)
+    return path
+
+
+async def test_a_tape_becomes_an_asset_that_trains(service: Hosted, prepared: PreparedTape, tmp_path: Path) -> None:
+    await import_tape(service, prepared)
+    accepted = await service.view("build", spec=SPEC)
+    assert accepted["status"] == "building"
+    view = await ended(service)
+    assert (view["status"], view["code"]) == ("ready", None)
+    assert [file["name"] for file in view["files"]] == ["demo_test.h5", "demo_train_0.h5", "demo_train_1.h5"]
+    assert view["datasets"] == [*SPEC["features"], *SPEC["labels"]]
+    assert view["features"]["bars_20_1min"] == [20, 8]
+    assert view["labels"] == {"updown_5min": ["regression", "binary", "binary", "binary", "binary"]}
+    assert view["certificate"]["verdict"] in ("passed", "warned")
+    assert {each["operation"] for each in view["progress"]} >= {"read", "shards", "assemble", "check"}
+    files = [AssetFile(await download(service, file, tmp_path)) for file in view["files"]]
+    assert [len(file) for file in files] == [view["rows"][file["name"]] for file in view["files"]]
+    assert [set(file.part.tolist()) for file in files] == [{TEST}, {TRAIN}, {VALIDATION}]
+    assert files[1].t0.max() < files[2].t0.min() < files[2].t0.max() < files[0].t0.min()
+    mean = view["stats"]["features"]["log_return_1min"]["mean"]
+    assert np.allclose(mean, files[1].column("log_return_1min").astype(np.float64).mean(axis=0))
+
+
+async def test_the_same_spec_again_is_the_existing_asset(service: Hosted, prepared: PreparedTape) -> None:
+    await import_tape(service, prepared)
+    first = await service.view("build", spec=SPEC)
+    await ended(service)
+    again = await service.view("build", spec={**SPEC, "name": None})
+    assert (again["id"], again["name"], again["status"]) == (first["id"], "demo", "ready")
+    other = {**SPEC, "features": ["log_return_1min"]}
+    assert await service.code(service.ask("build", spec=other)) == "already_exists"
+
+
+async def test_a_build_cut_off_is_begun_again_and_gives_the_same_bytes(
+    server: NatsServer, prepared: PreparedTape, tmp_path: Path
+) -> None:
+    async with hosted(server, build, tmp_path, "assets") as first:
+        await import_tape(first, prepared)
+        await first.ask("build", spec=SPEC)
+        # The process ends here, in the middle of the build.
+    async with hosted(server, build, tmp_path, "assets") as second:
+        second.position = first.position
+        resumed = await ended(second)
+        await second.ask("remove", name="demo")
+        await second.ask("build", spec=SPEC)
+        anew = await ended(second)
+    assert resumed["status"] == anew["status"] == "ready"
+    assert resumed["files"] == anew["files"]
+    assert resumed["data_digest"] == anew["data_digest"]
+
+
+async def test_every_refusal_points_at_its_field(service: Hosted, prepared: PreparedTape) -> None:
+    await import_tape(service, prepared)
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({"tapes": ["dmeo"]}, "unknown_tape", "/tapes/0"),
+        ({"features": ["log_retrun_1min"]}, "unknown_feature", "/features/0"),
+        ({"labels": ["updwon_5min"]}, "unknown_label", "/labels/0"),
+        ({"features": [{"name": "x", "component": "rsy"}]}, "unknown_component", "/features/0/component"),
+        ({"features": ["log_return_1min", "log_return_1min"]}, "duplicate_name", "/features/1"),
+        ({"range": {"from": "2031-01-01"}}, "empty_range", "/range"),
+        ({"range": {"to": "2024-01-03"}}, "too_few_sessions", "/split"),
+        ({"dtype": "float16"}, "unsupported", "/dtype"),
+        ({"name": "No Slug"}, "invalid", "/name"),
+        ({"fetaures": []}, "invalid", "/fetaures"),
+        ({"split": {"test_fraction": 0.9}}, "invalid", "/split/test_fraction"),
+        (
+            {"features": [{"name": "x", "component": "log_return", "params": {"kk": 1}}]},
+            "invalid",
+            "/features/0/params/kk",
+        ),
+    ]
+    for change, code, pointer in cases:
+        try:
+            await service.ask("build", spec={**SPEC, **change})
+        except Exception as error:
+            fault = error.data["error"]  # type: ignore[attr-defined]
+            assert (fault["code"], fault["data"]["errors"][0]["pointer"]) == (code, pointer)
+            assert fault["hint"], (code, pointer)
+        else:
+            raise AssertionError(f"{change} was accepted")
+    assert (await service.view("list"))["items"] == []
+
+
+async def test_near_names_are_suggested(service: Hosted, prepared: PreparedTape) -> None:
+    await import_tape(service, prepared)
+    try:
+        await service.ask("build", spec={**SPEC, "tapes": ["dmeo"]})
+    except Exception as error:
+        assert "did you mean 'demo'?" in str(error)
+
+
+async def test_a_tape_that_an_asset_names_cannot_be_removed(service: Hosted, prepared: PreparedTape) -> None:
+    await import_tape(service, prepared)
+    await service.ask("build", spec=SPEC)
+    await ended(service)
+    assert await service.code(service.ask("remove_tape", name="demo")) == "conflict"
+    await service.ask("remove", name="demo")
+    assert await service.code(service.ask("get", name="demo")) == "not_found"
+    await service.ask("remove_tape", name="demo")
+
+
+async def test_a_cancelled_build_leaves_nothing_and_may_be_asked_for_again(
+    service: Hosted, prepared: PreparedTape
+) -> None:
+    await import_tape(service, prepared)
+    await service.ask("build", spec=SPEC)
+    view = await service.view("cancel_build", name="demo")
+    assert view["status"] == "cancelled"
+    assert (await service.view("get", name="demo"))["files"] == []
+    await service.ask("build", spec=SPEC)
+    assert (await ended(service))["status"] == "ready"
+
+
+async def test_a_build_that_fails_says_why(service: Hosted, prepared: PreparedTape) -> None:
+    await import_tape(service, prepared)
+    long = {"name": "bars_long", "component": "bars", "params": {"count": 9000}}
+    await service.ask("build", spec={**SPEC, "features": [long]})
+    view = await ended(service)
+    assert (view["status"], view["code"]) == ("failed", "empty_range")
+    assert view["message"] and view["hint"] and view["files"] == []
+
+
+async def test_another_team_sees_no_asset(service: Hosted, prepared: PreparedTape) -> None:
+    await import_tape(service, prepared)
+    await service.ask("build", spec=SPEC)
+    view = await ended(service)
+    foreign = {"team": "rivals", "user": "eve"}
+    assert await service.code(service.ask("get", name="demo", **foreign)) == "not_found"
+    assert await service.code(service.ask("remove", name="demo", **foreign)) == "not_found"
+    assert await service.code(service.ask("build", spec=SPEC, **foreign)) == "unknown_tape"
+    digest = view["files"][0]["sha256"]
+    assert await service.code(service.ask("read_artifact", sha256=digest, **foreign)) == "not_found"
+
+
+async def test_a_finished_build_of_another_spec_is_not_taken(service: Hosted, prepared: PreparedTape) -> None:
+    await import_tape(service, prepared)
+    view = await service.view("build", spec=SPEC)
+    await ended(service)
+    ref = Ref("contoso", "asset", view["id"])
+    late = aggregate.FailBuild(spec_digest="0" * 64, code="internal", message="late")
+    outcome = await service.platform.deciders.handle(aggregate, ref, late, origin_of("service:assets", None))
+    assert outcome.events == []
+    assert (await service.view("get", name="demo"))["status"] == "ready"
+
+
+async def test_features_and_components_are_listed(service: Hosted) -> None:
+    view = await service.view("features")
+    assert {"bars", "rsi", "updown"} <= {each["id"] for each in view["components"]}
+    assert "bars_20_1min" in [each["name"] for each in view["features"]]
+    assert [each["name"] for each in view["labels"]] == ["updown_5min"]
