@@ -25,27 +25,24 @@ from tapeline.testing.server import NatsServer, connector
 TEXT = "x" * 120  # brings the body to about 300 bytes
 
 
-async def append_s(log: JetStreamLog, n: int) -> list[float]:
+async def append_s(server: NatsServer, log: JetStreamLog, n: int) -> tuple[list[float], list[float]]:
+    """Times of raw publishes and of appends in turn, so that both see the same machine."""
+    client = await server.connect()
+    await client.jetstream().add_stream(name="RAW", subjects=["raw.*"])
+    _, body = codec().encode(commit("c", Opened(name=TEXT)))
+    raw: list[float] = []
     took: list[float] = []
     last: Appended | None = None
     for i in range(n):
+        started = time.perf_counter()
+        await client.request("raw.x", body, timeout=5)
+        raw.append(time.perf_counter() - started)
         new = commit(f"c{i}", Opened(name=TEXT), ref=till("bench"), after=last)
         started = time.perf_counter()
         last = await log.append(new, expected=last.position if last else 0)
         took.append(time.perf_counter() - started)
-    return took
-
-
-async def raw_publish_s(server: NatsServer, n: int, body: bytes) -> list[float]:
-    client = await server.connect()
-    await client.jetstream().add_stream(name="RAW", subjects=["raw.*"])
-    took: list[float] = []
-    for _ in range(n):
-        started = time.perf_counter()
-        await client.request("raw.x", body, timeout=5)
-        took.append(time.perf_counter() - started)
     await client.close()
-    return took
+    return raw, took
 
 
 async def import_rate(log: JetStreamLog, n: int) -> float:
@@ -92,9 +89,7 @@ async def main(commits: int, appends: int) -> None:
         client = await server.connect()
         await topology.apply(client, topology.topology())
         log = JetStreamLog(client, codec(), connect=connector(server.url), role="bench")
-        _, body = codec().encode(commit("c", Opened(name=TEXT)))
-        raw = await raw_publish_s(server, appends, body)
-        took = await append_s(log, appends)
+        raw, took = await append_s(server, log, appends)
         stored = await import_rate(log, commits)
         fetched = await fetch_rate(server, min(commits, 50_000))
         replayed = await replay_rate(log)
@@ -107,7 +102,6 @@ async def main(commits: int, appends: int) -> None:
         json.dumps(
             {
                 "machine": f"{platform.machine()} {platform.python_version()}",
-                "body_bytes": len(body),
                 "raw_publish_p50_ms": round(raw_p50, 3),
                 "append_p50_ms": round(p50, 3),
                 "append_p99_ms": round(statistics.quantiles(took, n=100)[98] * 1e3, 3),

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError, NoRespondersError
-from nats.errors import TimeoutError as NatsTimeoutError
 from nats.nuid import NUID
 
 from tapeline.clock import Clock, SystemClock
@@ -219,7 +218,7 @@ class JetStreamLog:
             if first:
                 raise wire.unreachable() from error
             raise _Unknown from error
-        except NatsTimeoutError as error:
+        except TimeoutError as error:
             self._unsettled(reconnects)
             raise _Unknown from error
         except MaxPayloadError as error:
@@ -245,8 +244,12 @@ class JetStreamLog:
         raise _Unknown(ack.error.description)
 
     async def _publish(self, one: _Outbound, timeout_s: float) -> wire.Ack:
-        msg = await self._client.request(
-            one.commit.ref.subject, one.encoded.body, timeout=timeout_s, headers=one.headers
+        msg = await wire.answer(
+            self._client,
+            one.commit.ref.subject,
+            one.encoded.body,
+            timeout=timeout_s,
+            headers=one.headers,
         )
         return wire.ack_of(msg)
 
@@ -260,7 +263,8 @@ class JetStreamLog:
         for one, headers in others:
             await self._client.publish(one.commit.ref.subject, one.encoded.body, headers=headers)
         one, headers = last
-        msg = await self._client.request(
+        msg = await wire.answer(
+            self._client,
             one.commit.ref.subject,
             one.encoded.body,
             timeout=timeout_s,

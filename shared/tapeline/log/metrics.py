@@ -12,7 +12,6 @@ from datetime import datetime
 
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError, NoRespondersError
-from nats.errors import TimeoutError as NatsTimeoutError
 
 from tapeline import subjects
 from tapeline.errors import TapelineError
@@ -87,12 +86,12 @@ class MetricsStream:
             headers[EXPECTED] = str(expected)
         for round in range(ROUNDS):
             try:
-                msg = await self._client.request(subject, body, timeout=self._timeout_s, headers=headers)
+                msg = await wire.answer(self._client, subject, body, timeout=self._timeout_s, headers=headers)
             except (NoRespondersError, *wire.NOT_SENT) as error:
                 if round == 0:
                     raise wire.unreachable() from error
                 continue
-            except NatsTimeoutError:
+            except TimeoutError:
                 continue  # the message id makes sending it again safe
             except MaxPayloadError as error:
                 raise _too_large(body) from error

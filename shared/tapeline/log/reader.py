@@ -13,7 +13,7 @@ import os
 import re
 import socket
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -27,6 +27,7 @@ from tapeline.errors import TapelineError
 from tapeline.log import StoredCommit, wire
 
 T = TypeVar("T")
+R = TypeVar("R")
 RawHeaders = bytes | dict[str, str] | None
 Make = Callable[[int, str, RawHeaders, bytes, int], T]
 """Makes a value of position, subject, headers, body and broker time in ns."""
@@ -133,7 +134,7 @@ class Reader(Generic[T]):
         """
         pulls: _Pulls[T] | None = None
         client = ReadClient()
-        refusals: list[str] = []
+        rights = _Rights(self._stream)
 
         async def reconnected() -> None:
             if pulls is not None:
@@ -141,7 +142,7 @@ class Reader(Generic[T]):
 
         async def failed(error: Exception) -> None:
             if "permissions violation" in str(error).lower():
-                refusals.append(str(error))
+                rights.refuse(str(error))
                 if pulls is not None:
                     pulls.lose()
 
@@ -153,17 +154,45 @@ class Reader(Generic[T]):
             raise wire.unreachable() from error
         try:
             if not follow:
-                last = (await wire.stream_state(client, self._stream)).last
+                last = (await rights.held(wire.stream_state(client, self._stream))).last
                 upto = last if upto is None else min(upto, last)
             if upto is not None and after >= upto:
                 return
-            pulls = _Pulls(client, self._stream, self._role, self._make, self._dense, after, upto, follow, refusals)
+            pulls = _Pulls(client, self._stream, self._role, self._make, self._dense, after, upto, follow, rights)
             async for many in pulls.lists():
                 yield many
         finally:
             if pulls is not None:
                 await pulls.delete()
             await client.close()
+
+
+class _Rights:
+    """Whether the broker has refused something: it says so apart from any request, which then times out."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self._refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def refuse(self, text: str) -> None:
+        if not self._refused.done():
+            self._refused.set_result(text)
+
+    async def held(self, asking: Coroutine[Any, Any, R]) -> R:
+        """The answer to a request; `denied` as soon as the broker has refused one."""
+        task = asyncio.ensure_future(asking)
+        try:
+            waiting: set[asyncio.Future[Any]] = {task, self._refused}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if self._refused.done():
+                raise TapelineError(
+                    f"this identity may not read {self._stream}: {self._refused.result()}",
+                    code="denied",
+                    hint="read with an identity that has the right, such as replay",
+                )
+            return task.result()
+        finally:
+            task.cancel()
 
 
 class _Pulls(Generic[T]):
@@ -185,7 +214,7 @@ class _Pulls(Generic[T]):
         after: int,
         upto: int | None,
         follow: bool,
-        refusals: list[str],
+        rights: _Rights,
     ) -> None:
         self._client = client
         self._stream = stream
@@ -194,7 +223,7 @@ class _Pulls(Generic[T]):
         self._dense = dense
         self._upto = upto
         self._follow = follow
-        self._refusals = refusals
+        self._rights = rights
         self._loop = asyncio.get_running_loop()
         self._last = after
         self._values: list[T] = []
@@ -258,10 +287,6 @@ class _Pulls(Generic[T]):
                 await self._open()
                 return
             except (TapelineError, NatsError) as error:
-                if self._refusals:
-                    raise TapelineError(
-                        f"this identity may not read {self._stream}: {self._refusals[-1]}", code="denied"
-                    ) from error
                 if isinstance(error, TapelineError) and error.code != "unavailable":
                     raise
                 if self._client.is_closed:
@@ -291,11 +316,13 @@ class _Pulls(Generic[T]):
             "max_waiting": 8,
         }
         try:
-            made = await wire.request(
-                self._client,
-                f"CONSUMER.CREATE.{self._stream}.{name}",
-                {"stream_name": self._stream, "config": config, "action": "create"},
-                timeout=2.0,
+            made = await self._rights.held(
+                wire.request(
+                    self._client,
+                    f"CONSUMER.CREATE.{self._stream}.{name}",
+                    {"stream_name": self._stream, "config": config, "action": "create"},
+                    timeout=2.0,
+                )
             )
         except wire.Refused as error:
             if error.code == wire.STREAM_NOT_FOUND:

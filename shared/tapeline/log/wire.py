@@ -20,12 +20,12 @@ from nats.errors import (
     NoRespondersError,
     OutboundBufferLimitError,
 )
-from nats.errors import TimeoutError as NatsTimeoutError
 
 from tapeline.errors import TapelineError
 
 API = "$JS.API."
 TIMEOUT_S = 5.0
+WATCH_S = 0.1
 
 STREAM_NOT_FOUND = 10059
 NO_MESSAGE_FOUND = 10037
@@ -105,6 +105,34 @@ def unreachable(error: BaseException | None = None) -> TapelineError:
     )
 
 
+async def answer(
+    client: Client, subject: str, body: bytes, *, timeout: float, headers: dict[str, str] | None = None
+) -> Msg:
+    """The answer to one request; `TimeoutError` when none comes in time, or the connection is lost meanwhile.
+
+    The client library would wait out the whole time for an answer that was lost with its connection.
+    """
+    loop = asyncio.get_running_loop()
+    reconnects = client.stats["reconnects"]
+    was_connected = client.is_connected  # else the request waits in the client until there is a connection
+    until = loop.time() + timeout
+    timer: asyncio.TimerHandle
+    async with asyncio.timeout(timeout) as limit:
+
+        def watch() -> None:
+            nonlocal timer
+            if was_connected and client.stats["reconnects"] != reconnects:
+                limit.reschedule(loop.time())
+            elif loop.time() < until:
+                timer = loop.call_later(WATCH_S, watch)
+
+        timer = loop.call_later(WATCH_S, watch)
+        try:
+            return await client.request(subject, body, timeout=timeout + 1, headers=headers)
+        finally:
+            timer.cancel()
+
+
 async def request(client: Client, verb: str, body: dict[str, Any] | None = None, *, timeout: float = TIMEOUT_S) -> Any:
     """The reply of a verb of the JSON interface.
 
@@ -117,10 +145,10 @@ async def request(client: Client, verb: str, body: dict[str, Any] | None = None,
     """
     payload = b"" if body is None else msgspec.json.encode(body)
     try:
-        msg = await client.request(API + verb, payload, timeout=timeout)
+        msg = await answer(client, API + verb, payload, timeout=timeout)
     except (NoRespondersError, *NOT_SENT) as error:
         raise unreachable() from error
-    except NatsTimeoutError as error:
+    except TimeoutError as error:
         raise TapelineError(
             f"the log did not answer {verb} within {timeout:g} s",
             code="unavailable",
