@@ -57,8 +57,8 @@ def plain(value: Any) -> Any:
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if hasattr(value, "model_dump"):
-        return plain(value.model_dump())
+    if callable(dumped := getattr(value, "model_dump", None)):
+        return plain(dumped())
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -131,8 +131,8 @@ class Client:
                 if theirs != CONTRACTS:
                     warnings.warn(f"this SDK speaks contracts {CONTRACTS}, the services speak {theirs}", stacklevel=3)
                 self._log_id = str(view.get("log_id") or "")
-                self._hello = view
-        return self._hello
+                self._hello = dict(view)
+            return self._hello
 
     def query(self, service: str, verb: str, **fields: Any) -> Any:
         """The view that answers a query; it has seen all that this client has done."""
