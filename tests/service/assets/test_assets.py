@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tapeline.asset_files import TEST, TRAIN, VALIDATION, AssetFile
 from tapeline.assets.app import build
 from tapeline.assets.asset import aggregate
 from tapeline.contracts.artifacts import PART_BYTES
 from tapeline.decider import origin_of
+from tapeline.errors import TapelineError
 from tapeline.subjects import Ref
 from tapeline.tape.prepared import PreparedTape
 from tapeline.testing.hosted import Hosted, hosted
@@ -125,23 +127,18 @@ async def test_every_refusal_points_at_its_field(service: Hosted, prepared: Prep
         ),
     ]
     for change, code, pointer in cases:
-        try:
+        with pytest.raises(TapelineError) as refused:
             await service.ask("build", spec={**SPEC, **change})
-        except Exception as error:
-            fault = error.data["error"]  # type: ignore[attr-defined]
-            assert (fault["code"], fault["data"]["errors"][0]["pointer"]) == (code, pointer)
-            assert fault["hint"], (code, pointer)
-        else:
-            raise AssertionError(f"{change} was accepted")
+        fault = refused.value.data["error"]
+        assert (fault["code"], fault["data"]["errors"][0]["pointer"]) == (code, pointer)
+        assert fault["hint"], (code, pointer)
     assert (await service.view("list"))["items"] == []
 
 
 async def test_near_names_are_suggested(service: Hosted, prepared: PreparedTape) -> None:
     await import_tape(service, prepared)
-    try:
+    with pytest.raises(TapelineError, match="did you mean 'demo'\\?"):
         await service.ask("build", spec={**SPEC, "tapes": ["dmeo"]})
-    except Exception as error:
-        assert "did you mean 'demo'?" in str(error)
 
 
 async def test_a_tape_that_an_asset_names_cannot_be_removed(service: Hosted, prepared: PreparedTape) -> None:
@@ -172,7 +169,9 @@ async def test_a_build_that_fails_says_why(service: Hosted, prepared: PreparedTa
     await service.ask("build", spec={**SPEC, "features": [long]})
     view = await ended(service)
     assert (view["status"], view["code"]) == ("failed", "empty_range")
-    assert view["message"] and view["hint"] and view["files"] == []
+    assert view["message"]
+    assert view["hint"]
+    assert view["files"] == []
 
 
 async def test_another_team_sees_no_asset(service: Hosted, prepared: PreparedTape) -> None:

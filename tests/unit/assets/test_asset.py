@@ -1,0 +1,105 @@
+"""What can happen to an asset, given / when / then."""
+
+from __future__ import annotations
+
+import pytest
+
+from tapeline.assets.asset import aggregate
+from tapeline.contracts.assets import (
+    AssetBuildCancelled,
+    AssetBuildFailed,
+    AssetBuildRequested,
+    AssetBuilt,
+    AssetChecked,
+    AssetRemoved,
+    CancelBuild,
+    FailBuild,
+    FinishBuild,
+    RemoveAsset,
+    RequestBuild,
+)
+from tapeline.errors import TapelineError
+
+
+def request(digest: str = "a") -> RequestBuild:
+    return RequestBuild(name="demo", spec={"k": 1}, spec_digest=digest, tapes=["t"], user="ann")
+
+
+def finish(digest: str = "a") -> FinishBuild:
+    return FinishBuild(
+        spec_digest=digest,
+        certificate={"verdict": "passed"},
+        verdict="passed",
+        files=[{"name": "demo_test.h5", "size_bytes": 1, "sha256": "f" * 64}],
+        rows={"demo_test.h5": 3},
+        datasets=["x", "y"],
+        features={"x": [1]},
+        labels={"y": ["binary"]},
+        data_digest="d" * 64,
+    )
+
+
+FAIL = FailBuild(spec_digest="a", code="leak_found", message="feature 'x' leaks", certificate={"verdict": "failed"})
+CANCEL = CancelBuild(name="demo")
+REMOVE = RemoveAsset(name="demo")
+
+
+def given(*commands: aggregate.AssetCommand) -> aggregate.State:
+    state = aggregate.initial()
+    for command in commands:
+        for event in aggregate.decide(state, command):
+            state = aggregate.evolve(state, event)
+    return state
+
+
+def kinds(state: aggregate.State, command: aggregate.AssetCommand) -> list[type]:
+    return [type(event) for event in aggregate.decide(state, command)]
+
+
+def test_a_build_is_requested_once() -> None:
+    assert kinds(given(), request()) == [AssetBuildRequested]
+    assert kinds(given(request()), request()) == []
+    with pytest.raises(TapelineError, match="built from another spec") as refused:
+        aggregate.decide(given(request()), request("b"))
+    assert refused.value.code == "already_exists"
+
+
+def test_certificate_and_files_come_in_one_commit() -> None:
+    assert kinds(given(request()), finish()) == [AssetChecked, AssetBuilt]
+    assert isinstance(given(request(), finish()), aggregate.Ready)
+
+
+def test_a_leak_is_recorded_with_its_certificate() -> None:
+    assert kinds(given(request()), FAIL) == [AssetChecked, AssetBuildFailed]
+    state = given(request(), FAIL)
+    assert isinstance(state, aggregate.Ended)
+    assert (state.status, state.code) == ("failed", "leak_found")
+
+
+def test_a_build_that_ended_without_an_asset_may_be_asked_for_again() -> None:
+    assert kinds(given(request(), FAIL), request("b")) == [AssetBuildRequested]
+    assert kinds(given(request(), CANCEL), request()) == [AssetBuildRequested]
+
+
+def test_what_comes_after_the_end_has_no_effect() -> None:
+    for state in (given(request(), CANCEL), given(request(), finish()), given(request(), REMOVE), given()):
+        assert kinds(state, finish()) == []
+        assert kinds(state, FAIL) == []
+    assert kinds(given(request("b")), finish("a")) == []
+
+
+def test_only_a_build_can_be_cancelled() -> None:
+    assert kinds(given(request()), CANCEL) == [AssetBuildCancelled]
+    assert kinds(given(request(), CANCEL), CANCEL) == []
+    with pytest.raises(TapelineError, match="ready"):
+        aggregate.decide(given(request(), finish()), CANCEL)
+    with pytest.raises(TapelineError, match="there is no asset"):
+        aggregate.decide(given(), CANCEL)
+
+
+def test_removing_ends_a_build_and_a_second_removal_changes_nothing() -> None:
+    assert kinds(given(request()), REMOVE) == [AssetBuildCancelled, AssetRemoved]
+    assert kinds(given(request(), finish()), REMOVE) == [AssetRemoved]
+    assert kinds(given(request(), REMOVE), REMOVE) == []
+    with pytest.raises(TapelineError, match="there is no asset"):
+        aggregate.decide(given(), REMOVE)
