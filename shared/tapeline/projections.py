@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 import structlog
@@ -36,7 +36,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tapeline.database import MAX_BOUND, upsert
 from tapeline.errors import TapelineError
-from tapeline.log import EventLog, StoredEvent
+from tapeline.log import EventLog
 from tapeline.log.codec import Codec
 
 log = structlog.get_logger()
@@ -158,7 +158,7 @@ class Source(Protocol):
         """The last position."""
         ...
 
-    def read(self, after: int) -> AsyncIterator[tuple[int, list[Any]]]:
+    def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
         """Stretches of events for ever, each with the position that it ends at."""
         ...
 
@@ -177,16 +177,17 @@ class LogSource:
     async def head(self) -> int:
         return (await self._log.head()).position
 
-    async def read(self, after: int) -> AsyncIterator[tuple[int, list[StoredEvent]]]:
-        async for commits in self._log.read(after=after, follow=True):
-            # A filter on the server is many times slower than skipping here.
-            events = [
-                event
-                for commit in commits
-                if commit.subject.split(".", 3)[2] in self._kinds
-                for event in self._codec.decode(commit)
-            ]
-            yield commits[-1].position, events
+    async def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
+        async with aclosing(self._log.read(after=after, follow=True)) as lists:
+            async for commits in lists:
+                # A filter on the server is many times slower than skipping here.
+                events = [
+                    event
+                    for commit in commits
+                    if commit.subject.split(".", 3)[2] in self._kinds
+                    for event in self._codec.decode(commit)
+                ]
+                yield commits[-1].position, events
 
 
 class Projector:
@@ -284,8 +285,9 @@ class Projector:
             task.result()
 
     async def _read(self) -> None:
-        async for position, events in self._source.read(self._position):
-            await self._fold(position, events)
+        async with aclosing(self._source.read(self._position)) as stretches:
+            async for position, events in stretches:
+                await self._fold(position, events)
 
     async def _watch(self) -> None:
         while True:
