@@ -84,7 +84,7 @@ def add_verbs(
         async with sources.at(request.min_position) as connection:
             found = await queries.source(connection, caller, checkpoint_id=request.checkpoint_id, run=request.run)
         path = await store.local_path(found.model["sha256"], cache)
-        scanned = await asyncio.to_thread(model_file.checked, path)
+        scanned = await asyncio.to_thread(model_file.checked, path, found.model["name"])
         checkpoint = found.checkpoint
         features, shapes = model_file.of_canvas(checkpoint["canvas"], found.feature_shapes)
         if not shapes:
@@ -127,7 +127,7 @@ def add_verbs(
             name = await _free_name(holders, caller)
         path = uploads.path(caller.team, request.sha256)
         try:
-            scanned = await asyncio.to_thread(model_file.checked, path)
+            scanned = await asyncio.to_thread(model_file.checked, path, "model.keras")
             shapes = await asyncio.to_thread(model_file.input_shapes, path, scanned)
         except TapelineError:
             uploads.forget(caller.team, request.sha256)

@@ -15,8 +15,8 @@ from tapeline.security.models import ModelScan, scan
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
-def checked(path: Path) -> ModelScan:
-    """The scan of a model file.
+def checked(path: Path, name: str) -> ModelScan:
+    """The scan of a model file that lies under its digest and is called `name`.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def checked(path: Path) -> ModelScan:
             code="model_refused",
             hint="load it where you trust it and save it as .keras: model.save('model.keras')",
         )
-    return scan(path)
+    return scan(path, name=name)
 
 
 def input_shapes(path: Path, scanned: ModelScan) -> list[list[int]]:

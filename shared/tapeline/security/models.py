@@ -45,13 +45,15 @@ class ModelScan:
     parameters: int
 
 
-def scan(path: str | Path, *, max_parameters: int = MAX_PARAMETERS) -> ModelScan:
+def scan(path: str | Path, *, name: str | None = None, max_parameters: int = MAX_PARAMETERS) -> ModelScan:
     """What a `.keras` file holds, when all of it is allowed; Keras is not imported.
 
     Parameters
     ----------
     path : str or Path
         A regular file.
+    name : str, optional
+        What the file is called, where its own name is a digest.
     max_parameters : int
         The limit of the team.
 
@@ -62,7 +64,7 @@ def scan(path: str | Path, *, max_parameters: int = MAX_PARAMETERS) -> ModelScan
     """
     with _opened(path) as file:
         digest, size = _digest(file)
-        return _scan(file, Path(path).name, digest, size, max_parameters)
+        return _scan(file, name or Path(path).name, digest, size, max_parameters)
 
 
 def load(path: str | Path, expected_sha256: str | None = None, *, max_parameters: int = MAX_PARAMETERS) -> Any:
