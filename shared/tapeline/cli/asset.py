@@ -63,6 +63,24 @@ def show(name: str, json: Json = False) -> None:
 
 
 @app.command()
+def features(json: Json = False) -> None:
+    """List the components of features and labels, and the built-in ones by name."""
+    from tapeline.sdk.client import current_client
+
+    found = current_client().query("assets", "features")
+    if output.wants_json(json):
+        return output.document(found)
+    output.table(
+        ("kind", "name", "component", "params"),
+        (
+            (kind, each["name"], each["component"], each.get("params"))
+            for kind in ("features", "labels")
+            for each in found[kind]
+        ),
+    )
+
+
+@app.command()
 def verify(name: str) -> None:
     """Fetch an asset's files and compare their hashes."""
     from tapeline import sdk as tl

@@ -59,6 +59,22 @@ def rm(
 
 
 @app.command()
+def pin(checkpoint: str) -> None:
+    """Keep a checkpoint whatever the retention says."""
+    from tapeline import sdk as tl
+
+    tl.Checkpoint(id=checkpoint).pin()
+
+
+@app.command()
+def unpin(checkpoint: str) -> None:
+    """Let the retention delete a checkpoint again."""
+    from tapeline import sdk as tl
+
+    tl.Checkpoint(id=checkpoint).pin(False)
+
+
+@app.command()
 def promote(
     checkpoint: str,
     name: Annotated[str, typer.Option(help="Name in the vault.")],

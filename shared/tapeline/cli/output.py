@@ -68,8 +68,9 @@ def plain(value: Any) -> Any:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, note: str = "") -> None:
     """Rows under headings: drawn on a terminal, separated by tabs when piped; numbers to the right."""
-    texts = [[_cell(each) for each in row] for row in rows]
-    if not sys.stdout.isatty():
+    piped = not sys.stdout.isatty()
+    texts = [[_cell(each, longest=None if piped else _LONGEST) for each in row] for row in rows]
+    if piped:
         for row in ([*columns], *texts):
             print("\t".join(row))
         return

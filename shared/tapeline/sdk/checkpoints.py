@@ -58,6 +58,13 @@ class Checkpoint(BaseModelWithDatetime):
             raise ValueError("id is not set on this checkpoint")
         return _promote(self._team, self.id, name, version, summary, project_id, command_id)
 
+    def pin(self, pinned: bool = True, *, command_id: str | None = None) -> None:
+        """Keep this checkpoint whatever the retention says, or no longer."""
+        if not self.id:
+            raise ValueError("id is not set on this checkpoint")
+        client_of(self._team).command("runs", "pin", checkpoint=self.id, pinned=pinned, command_id=command_id)
+        self.pinned = pinned
+
 
 def find(
     team: str | None,
