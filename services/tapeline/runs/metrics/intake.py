@@ -157,6 +157,6 @@ class MetricsSource:
     async def head(self) -> int:
         return await self._metrics.head()
 
-    async def read(self, after: int) -> AsyncIterator[tuple[int, list[MetricsMessage]]]:
+    async def read(self, after: int) -> AsyncGenerator[tuple[int, list[MetricsMessage]], None]:
         async for many in self._metrics.read(after=after, follow=True):
             yield many[-1].position, many
