@@ -9,13 +9,18 @@ import typer
 
 _HEAD = """# The command line
 
-`tapeline <noun> <verb>`. Each verb is a shell over the SDK function of the same name. Plurals (`runs`) and `list` for `ls` work too.
+`tapeline <noun> <verb>`. Each verb is a shell over the SDK function of the same name.
+Plurals (`runs`) and `list` for `ls` work too.
 
-Before the noun: `--url`, `--team`, `--profile` say where to connect (else the running instance), `--json` prints JSON, `--quiet` prints errors only, `--no-color` no colour. `--json` may also follow any verb that reads: one JSON document, or one object a line for streams; times in UTC, NaN as the string `"NaN"`.
+Before the noun: `--url`, `--team`, `--profile` say where to connect (else the running instance), `--json`
+prints JSON, `--quiet` prints errors only, `--no-color` no colour. `--json` may also follow any verb that
+reads: one JSON document, or one object a line for streams; times in UTC, NaN as the string `"NaN"`.
 
-On a terminal lists are tables; piped, they are lines with tabs. Verbs that destroy ask, unless `--yes`; without a terminal and `--yes` they exit 2.
+On a terminal lists are tables; piped, they are lines with tabs. Verbs that destroy ask, unless `--yes`;
+without a terminal and `--yes` they exit 2.
 
-Errors go to standard error: a sentence and a hint, or with `--json` `{"error": {"code", "status", "message", "hint"}}`.
+Errors go to standard error: a sentence and a hint, or with `--json`
+`{"error": {"code", "status", "message", "hint"}}`.
 
 | exit | meaning | | exit | meaning |
 |---|---|---|---|---|
