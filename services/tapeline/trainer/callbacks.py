@@ -21,7 +21,7 @@ def steering(course: Course) -> Any:
     """
     import keras
 
-    from tapeline.trainer.training import save_state
+    from tapeline.trainer.training import save
 
     job, where, model = course.job, course.at, course.model
     config = job.config
@@ -69,7 +69,7 @@ def steering(course: Course) -> Any:
                 self.stopped_at = where.step_in_epoch
                 model.stop_training = True
             elif job.checkpoint_due(where.global_step):
-                save_state(course)
+                save(course)
 
         def _set_rate(self, step: int) -> None:
             factor = 1.0 if course.smart is None else course.smart.factor

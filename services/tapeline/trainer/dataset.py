@@ -142,33 +142,43 @@ def fits_memory(*parts: Part | None) -> bool:
 
 
 class Gather:
-    """Batches on TensorFlow: the data are tensors, an epoch is a list of indices into them."""
+    """Batches on TensorFlow: the data are tensors, an epoch is a list of indices into them.
+
+    The indices lie in a variable, so that one `tf.data.Dataset` serves every epoch: building one traces a
+    function, which takes longer than a short epoch.
+    """
 
     def __init__(self, part: Part, batch_size: int) -> None:
         import tensorflow as tf
 
         self._tf = tf
         self._batch_size = batch_size
+        self._made: dict[tuple[int, int], Any] = {}
         groups = [part.x, part.y] + ([] if part.weights is None else [part.weights])
         with tf.device("CPU:0"):
             self._tensors = [tuple(tf.convert_to_tensor(array) for array in group) for group in groups]
+            self._rows = tf.Variable(tf.zeros((0,), tf.int64), shape=(None,), trainable=False)
 
     def batches(self, rows: NDArray[np.int64], skip: int = 0) -> Any:
-        """A `tf.data.Dataset` of the batches of some rows, after the first `skip`."""
+        """A `tf.data.Dataset` of the batches of some rows, after the first `skip`; valid until the next call."""
+        self._rows.assign(rows)
+        key = (skip, steps_of(len(rows), self._batch_size))
+        if key not in self._made:
+            self._made[key] = self._dataset(*key)
+        return self._made[key]
+
+    def _dataset(self, first: int, stop: int) -> Any:
         tf, size = self._tf, self._batch_size
-        with tf.device("CPU:0"):
-            indices = tf.convert_to_tensor(rows)
 
         def gather(number: Any) -> Any:
-            chosen = indices[number * size : (number + 1) * size]
+            chosen = self._rows[number * size : (number + 1) * size]
             return tuple(_single(tuple(tf.gather(array, chosen) for array in group)) for group in self._tensors)
 
         options = tf.data.Options()
         options.deterministic = True
         options.autotune.enabled = False
         options.threading.private_threadpool_size = 1
-        steps = tf.data.Dataset.range(skip, steps_of(len(rows), size))
-        return steps.map(gather).prefetch(2).with_options(options)
+        return tf.data.Dataset.range(first, stop).map(gather).prefetch(2).with_options(options)
 
 
 class Blocks:

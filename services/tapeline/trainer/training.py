@@ -77,6 +77,7 @@ class Course:
     smart: rules.Patience | None
     at: Where = field(default_factory=Where)
     resumed: state.Checkpoint | None = None
+    shadow: Any = None
     best_weights: state.Arrays | None = None
     best: dict[str, Any] | None = None
     monitored: dict[str, float] = field(default_factory=dict)
@@ -115,7 +116,7 @@ def train(job: Job) -> Done:
     if course.smart is not None and course.best_weights is not None:
         state.set_weights(course.model, course.best_weights)
     if job.checkpoint_step != where.global_step or course.smart is not None:
-        _save(course, is_last=True)
+        save(course, is_last=True)
     job.progress("train", where.epoch, where.epoch, "epochs")
     return Done(
         global_step=where.global_step, training_epochs=where.epoch, stopped_early=stopped_early, best=course.best
@@ -321,7 +322,7 @@ def _end_epoch(course: Course) -> bool:
     cadence = job.config.get("checkpoint") or {}
     every = cadence.get("every_epochs", 1)
     if not is_last and every and where.epoch % int(every) == 0 and not job.checkpoint_in_flight():
-        _save(course)
+        save(course)
     return is_over and where.epoch < course.epochs
 
 
@@ -345,20 +346,15 @@ def _apply_rules(course: Course, values: Mapping[str, float], main: float) -> bo
 def _stop(course: Course) -> Done:
     course.job.stopping()
     if course.job.checkpoint_step != course.at.global_step:
-        _save(course, is_last=True)
+        save(course, is_last=True)
     return Done(global_step=course.at.global_step, training_epochs=course.at.epoch, stopped=True, best=course.best)
 
 
-def _save(course: Course, *, is_last: bool = False) -> None:
-    """Write a checkpoint with a model file; the last one of an attempt is whole when this returns."""
-    save_state(course, wait=is_last, with_model=True)
+def save(course: Course, *, is_last: bool = False) -> None:
+    """Take the state now and write it in a thread; the last one of an attempt is whole when this returns.
 
-
-def save_state(course: Course, *, wait: bool = False, with_model: bool = False) -> None:
-    """Take the state now and write it in a thread.
-
-    The model file is written from the live model, so a checkpoint that has one is begun while training
-    waits; within an epoch there is none, and training waits only for the copy of the state.
+    The model file, named by the epochs done, is written from a copy of the model that takes over the state:
+    training waits only for the copy of the state to host memory.
     """
     job, where = course.job, course.at
     taken = state.take(course.model)
@@ -371,19 +367,20 @@ def save_state(course: Course, *, wait: bool = False, with_model: bool = False) 
         weights_digest=position["weights_digest"],
         state_digest=position["state_digest"],
     )
-    model_file = job.folder / f"model.{where.epoch}.keras"
-    if with_model:
-        from tapeline.security import models
-
-        models.save(course.model, model_file)
+    if course.shadow is None:
+        # Without an optimizer: what goes on from here goes on from state.npz.
+        course.shadow = type(course.model).from_config(course.model.get_config())
+    shadow, epochs_done = course.shadow, where.epoch
 
     def write(folder: Path) -> CheckpointMeta:
+        from tapeline.security import models
+
         state.write(folder, taken, position, course.canvas)
-        if with_model:
-            model_file.rename(folder / model_file.name)
+        state.set_weights(shadow, {name.removeprefix("w/"): array for name, array in taken.items()})
+        models.save(shadow, folder / f"model.{epochs_done}.keras")
         return meta
 
-    job.checkpoint_later(where.global_step, write, wait=wait)
+    job.checkpoint_later(where.global_step, write, wait=is_last)
 
 
 def _position(course: Course, taken: state.Arrays) -> dict[str, Any]:
