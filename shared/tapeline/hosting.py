@@ -35,6 +35,7 @@ from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.metrics import MetricsStream
 from tapeline.logs import logging_setup
+from tapeline.projections import CANCEL_AGAIN_S
 from tapeline.readiness import tell_ready
 from tapeline.security.keys import read_credentials
 from tapeline.service import Build, Platform, Service
@@ -93,8 +94,12 @@ async def _run(builds: Mapping[str, Build], settings: HostSettings) -> None:
                 tell_ready()
                 log.info("services_ready", services=sorted(builds))
                 await ends
-                for task in running:
-                    task.cancel()
+                left = set(running)
+                while left:
+                    for task in left:
+                        task.cancel()
+                    # The client library may swallow a cancellation that meets its request: say it again.
+                    _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
         finally:
             log.info("services_stop", services=sorted(builds))
 

@@ -54,6 +54,7 @@ positions = Table(
 
 WAIT_S = 2.0
 IDLE_CHECK_S = 1.0
+CANCEL_AGAIN_S = 0.2
 Key = tuple[Any, ...]
 Row = dict[str, Any]
 
@@ -278,8 +279,12 @@ class Projector:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
+            left = set(tasks)
+            while left:
+                for task in left:
+                    task.cancel()
+                # The client library may swallow a cancellation that meets it while it connects: say it again.
+                _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()

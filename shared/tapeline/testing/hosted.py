@@ -23,6 +23,7 @@ from tapeline.errors import TapelineError, from_fault
 from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.metrics import MetricsStream
+from tapeline.projections import CANCEL_AGAIN_S
 from tapeline.service import Build, Platform, Service
 from tapeline.store import LocalStore
 from tapeline.testing.server import NatsServer, connector
@@ -121,9 +122,13 @@ async def hosted(server: NatsServer, build: Build, folder: Path, name: str) -> A
     try:
         yield Hosted(service, platform, clock)
     finally:
-        for task in running:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*running, return_exceptions=True)
+        left = set(running)
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+        await asyncio.gather(*running, return_exceptions=True)
         await engine.dispose()
-        await client.close()
+        # A cancelled request may have broken the connection already.
+        with contextlib.suppress(OSError):
+            await client.close()

@@ -15,6 +15,7 @@ from tapeline.asset_files import TEST, TRAIN, VALIDATION, AssetFile
 from tapeline.assets.app import build
 from tapeline.assets.asset import aggregate
 from tapeline.contracts.artifacts import PART_BYTES
+from tapeline.contracts.assets import FailBuild
 from tapeline.decider import origin_of
 from tapeline.errors import TapelineError
 from tapeline.subjects import Ref
@@ -53,7 +54,7 @@ async def download(service: Hosted, artifact: dict[str, Any], folder: Path) -> P
         part = await service.view("read_artifact", sha256=artifact["sha256"], offset=len(data), size_bytes=PART_BYTES)
         data += base64.b64decode(part["data"])
     assert hashlib.sha256(data).hexdigest() == artifact["sha256"]
-    path = folder / artifact["name"]
+    path = folder / str(artifact["name"])
     path.write_bytes(data)
     return path
 
@@ -191,7 +192,7 @@ async def test_a_finished_build_of_another_spec_is_not_taken(service: Hosted, pr
     view = await service.view("build", spec=SPEC)
     await ended(service)
     ref = Ref("contoso", "asset", view["id"])
-    late = aggregate.FailBuild(spec_digest="0" * 64, code="internal", message="late")
+    late = FailBuild(spec_digest="0" * 64, code="internal", message="late")
     outcome = await service.platform.deciders.handle(aggregate, ref, late, origin_of("service:assets", None))
     assert outcome.events == []
     assert (await service.view("get", name="demo"))["status"] == "ready"

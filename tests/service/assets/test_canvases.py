@@ -47,7 +47,11 @@ async def test_a_save_in_between_is_a_conflict(service: Hosted) -> None:
 
 
 async def test_the_same_command_saves_once(service: Hosted) -> None:
-    fields = {"name": "demo", "content": DOCUMENT, "command_id": "019aa000-0000-7000-8000-000000000003"}
+    fields: dict[str, Any] = {
+        "name": "demo",
+        "content": DOCUMENT,
+        "command_id": "019aa000-0000-7000-8000-000000000003",
+    }
     first = await service.ask("save_canvas", **fields)
     again = await service.ask("save_canvas", **fields)
     assert again["replayed"] is True

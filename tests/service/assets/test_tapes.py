@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,7 +118,7 @@ async def test_parts_come_in_order_and_a_repeated_part_is_no_error(service: Host
     begun = await service.view("begin_upload", size_bytes=6, sha256=hashlib.sha256(whole).hexdigest())
     upload_id = begun["upload_id"]
 
-    def part(offset: int, data: bytes) -> dict[str, object]:
+    def part(offset: int, data: bytes) -> dict[str, Any]:
         return {"upload_id": upload_id, "offset": offset, "data": base64.b64encode(data).decode()}
 
     assert await service.code(service.ask("upload_part", **part(3, b"def"))) == "conflict"
