@@ -98,8 +98,9 @@ async def _run(builds: Mapping[str, Build], settings: HostSettings) -> None:
                 while left:
                     for task in left:
                         task.cancel()
-                    # The client library may swallow a cancellation that meets its request: say it again.
-                    _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+                    # The client library may swallow a cancellation that meets its request: say it again, but let
+                    # the projectors end what they run themselves before.
+                    _, left = await asyncio.wait(left, timeout=10 * CANCEL_AGAIN_S)
         finally:
             log.info("services_stop", services=sorted(builds))
 

@@ -126,7 +126,7 @@ async def hosted(server: NatsServer, build: Build, folder: Path, name: str) -> A
         while left:
             for task in left:
                 task.cancel()
-            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+            _, left = await asyncio.wait(left, timeout=10 * CANCEL_AGAIN_S)
         await asyncio.gather(*running, return_exceptions=True)
         await engine.dispose()
         # A cancelled request may have broken the connection already.
