@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ class Course:
 
     job: Job
     model: Any
+    make_model: Callable[[], Any]
     canvas: Mapping[str, Any]
     tags: Mapping[str, str]
     train: Any
@@ -182,7 +184,8 @@ def _prepare(job: Job) -> Course:
     batch_size = int(config.get("batch_size", 1024))
     optimizer = config.get("optimizer") or {"name": "adam"}
     document = {name: value for name, value in canvas.items() if name != "training"}
-    model = to_keras.transpile(
+    make_model = partial(
+        to_keras.transpile,
         document,
         feature_shapes={name: tuple(shape) for name, shape in (asset.get("features") or {}).items()},
         labels=labels,
@@ -192,6 +195,7 @@ def _prepare(job: Job) -> Course:
         dtype=str(config.get("dtype", "float32")),
         jit_compile=config.get("jit", "auto"),
     )
+    model = make_model()
     wanted = config.get("steps_per_execution", "auto")
     per_execution = (
         steps_per_execution(int(model.count_params()), batch_size, backend) if wanted == "auto" else int(wanted)
@@ -204,6 +208,7 @@ def _prepare(job: Job) -> Course:
     return Course(
         job=job,
         model=model,
+        make_model=make_model,
         canvas=canvas,
         tags=to_keras.metric_tags(Canvas.model_validate(document), labels),
         train=loader,
@@ -368,8 +373,8 @@ def save(course: Course, *, is_last: bool = False) -> None:
         state_digest=position["state_digest"],
     )
     if course.shadow is None:
-        # Without an optimizer: what goes on from here goes on from state.npz.
-        course.shadow = type(course.model).from_config(course.model.get_config())
+        # Its optimizer is that of the config, unused: what goes on from here goes on from state.npz.
+        course.shadow = course.make_model()
     shadow, epochs_done = course.shadow, where.epoch
 
     def write(folder: Path) -> CheckpointMeta:
