@@ -113,5 +113,5 @@ def _project(project_id: str) -> None:
         raise TapelineError(
             f"project {project_id!r} is not made of a-z, 0-9, _ and -",
             code="invalid",
-            hint="make it with get_project_id(name)",
+            hint="use get_project_id(name)",
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import RowMapping, or_, select
+from sqlalchemy.exc import DBAPIError
 
 from tapeline import subjects
 from tapeline.clock import Clock
@@ -113,6 +114,7 @@ class Dispatcher:
     async def follow(self) -> None:
         """Wake up at each commit that may matter, once the tables have it."""
         while True:
+            _leave_if_cancelled()
             after = max(self._reader.projector.position, 0)
             try:
                 async for commits in self._log.read(after=after, follow=True):
@@ -123,13 +125,30 @@ class Dispatcher:
                 await asyncio.sleep(0.5)
 
     async def run(self) -> None:
-        """Look at every wake-up, and once a second."""
+        """Look at every wake-up, and once a second, from the moment that the tables have caught up."""
+        await self._catch_up()
         while True:
+            _leave_if_cancelled()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), LOOK_EVERY_S)
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._woken.wait()
             self._woken.clear()
             try:
                 await self.look()
+            except TapelineError as error:
+                log.warning("dispatcher_waits", code=error.code, why=error.message)
+                await asyncio.sleep(0.2)
+            except (DBAPIError, OSError) as error:
+                log.warning("dispatcher_waits", code="unavailable", why=str(error)[:200])
+                await asyncio.sleep(0.5)
+
+    async def _catch_up(self) -> None:
+        # What old tables show as waiting may long be done: agents would be asked in vain.
+        while True:
+            _leave_if_cancelled()
+            try:
+                await self._reader.projector.wait_for(await self._reader.projector.head(), timeout_s=30)
+                return
             except TapelineError as error:
                 log.warning("dispatcher_waits", code=error.code, why=error.message)
                 await asyncio.sleep(0.2)
@@ -250,7 +269,12 @@ class Dispatcher:
             is_alive = self.presence.heard_since(lapsed.agent, lapsed.made)
             self.presence.rest(lapsed.agent, SHORT_REST_S if is_alive else REST_S)
             log.info("offer_lapsed", run=lapsed.offer.run, agent=lapsed.agent, device=lapsed.offer.device)
-        open_rows = [row for row in rows if not self.offers.is_offered(row["team"], row["id"])]
+        open_rows = [
+            row
+            for row in rows
+            if not self.offers.is_offered(row["team"], row["id"])
+            and not self.leases.is_ahead(row["team"], row["id"], row["epoch"])
+        ]
         if not open_rows:
             return
         async with self._reader.at() as connection:
@@ -309,6 +333,13 @@ class Dispatcher:
                 config.get("queue_timeout_s"),
             )
         return needs
+
+
+def _leave_if_cancelled() -> None:
+    # Until Python 3.12, `asyncio.wait_for`, which clients use inside, swallows a cancellation that meets an answer.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _busy(device: schedule.Device) -> schedule.Device:

@@ -76,6 +76,11 @@ class Leases:
                 return held
         return None
 
+    def is_ahead(self, team: str, run: str, epoch: int) -> bool:
+        """Whether a later epoch than this is known: what shows this one is out of date."""
+        held = self._held.get((team, run))
+        return max(held.epoch if held is not None else 0, self._ended.get((team, run), 0)) > epoch
+
     def busy(self) -> Counter[str]:
         """How many devices each team has busy."""
         return Counter(held.team for held in self._held.values())

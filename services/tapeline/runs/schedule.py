@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tapeline.errors import TapelineError
-from tapeline.runs.blueprint.config import near
 from tapeline.runs.quantities import Wanted
 
 SELECTORS = ("any", "cpu", "gpu")
@@ -100,11 +100,9 @@ def check_selector(selector: str, devices: Sequence[Device]) -> None:
             f"device {selector!r} is on several agents", code="ambiguous_device", hint=f"name one of: {names}"
         )
     live = sorted(device.full_name for device in devices if device.is_online)
-    hint = near(selector, [*live, *(device.name for device in devices)], "live devices are")
-    if not live:
-        hint = "no device is live; start an agent"
-    elif not hint.startswith("live devices"):
-        hint = f"{hint} live devices are: {', '.join(live)}"
+    near = difflib.get_close_matches(selector, [*(one.name for one in devices), *live], n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint += f"live devices are: {', '.join(live)}" if live else "no device is live; start an agent"
     raise TapelineError(f"no device is named {selector!r}", code="unknown_device", hint=hint, data={"devices": live})
 
 

@@ -72,6 +72,7 @@ def _keep_latest(rows: Rows, event: MetricsMessage, column: batches.Column) -> N
             "team": event.team, "run_id": event.run, "tag": column.tag, "attempt": event.attempt,
             "batch": event.batch, "place": place, "global_step": int(column.steps()[place]),
             "time_us": int(times[place]), "whole": value if is_whole else None,
-            "real": None if is_whole or is_special else value, "special": batches.special(value) if is_special else None,
+            "real": None if is_whole or is_special else value,
+            "special": batches.special(value) if is_special else None,
         },
     )  # fmt: skip
