@@ -7,6 +7,7 @@ reply: a handler that raised over a real server would leave its caller waiting f
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,7 +23,7 @@ from pydantic import BaseModel
 from tapeline import subjects
 from tapeline.clock import Clock
 from tapeline.contracts.message import Accepted, Answer, Command, Fault, Rejected
-from tapeline.decider import Outcome
+from tapeline.decider import Outcome, request_content
 from tapeline.errors import TapelineError, fault
 from tapeline.ids import new_id
 
@@ -178,6 +179,8 @@ def _parse(verb: Verb, body: bytes, clock: Clock) -> BaseModel:
             data={"errors": faults},
         ) from error
     if isinstance(request, Command):
+        asked = request.model_dump_json(exclude={"command_id", "at", "min_position"})
+        request_content.set(hashlib.sha256(f"{verb.service}.{verb.name} {asked}".encode()).hexdigest()[:16])
         # A retry carries the id; a caller without one is not asking to be idempotent.
         request = request.model_copy(update={"at": clock.now(), "command_id": request.command_id or new_id()})
     return request

@@ -11,9 +11,10 @@ import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from tapeline.clock import Clock
@@ -26,6 +27,9 @@ from tapeline.subjects import Ref
 S = TypeVar("S")
 C_contra = TypeVar("C_contra", contravariant=True)
 E = TypeVar("E")
+
+request_content: ContextVar[str | None] = ContextVar("request_content", default=None)
+"""Digest of the request that is being handled; set by the bus, None outside of one."""
 
 REMEMBERED_COMMANDS = 64
 CACHED_AGGREGATES = 10_000
@@ -50,10 +54,14 @@ class Decider(Protocol[S, C_contra, E]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Who asked, and why: the actor as the broker says, and the event that caused the command, if any."""
+    """Who asked, and why: the actor as the broker says, and the event that caused the command, if any.
+
+    `content` is a digest of the request, None for commands that no request carried.
+    """
 
     actor: str
     command_id: str
+    content: str | None = None
     cause: str | None = None
     correlation_id: str | None = None
 
@@ -81,6 +89,13 @@ class Outcome(Generic[S]):
     replayed: bool = False
 
 
+class _Done(NamedTuple):
+    command: str
+    content: str | None
+    position: int
+    sequence: int
+
+
 @dataclass(slots=True)
 class _Folded:
     state: Any
@@ -88,11 +103,10 @@ class _Folded:
     sequence: int = 0
     digest: str = GENESIS
     created_at: datetime | None = None
-    # command id -> (command type, position, sequence after it)
-    commands: OrderedDict[str, tuple[str, int, int]] = field(default_factory=OrderedDict)
+    commands: OrderedDict[str, _Done] = field(default_factory=OrderedDict)
 
-    def remember(self, command_id: str, command: str, position: int, sequence: int) -> None:
-        self.commands[command_id] = (command, position, sequence)
+    def remember(self, command_id: str, done: _Done) -> None:
+        self.commands[command_id] = done
         while len(self.commands) > REMEMBERED_COMMANDS:
             self.commands.popitem(last=False)
 
@@ -162,8 +176,8 @@ class Deciders:
             return [
                 Outcome(
                     state=folded.state,
-                    position=found[1] if found else folded.position,
-                    sequence=found[2] if found else folded.sequence,
+                    position=found.position if found else folded.position,
+                    sequence=found.sequence if found else folded.sequence,
                     replayed=True,
                 )
                 for folded, found in zip(folds, known, strict=True)
@@ -212,11 +226,14 @@ class Deciders:
                 await listener(ref, place, commit)
         return outcomes
 
-    def _known(self, step: Step[Any], folded: _Folded, origin: Origin) -> tuple[str, int, int] | None:
+    def _known(self, step: Step[Any], folded: _Folded, origin: Origin) -> _Done | None:
         found = folded.commands.get(origin.command_id)
-        if found is not None and found[0] != type(step.command).__name__:
+        if found is None:
+            return None
+        other_content = None not in (found.content, origin.content) and found.content != origin.content
+        if found.command != type(step.command).__name__ or other_content:
             raise TapelineError(
-                f"command_id {origin.command_id} was used by another command, {found[0]}",
+                f"command {origin.command_id} was already used with different content ({found.command})",
                 code="conflict",
                 hint="give each command an id of its own",
             )
@@ -234,6 +251,7 @@ class Deciders:
             command_id=origin.command_id,
             cause=origin.cause,
             correlation_id=origin.correlation_id or origin.command_id,
+            content=origin.content,
         )
 
     def _advance(self, step: Step[Any], folded: _Folded, events: list[Any], place: Appended, commit: NewCommit) -> None:
@@ -241,7 +259,7 @@ class Deciders:
             folded.state = step.decider.evolve(folded.state, event)
         folded.position, folded.sequence, folded.digest = place.position, place.sequence, place.digest
         folded.created_at = commit.created_at
-        folded.remember(commit.command_id, commit.command, place.position, place.sequence)
+        folded.remember(commit.command_id, _Done(commit.command, commit.content, place.position, place.sequence))
 
     async def _fold(self, decider: Decider[Any, Any, Any], ref: Ref, *, fresh: bool) -> _Folded:
         folded, stale = self._cache.get(ref), fresh
@@ -269,7 +287,7 @@ class Deciders:
         folded.position, folded.sequence = commit.position, last.sequence
         folded.digest = digest(commit.subject, commit.header, commit.body)
         folded.created_at = last.created_at
-        folded.remember(last.command_id, last.command, commit.position, last.sequence)
+        folded.remember(last.command_id, _Done(last.command, last.content, commit.position, last.sequence))
 
 
 def _stamp(step: Step[Any], now: datetime) -> Step[Any]:
@@ -281,5 +299,11 @@ def _stamp(step: Step[Any], now: datetime) -> Step[Any]:
 def origin_of(
     actor: str, command_id: str | None, *, cause: str | None = None, correlation: str | None = None
 ) -> Origin:
-    """The origin of a command; makes a command id when there is none."""
-    return Origin(actor=actor, command_id=command_id or new_id(), cause=cause, correlation_id=correlation)
+    """The origin of a command of the request in hand; makes a command id when there is none."""
+    return Origin(
+        actor=actor,
+        command_id=command_id or new_id(),
+        content=request_content.get(),
+        cause=cause,
+        correlation_id=correlation,
+    )

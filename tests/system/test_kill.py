@@ -23,7 +23,7 @@ from tapeline.embedded import status
 from tapeline.home import Home
 from tapeline.ids import new_id
 
-TARGETS = ("host", "agent-local", "nats-server", "child")
+TARGETS = ("host", "agent-local", "server", "child")
 SECONDS = float(os.environ.get("TAPELINE_CHAOS_SECONDS", "30"))
 SEED = int(os.environ.get("TAPELINE_CHAOS_SEED", "1"))
 # A lease that is not renewed ends after 30 s, its grace after 15 s more, and a run may be restarted twice.
@@ -81,8 +81,8 @@ class Writer(threading.Thread):
     def _one(self) -> None:
         command_id = new_id()
         try:
-            if len(self.runs) < 4 or self.random.random() < 0.02:
-                self.runs.append(create(self.random.randint(50, 200), command_id))
+            if len(self.runs) < 2 or self.random.random() < 0.005:
+                self.runs.append(create(self.random.randint(50, 120), command_id))
             else:
                 run = tl.Run(id=self.random.choice(self.runs))
                 run.set_notes(f"note {command_id}", command_id=command_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from tapeline import names
 from tapeline.clock import FakeClock
 from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.contracts.names import NameClaimed, NameReleased
-from tapeline.decider import REMEMBERED_COMMANDS, Deciders, Step, origin_of
+from tapeline.decider import REMEMBERED_COMMANDS, Deciders, Origin, Step, origin_of
 from tapeline.errors import TapelineError
 from tapeline.ids import new_id
 from tapeline.log import Appended, NewCommit
@@ -87,6 +88,17 @@ async def test_a_command_id_used_by_another_command_is_refused(deciders: Decider
 
     with pytest.raises(TapelineError) as refused:
         await deciders.handle(names, REF, ReleaseName(name="demo", holder="a"), origin)
+    assert refused.value.code == "conflict"
+
+
+async def test_a_command_id_used_again_with_other_content_is_refused(log: InMemoryLog, codec: Codec) -> None:
+    origin = Origin(actor="user:ann", command_id=new_id(), content="00aa")
+    await Deciders(log, codec, FakeClock()).handle(names, REF, claim(), origin)
+
+    later = Deciders(log, codec, FakeClock())
+    assert (await later.handle(names, REF, claim(), origin)).replayed
+    with pytest.raises(TapelineError, match="different content") as refused:
+        await later.handle(names, REF, claim("b"), replace(origin, content="00bb"))
     assert refused.value.code == "conflict"
 
 

@@ -23,6 +23,7 @@ class NewCommit:
 
     `sequence` is the place of the first event, 1-based; `prev` the digest of the aggregate's previous
     commit (`GENESIS` for none); `created_at` aware UTC. `events` are instances of contract classes.
+    `content` is a digest of what the caller asked, so that an id used again for something else is noticed.
     """
 
     ref: Ref
@@ -35,6 +36,7 @@ class NewCommit:
     command_id: str
     cause: str | None = None
     correlation_id: str | None = None
+    content: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class StoredEvent:
     command_id: str
     cause: str | None
     correlation_id: str | None
+    content: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

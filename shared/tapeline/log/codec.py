@@ -40,7 +40,7 @@ _CAUSE = re.compile(r"[0-9a-f-]{36}@[0-9]+")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class Header(msgspec.Struct, frozen=True, gc=False):
+class Header(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The header of a commit, in the order of its fields on the wire."""
 
     v: int
@@ -56,6 +56,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     corr: str
     prev: str
     app: str
+    content: str | None = None
 
 
 class Brief(msgspec.Struct, frozen=True, gc=False):
@@ -229,6 +230,7 @@ class Codec:
                 corr=commit.correlation_id or commit.command_id,
                 prev=commit.prev,
                 app=self._app,
+                content=commit.content,
             )
         )
         try:
@@ -275,6 +277,7 @@ class Codec:
                 command_id=header.cmd,
                 cause=header.cause,
                 correlation_id=header.corr,
+                content=header.content,
             )
             for index, line in enumerate(lines)
         ]
