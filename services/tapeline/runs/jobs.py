@@ -39,7 +39,11 @@ def checked_canvas(content: Any, asset: dict[str, Any]) -> canvases.Validation:
         feature_shapes=asset["features"] or {},
         labels={name: LabelColumns.of(*types) for name, types in (asset["labels"] or {}).items()},
     )
-    found.require()
+    try:
+        found.require()
+    except TapelineError as error:
+        error.hint = error.hint or "tapeline canvas validate lists every fault"
+        raise
     return found
 
 
