@@ -15,7 +15,7 @@ from tapeline.errors import TapelineError
 from tapeline.subjects import Principal
 
 
-def _joined(caller: Principal) -> Select[Any]:
+def _joined(caller: Principal) -> Select[*tuple[Any, ...]]:
     same = and_(revisions.c.team == canvases.c.team, revisions.c.id == canvases.c.id)
     return (
         select(
