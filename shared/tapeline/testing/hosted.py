@@ -55,7 +55,8 @@ class Hosted:
         known = self._verbs[verb]
         if "min_position" in known.request.model_fields:
             fields = {"min_position": self.position or None} | fields
-        subject = f"gw.{team}.{user}.{known.service}.{verb}"
+        # As the broker rewrites it at the border of the team's account.
+        subject = known.subject.replace("*", team, 1).replace("*", user, 1)
         body = await answer(known, subject, json.dumps(fields).encode(), {}, self._clock)
         reply: dict[str, Any] = json.loads(body)
         if "error" in reply:
