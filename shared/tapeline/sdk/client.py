@@ -159,11 +159,18 @@ class Client:
 
     @contextmanager
     def hints(self, kind: str, id: str = "*") -> Iterator[threading.Event]:
-        """An event that is set whenever the team's feed names an aggregate; a wake-up, never a state."""
+        """An event that is set whenever the team's feed names an aggregate; a wake-up, never a state.
+
+        The position that the hint names is waited for by the next query: the tables may lag a moment behind.
+        """
         heard = threading.Event()
 
+        def hear(hint: bytes) -> None:
+            self._note(self._log_id, _position_of(hint))
+            heard.set()
+
         async def open_feed() -> Callable[[], Any]:
-            return await self._wire().subscribe(subjects.team_feed(kind, id), heard.set)
+            return await self._wire().subscribe(subjects.team_feed(kind, id), hear)
 
         end = self.run(open_feed())
         try:
@@ -402,3 +409,13 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _position_of(hint: bytes) -> int:
+    """The position that a hint of the feed names; 0 for one that names none."""
+    try:
+        said = json.loads(hint)
+    except ValueError:
+        return 0
+    found = said.get("position") if isinstance(said, dict) else None
+    return found if isinstance(found, int) else 0

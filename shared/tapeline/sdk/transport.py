@@ -25,8 +25,8 @@ class Transport(Protocol):
         """The reply to a request; `NoAnswer` when there is none."""
         ...
 
-    async def subscribe(self, subject: str, heard: Callable[[], None]) -> Callable[[], Any]:
-        """Call `heard` for each message on a subject; gives the coroutine function that ends it."""
+    async def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Callable[[], Any]:
+        """Call `heard` with the body of each message on a subject; gives the coroutine function that ends it."""
         ...
 
     async def close(self) -> None:
@@ -65,9 +65,9 @@ class BusTransport:
             raise NoAnswer(f"the connection failed ({error})", sent=True) from error
         return bytes(reply.data)
 
-    async def subscribe(self, subject: str, heard: Callable[[], None]) -> Callable[[], Any]:
-        async def hear(_message: Any) -> None:
-            heard()
+    async def subscribe(self, subject: str, heard: Callable[[bytes], None]) -> Callable[[], Any]:
+        async def hear(message: Any) -> None:
+            heard(message.data)
 
         subscription = await (await self._connected()).subscribe(subject, cb=hear)
         return subscription.unsubscribe
