@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +37,9 @@ from tapeline.log.metrics import MetricsStream
 from tapeline.logs import logging_setup
 from tapeline.projections import CANCEL_AGAIN_S
 from tapeline.readiness import tell_ready
+from tapeline.security.accounts import AccountsFile
 from tapeline.security.keys import read_credentials
-from tapeline.service import Build, Platform, Service
+from tapeline.service import AgentTeams, Build, Platform, Service, own_team_only
 from tapeline.store import LocalStore
 
 log = structlog.get_logger()
@@ -105,6 +106,19 @@ async def _run(builds: Mapping[str, Build], settings: HostSettings) -> None:
             log.info("services_stop", services=sorted(builds))
 
 
+def enrolled(home: Home) -> AgentTeams:
+    """The teams of an agent as `teams.toml` has them now; without such a file the one team that there is."""
+    accounts = AccountsFile(home.teams_file)
+
+    def teams_of(agent: str) -> Sequence[str]:
+        if not home.teams_file.exists():
+            return own_team_only(agent)
+        found = accounts().agents.get(agent)
+        return found.teams if found is not None else ()
+
+    return teams_of
+
+
 @asynccontextmanager
 async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncIterator[Service]:
     home = find_home(settings.home)
@@ -164,6 +178,7 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
                 clock=clock,
                 publish=client.publish,
                 home=work,
+                agent_teams=enrolled(home),
             )
         )
         for projector in service.projectors:

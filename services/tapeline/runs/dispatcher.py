@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -281,7 +281,7 @@ class Dispatcher:
             known = await devices(connection, self.presence, self.leases)
         now_us = us_of(self._clock.now())
         free = [
-            device if not self._is_spoken_for(device) else _busy(device)
+            device if not self._is_spoken_for(device) else replace(device, is_free=False)
             for device in known
         ]  # fmt: skip
         waiting: dict[str, RowMapping] = {}
@@ -293,6 +293,7 @@ class Dispatcher:
                 await self._ask(row, Overdue(attempt=row["attempt"], message=message), f"overdue-{row['attempt']}")
                 continue
             if row["attempt"] > 1 and now_us - row["submitted_us"] < SETTLE_US:
+                asyncio.get_running_loop().call_later(SETTLE_US / 1e6, self.wake)
                 continue
             waiting[row["id"]] = row
             candidates.append(
@@ -340,7 +341,3 @@ def _leave_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-def _busy(device: schedule.Device) -> schedule.Device:
-    return schedule.Device(**{name: getattr(device, name) for name in device.__slots__} | {"is_free": False})

@@ -18,7 +18,10 @@ from tapeline.log import GENESIS, Appended, NewCommit
 from tapeline.runs.blueprint.builtin import CANVAS
 from tapeline.subjects import Kind, Ref
 
-FILES = [Artifact(name="spy_test.h5", size_bytes=5, sha256="a" * 64), Artifact(name="spy_train_0.h5", size_bytes=6, sha256="b" * 64)]  # fmt: skip
+FILES = [
+    Artifact(name="spy_test.h5", size_bytes=5, sha256="a" * 64),
+    Artifact(name="spy_train_0.h5", size_bytes=6, sha256="b" * 64),
+]
 
 
 def demo_document() -> dict[str, Any]:
