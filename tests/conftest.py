@@ -1,4 +1,4 @@
-"""Fixtures that every kind of test shares: a real server on a free port."""
+"""Fixtures that every kind of test shares: a real nats-server, and databases of both kinds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tapeline.database import sqlite_url
+from tapeline.testing.postgres import PostgresServer
 from tapeline.testing.server import NatsServer
 
 
@@ -15,3 +17,22 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
     """A nats-server of this test alone, with its own folder."""
     with NatsServer(tmp_path / "nats") as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests; each takes a database of its own."""
+    with PostgresServer() as one:
+        yield one
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, once a SQLite file and once on PostgreSQL."""
+    if request.param == "sqlite":
+        yield sqlite_url(tmp_path / "tables.db")
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.make_database()
+    yield url
+    server.drop_database(url)

@@ -1,0 +1,29 @@
+"""Projections: fold the log into tables, position and effect in one transaction.
+
+A projection is a module with `name`, `version`, `kinds`, `tables`, `keys` and `apply`; both functions are
+pure, so a rebuild is always safe. A `Projector` feeds it: it reads a stretch of the log, loads the rows
+that the stretch touches, folds in memory, writes each row once, and moves the position by
+compare-and-set, all in one transaction.
+
+Reading order: `source.py` (what a projection is), `rows.py`, `projector.py`, `state.py`, `reader.py`.
+"""
+
+from tapeline.projections.projector import CANCEL_AGAIN_S, Projector
+from tapeline.projections.reader import Reader
+from tapeline.projections.rows import Key, Row, Rows
+from tapeline.projections.source import LogSource, Projection, Source
+from tapeline.projections.state import positions, reset
+
+__all__ = [
+    "CANCEL_AGAIN_S",
+    "Key",
+    "LogSource",
+    "Projection",
+    "Projector",
+    "Reader",
+    "Row",
+    "Rows",
+    "Source",
+    "positions",
+    "reset",
+]

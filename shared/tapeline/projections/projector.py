@@ -1,0 +1,245 @@
+"""The projector: feeds a projection from its source and keeps its position, exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import Any, NoReturn, TypeVar
+
+import structlog
+from sqlalchemy import Table, delete, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from tapeline.database import is_passing, physical, upsert
+from tapeline.errors import TapelineError
+from tapeline.projections.rows import Key, Rows
+from tapeline.projections.source import Projection, Source
+from tapeline.projections.state import positions
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+WAIT_S = 2.0
+IDLE_CHECK_S = 1.0
+CANCEL_AGAIN_S = 0.2
+END_S = 5.0
+
+
+class Projector:
+    """Keeps one projection's tables at the end of its source; any number may run, one at a time counts."""
+
+    def __init__(self, source: Source, projection: Projection, engine: AsyncEngine) -> None:
+        self._source = source
+        self._projection = projection
+        self._engine = engine
+        self._tables = {table.name: physical(table) for table in projection.tables}
+        self._position = -1
+        self._log_id = ""
+        self._moved = asyncio.Condition()
+        self.fault: TapelineError | None = None
+
+    @property
+    def name(self) -> str:
+        return self._projection.name
+
+    @property
+    def position(self) -> int:
+        """The position that the tables are at; -1 before the first look at the database."""
+        return self._position
+
+    @property
+    def log_id(self) -> str:
+        return self._log_id
+
+    async def head(self) -> int:
+        """The last position of the source."""
+        return await self._source.head()
+
+    async def open(self) -> None:
+        """Make the tables when they are missing, and read the position.
+
+        Raises `log_mismatch` when the tables were filled from another log. Tables of another version of
+        the projection are emptied: the log refills them.
+        """
+        self._log_id = await self._source.identity()
+        names = sorted(table.name for table in self._projection.tables)
+        async with self._engine.begin() as connection:
+            for table in (physical(positions), *self._tables.values()):
+                await connection.run_sync(table.create, checkfirst=True)
+            row = (await connection.execute(select(positions).where(positions.c.name == self.name))).mappings().first()
+            if row is None or row["version"] != self._projection.version:
+                await self._empty(connection)
+                first = {"version": self._projection.version, "log_id": self._log_id, "position": 0, "tables": names}
+                await upsert(connection, positions, [first | {"name": self.name}])
+                self._position = 0
+            elif row["log_id"] != self._log_id:
+                raise TapelineError(
+                    f"the tables of {self.name} were filled from log {row['log_id']}, this is log {self._log_id}",
+                    code="log_mismatch",
+                    hint="tapeline rebuild all",
+                )
+            else:
+                self._position = row["position"]
+        if self._position > await self._source.head():
+            raise TapelineError(
+                f"the tables of {self.name} are at position {self._position}, past the end of the log",
+                code="log_behind_seal",
+                hint="restore the log from a backup, then tapeline rebuild all",
+            )
+
+    async def run(self) -> None:
+        """Follow the source for ever. Stops, saying where, at what it cannot fold."""
+        while True:
+            try:
+                await self._follow()
+            except _Moved:
+                # Somebody else emptied or filled the tables: go on from where they are now.
+                await self._reload()
+            except (DBAPIError, PoolTimeoutError, OSError) as error:
+                if not is_passing(error):
+                    await self._stop(TapelineError(f"projection {self.name}: {error}"[:500], code="internal"))
+                log.warning("projection_waits", projection=self.name, position=self._position, error=str(error)[:200])
+                await asyncio.sleep(0.5)
+            except TapelineError as error:
+                if error.code not in ("unavailable", "timeout", "unknown_outcome"):
+                    await self._stop(error)
+                log.warning("projection_waits", projection=self.name, position=self._position, error=error.message)
+                await asyncio.sleep(0.5)
+
+    async def _stop(self, error: TapelineError) -> NoReturn:
+        self.fault = error
+        log.error("projection_stopped", projection=self.name, position=self._position, error=error.message)
+        async with self._moved:
+            self._moved.notify_all()
+        raise error
+
+    async def _follow(self) -> None:
+        # Whichever ends first ends both: the fold at what it cannot do, the watch at tables that were emptied.
+        tasks = {asyncio.create_task(self._read()), asyncio.create_task(self._watch())}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left = set(tasks)
+            while left:
+                for task in left:
+                    task.cancel()
+                # The client library may swallow a cancellation that meets it while it connects: say it again.
+                _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _read(self) -> None:
+        async with aclosing(self._source.read(self._position)) as stretches:
+            async for position, events in stretches:
+                await _to_its_end(self._fold(position, events))
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_CHECK_S)
+            before = self._position
+            async with self._engine.connect() as connection:
+                found = await connection.scalar(select(positions.c.position).where(positions.c.name == self.name))
+            if found is None or found < before:
+                raise _Moved
+
+    async def _reload(self) -> None:
+        async with self._engine.connect() as connection:
+            found = await connection.scalar(select(positions.c.position).where(positions.c.name == self.name))
+        if found is None:
+            await self.open()
+            found = self._position
+        async with self._moved:
+            self._position = found
+            self._moved.notify_all()
+
+    async def _fold(self, position: int, events: list[Any]) -> None:
+        if position <= self._position:
+            return
+        async with self._engine.begin() as connection:
+            rows = Rows(self._tables)
+            wanted: dict[Table, dict[Key, None]] = defaultdict(dict)
+            for event in events:
+                for table, key in self._projection.keys(event):
+                    wanted[table][key] = None
+            for table, keys in wanted.items():
+                await rows.load(connection, table, keys)
+            for event in events:
+                try:
+                    self._projection.apply(rows, event)
+                except (LookupError, TypeError, ValueError, AttributeError) as error:
+                    raise TapelineError(
+                        f"projection {self.name} cannot fold {event!r:.200}: {error!r}", code="internal"
+                    ) from error
+            await rows.store(connection)
+            moved = await connection.execute(
+                update(positions)
+                .where(
+                    positions.c.name == self.name,
+                    positions.c.log_id == self._log_id,
+                    positions.c.position == self._position,
+                )
+                .values(position=position)
+            )
+            if moved.rowcount != 1:
+                raise _Moved
+        async with self._moved:
+            self._position = position
+            self._moved.notify_all()
+
+    async def _empty(self, connection: AsyncConnection) -> None:
+        for table in self._tables.values():
+            await connection.execute(delete(table))
+
+    async def wait_for(self, position: int, timeout_s: float = WAIT_S) -> None:
+        """Wait until the tables have reached a position.
+
+        Raises `behind` after `timeout_s`, `invalid` for a position past the end of the log.
+        """
+        if self._position >= position:
+            return
+        try:
+            async with asyncio.timeout(timeout_s), self._moved:
+                await self._moved.wait_for(lambda: self._position >= position or self.fault is not None)
+        except TimeoutError:
+            head = await self._source.head()
+            if position > head:
+                raise TapelineError(
+                    f"position {position} is past the end of the log ({head})",
+                    code="invalid",
+                    hint="was the position taken from another log?",
+                ) from None
+            raise TapelineError(
+                f"the view is at {self._position}, asked for {position}", code="behind", hint="retry"
+            ) from None
+        if self.fault is not None:
+            raise TapelineError(
+                f"projection {self.name} stopped at {self._position}: {self.fault.message}",
+                code="unavailable",
+                hint=self.fault.hint or "tapeline doctor",
+            )
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run work that a cancellation may not cut: a transaction that is left half-way keeps its locks."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + END_S
+        while not task.done() and loop.time() < deadline:
+            # Whoever cancels says it again; the first time is remembered by the raise below.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task], timeout=deadline - loop.time())
+        task.cancel()
+        raise
+
+
+class _Moved(Exception):
+    """The position in the database is not the one that this projector left."""

@@ -1,0 +1,73 @@
+"""What a projection is, and where its events come from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from sqlalchemy import Table
+
+from tapeline.log import EventLog
+from tapeline.log.codec import Codec
+from tapeline.projections.rows import Key, Rows
+
+
+class Projection(Protocol):
+    """A pure fold of events into rows; a module is one."""
+
+    name: str
+    version: int
+    kinds: frozenset[str]
+    tables: Sequence[Table]
+
+    def keys(self, event: Any, /) -> Iterable[tuple[Table, Key]]:
+        """The rows that `apply` may read for this event."""
+        ...
+
+    def apply(self, rows: Rows, event: Any, /) -> None:
+        """Fold one event into the rows."""
+        ...
+
+
+class Source(Protocol):
+    """Where a projector's events come from: the log, or the stream of metrics."""
+
+    async def identity(self) -> str:
+        """The id of the log that positions belong to."""
+        ...
+
+    async def head(self) -> int:
+        """The last position."""
+        ...
+
+    def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
+        """Stretches of events for ever, each with the position that it ends at."""
+        ...
+
+
+class LogSource:
+    """The events of some kinds, from the log."""
+
+    def __init__(self, event_log: EventLog, codec: Codec, kinds: frozenset[str]) -> None:
+        self._log = event_log
+        self._codec = codec
+        self._kinds = kinds
+
+    async def identity(self) -> str:
+        return (await self._log.head()).log_id
+
+    async def head(self) -> int:
+        return (await self._log.head()).position
+
+    async def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
+        async with aclosing(self._log.read(after=after, follow=True)) as lists:
+            async for commits in lists:
+                # A filter on the server is many times slower than skipping here.
+                events = [
+                    event
+                    for commit in commits
+                    if commit.subject.split(".", 3)[2] in self._kinds
+                    for event in self._codec.decode(commit)
+                ]
+                yield commits[-1].position, events
