@@ -21,7 +21,7 @@ def build(platform: Platform) -> Service:
     projector = Projector(LogSource(platform.log, platform.codec, projection.kinds), projection, platform.engine)
     measured = Projector(MetricsSource(platform.metrics, platform.log_id), metrics_projection, platform.engine)
     reader = Reader(platform.engine, projector)
-    leases, presence = Leases(platform.clock), Presence(platform.clock)
+    leases, presence = Leases(platform.clock), Presence(platform.clock, platform.agent_teams)
     dispatcher = Dispatcher(
         log=platform.log,
         deciders=platform.deciders,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tapeline import canvas as canvases
@@ -15,6 +16,8 @@ from tapeline.runs.blueprint.builtin import CANVAS
 from tapeline.runs.known import queries as known
 from tapeline.runs.run.aggregate import Checkpoint, Run
 from tapeline.runs.run.commands import CreateJob, RefuseJob
+
+log = structlog.get_logger()
 
 _NOT_A_SESSION = re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -53,6 +56,11 @@ async def specify(connection: AsyncConnection, team: str, run_id: str, run: Run)
         return await _specified(connection, team, run_id, run)
     except TapelineError as error:
         return RefuseJob(attempt=run.attempt, code=str(error.code), message=error.message, hint=error.hint)
+    except (KeyError, TypeError, ValueError) as error:
+        # One run that nobody foresaw must not keep the others waiting.
+        log.exception("job_not_specified", run=run_id, attempt=run.attempt)
+        message = f"the specification failed on its own account: {error!r}"
+        return RefuseJob(attempt=run.attempt, code="internal", message=message, hint="the service's log has more")
 
 
 async def _specified(connection: AsyncConnection, team: str, run_id: str, run: Run) -> CreateJob:

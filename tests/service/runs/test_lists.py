@@ -150,3 +150,14 @@ async def test_the_greeting_says_who_the_caller_is(runs: Any) -> None:
     view = await runs.view("hello", sdk_version="9", contracts="1.7")
     assert (view["team"], view["user"], view["contracts"]) == ("main", "ann", "1.0")
     assert (await runs.refused("hello", contracts="2.0")).code == "version_mismatch"
+
+
+async def test_a_page_is_cut_where_a_message_is_full_and_says_so(runs: Any) -> None:
+    for _ in range(12):
+        await runs.create(notes="n" * 60_000)
+    page = await runs.view("list", limit=12)
+    assert 1 < len(page["items"]) < 12
+    assert page["next"] == str(len(page["items"]))
+    rest = await runs.view("list", limit=12, offset=len(page["items"]))
+    assert [run["number"] for run in page["items"] + rest["items"]] == list(range(12, 0, -1))
+    assert rest["next"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tapeline.clock import Clock
+from tapeline.service import AgentTeams, own_team_only
 
 ONLINE_S = 75.0
 """An idle agent says something every 60 s; one that is unheard for longer than this is offline."""
@@ -11,10 +12,14 @@ SHORT_REST_S = 1.0
 
 
 class Presence:
-    """Liveness is no event: it is known to this process only, and every agent gets a full spell at its start."""
+    """Liveness is no event: it is known to this process only, and every agent gets a full spell at its start.
 
-    def __init__(self, clock: Clock) -> None:
+    Nor does a team have to wait for an agent to announce itself again: `agent_teams` is asked each time.
+    """
+
+    def __init__(self, clock: Clock, agent_teams: AgentTeams = own_team_only) -> None:
         self._clock = clock
+        self._agent_teams = agent_teams
         self._started = clock.monotonic()
         self._heard: dict[str, float] = {}
         self._gone: set[str] = set()
@@ -29,6 +34,10 @@ class Presence:
     def heard_since(self, agent: str, moment: float) -> bool:
         """Whether the agent has said anything after a monotonic moment."""
         return self._heard.get(agent, float("-inf")) > moment
+
+    def teams(self, agent: str) -> frozenset[str]:
+        """The teams that the agent may act for now."""
+        return frozenset(self._agent_teams(agent))
 
     def leave(self, agent: str) -> None:
         """The agent has said farewell."""

@@ -23,7 +23,7 @@ async def devices(connection: AsyncConnection, presence: Presence, leases: Lease
             type=device.get("type", ""),
             cores=device.get("cores"),
             memory=device.get("memory"),
-            teams=frozenset(row["teams"]),
+            teams=presence.teams(row["agent"]),
             backends=frozenset(row["backends"]),
             blueprints=frozenset((one["name"], one["version"]) for one in row["blueprints"]),
             is_online=presence.is_online(row["agent"]),

@@ -48,6 +48,7 @@ from tapeline.runs.device.presence import Presence
 from tapeline.runs.device.queries import devices_of
 from tapeline.runs.leases import Leases
 from tapeline.runs.metrics import queries as metric_queries
+from tapeline.runs.pages import page_of
 from tapeline.runs.run import aggregate, queries
 from tapeline.runs.run.commands import BearRun, DropCheckpoints, Pin
 from tapeline.runs.run.views import view_of
@@ -212,28 +213,28 @@ def _add_queries(verbs: Verbs, desk: Desk) -> None:
     async def list_(caller: Principal, request: ListRuns) -> Answer[Page[RunView]]:
         async with desk.reader.at(request.min_position) as connection:
             items = await queries.listed(connection, caller.team, request)
-        return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
+        return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("events")
     async def events(caller: Principal, request: ListEvents) -> Answer[Page[EventView]]:
         async with desk.reader.at(request.min_position) as connection:
             row = await queries.resolve(connection, caller.team, request.run)
             items = await queries.events(connection, caller.team, row["id"], request)
-        return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
+        return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("metrics")
     async def metrics(caller: Principal, request: ListMetrics) -> Answer[Page[MetricView]]:
         async with desk.reader.at(request.min_position) as connection:
             row = await queries.resolve(connection, caller.team, request.run)
             items = await metric_queries.points(connection, caller.team, row["id"], request)
-        return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
+        return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("latest")
     async def latest(caller: Principal, request: LatestMetrics) -> Answer[Page[MetricView]]:
         async with desk.reader.at(request.min_position) as connection:
             row = await queries.resolve(connection, caller.team, request.run)
             items = await metric_queries.latest(connection, caller.team, row["id"])
-        return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
+        return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
 
 def _add_checkpoints(verbs: Verbs, desk: Desk) -> None:
@@ -241,7 +242,7 @@ def _add_checkpoints(verbs: Verbs, desk: Desk) -> None:
     async def checkpoints(caller: Principal, request: ListCheckpoints) -> Answer[Page[CheckpointView]]:
         async with desk.reader.at(request.min_position) as connection:
             items = await queries.checkpoints_listed(connection, caller.team, request)
-        return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
+        return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("delete_checkpoints")
     async def delete_checkpoints(caller: Principal, request: DeleteCheckpoints) -> Accepted[DeletedView]:
