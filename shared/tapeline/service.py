@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tapeline.log.metrics import MetricsStream
 
 from tapeline.bus import Verbs
 from tapeline.clock import Clock
 from tapeline.decider import Deciders
 from tapeline.log import EventLog
 from tapeline.log.codec import Codec
+from tapeline.log.metrics import MetricsStream
 from tapeline.projections import Projector
 from tapeline.store import ArtifactStore
 
 Publish = Callable[[str, bytes], Awaitable[None]]
 AgentTeams = Callable[[str], Sequence[str]]
-"""The teams that an agent is enrolled for, by its name; asked anew at each announcement."""
+"""The teams that an agent is enrolled for, by its name; asked anew each time, so that changes hold at once."""
 
 
 def own_team_only(agent: str) -> Sequence[str]:

@@ -22,6 +22,8 @@ from tapeline.security.keys import Credentials, Role, create_key, read_credentia
 from tapeline.server_config import ServerSettings, install, load_settings, render
 
 RELOAD_SECONDS = 2.0
+AGENT = "local"
+"""The agent of an embedded instance."""
 
 
 @contextmanager
@@ -107,9 +109,17 @@ def _server(home: Home) -> tuple[int, int] | None:
         return None
 
 
-def add_team(home: Home, team: str) -> None:
-    """Make a team, and let the running server know it."""
-    change(home, lambda accounts: principals.add_team(accounts, team))
+def add_team(home: Home, team: str, agents: Iterable[str] | None = None) -> None:
+    """Make a team, and let the running server know it.
+
+    `agents` train for the team from now on; None is the embedded instance's own agent, where there is one.
+    """
+
+    def edit(accounts: Accounts) -> Accounts:
+        chosen = [each for each in (AGENT,) if each in accounts.agents] if agents is None else agents
+        return principals.add_team(accounts, team, chosen)
+
+    change(home, edit)
 
 
 def add_user(home: Home, team: str, user: str, out: Path, *, server: str | None = None) -> Credentials:
@@ -146,7 +156,7 @@ def _with_file(home: Home, made: Credentials, out: Path, edit: Callable[[Account
     return written
 
 
-def make_identities(home: Home, *, team: str = "main", user: str = "me", agent: str = "local") -> Accounts:
+def make_identities(home: Home, *, team: str = "main", user: str = "me", agent: str = AGENT) -> Accounts:
     """The accounts of a home: those of its `teams.toml`, else new ones, each with its credential file."""
     if home.teams_file.exists():
         return principals.load_accounts(home.teams_file)

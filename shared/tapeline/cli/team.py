@@ -17,12 +17,15 @@ app.add_typer(users, name="user")
 
 
 @app.command()
-def add(team: str) -> None:
+def add(
+    team: str,
+    agent: Annotated[list[str] | None, typer.Option(help="Agents that train for it; default: the local one.")] = None,
+) -> None:
     """Make a team."""
     from tapeline import teams
     from tapeline.home import find_home
 
-    teams.add_team(find_home(), team)
+    teams.add_team(find_home(), team, agent or None)
     output.said(f"team {team}")
 
 

@@ -22,7 +22,7 @@ from tapeline.home import Home, HomeLock, Instance, hold, write_instance, write_
 from tapeline.security.keys import read_credentials
 
 TEAM = "main"
-AGENT = "local"
+AGENT = teams.AGENT
 START_SECONDS = 30.0
 START_TRIES = 3
 _OWN_VARIABLES = ("TAPELINE_URL", "TAPELINE_TEAM", "TAPELINE_CREDS", "TAPELINE_PROFILE", "TAPELINE_READY_FD")

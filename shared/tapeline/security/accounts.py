@@ -65,14 +65,19 @@ class Accounts:
         return self.teams[name]
 
 
-def add_team(accounts: Accounts, team: str) -> Accounts:
-    """The accounts with one more team, without users yet."""
+def add_team(accounts: Accounts, team: str, agents: Iterable[str] = ()) -> Accounts:
+    """The accounts with one more team, without users yet; `agents` may act for it too."""
     subjects.check_slug(team, "team")
     if team in accounts.teams:
         raise TapelineError(
             f"team {team!r} exists", code="already_exists", hint=f"tapeline team user add {team} <user> --out FILE"
         )
-    return replace(accounts, teams={**accounts.teams, team: {}})
+    enrolled = dict(accounts.agents)
+    for agent in agents:
+        if agent not in enrolled:
+            raise _no_agent(accounts, agent)
+        enrolled[agent] = replace(enrolled[agent], teams=(*enrolled[agent].teams, team))
+    return replace(accounts, teams={**accounts.teams, team: {}}, agents=enrolled)
 
 
 def add_user(accounts: Accounts, team: str, user: str, public: str) -> Accounts:
@@ -116,9 +121,13 @@ def add_agent(accounts: Accounts, agent: str, teams: Iterable[str], public: str)
 def revoke_agent(accounts: Accounts, agent: str) -> Accounts:
     """The accounts without an agent."""
     if agent not in accounts.agents:
-        known = ", ".join(sorted(accounts.agents)) or "none"
-        raise TapelineError(f"no agent is named {agent!r}", code="not_found", hint=f"agents are: {known}")
+        raise _no_agent(accounts, agent)
     return replace(accounts, agents={name: found for name, found in accounts.agents.items() if name != agent})
+
+
+def _no_agent(accounts: Accounts, agent: str) -> TapelineError:
+    known = ", ".join(sorted(accounts.agents)) or "none"
+    return TapelineError(f"no agent is named {agent!r}", code="not_found", hint=f"agents are: {known}")
 
 
 def write_toml(accounts: Accounts) -> str:

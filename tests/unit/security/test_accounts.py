@@ -55,6 +55,14 @@ def test_a_team_is_made_once():
     assert refusal(principals.add_team, accounts(), "main").code == "already_exists"
 
 
+def test_agents_may_be_enrolled_for_a_team_as_it_is_made():
+    made = principals.add_team(accounts(), "contoso", ["local"])
+    assert made.agents["local"].teams == ("main", "contoso")
+    assert principals.read_toml(principals.write_toml(made), FILE) == made
+    refused = refusal(principals.add_team, made, "fabrikam", ["gone"])
+    assert (refused.code, refused.hint) == ("not_found", "agents are: local")
+
+
 @pytest.mark.parametrize("name", ["", "A", "a.b", "a b", "*", ">", "-a", "platform", "x" * 64, "a\n"])
 def test_a_name_that_no_subject_can_hold_is_refused(name):
     made = accounts()
