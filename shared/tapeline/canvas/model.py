@@ -483,8 +483,8 @@ class Canvas(Frozen):
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
-        """Each output as a dict of `OUTPUT_KEYS`, in the order of the JSON."""
-        return [{key: getattr(node, key) for key in OUTPUT_KEYS} for node in self.nodes if isinstance(node, Output)]
+        """Each output as a dict of `OUTPUT_KEYS`, in the order of the JSON; whole numbers are ints."""
+        return [{key: _whole(getattr(node, key)) for key in OUTPUT_KEYS} for node in self.output_nodes]
 
     @property
     def input_nodes(self) -> list[Input]:
@@ -495,6 +495,11 @@ class Canvas(Frozen):
     def output_nodes(self) -> list[Output]:
         """The output nodes in the order of the JSON, which is that of a model's outputs."""
         return [node for node in self.nodes if isinstance(node, Output)]
+
+
+def _whole(value: Any) -> Any:
+    # As in canonical JSON, where 1.0 and 1 are one number and written 1.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 OUTPUT_KEYS = (
