@@ -24,6 +24,8 @@ OLDEST_SERVER = (2, 15, 1)
 LOG_ID = "tapeline.log_id"
 FORMAT = "tapeline.format"
 FORMAT_NUMBER = "1"
+IMPORTING = "tapeline.importing"
+"""While a log is imported: the position that it will end at. Services refuse it until then."""
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 S = 1_000_000_000
@@ -272,8 +274,41 @@ async def check(client: Client, wanted: Topology | None = None) -> str:
         raise wire.missing_stream(", ".join(missing))
     _refuse(steps)
     state = await wire.stream_state(client, "EVENTS")
+    if upto := state.config["metadata"].get(IMPORTING):
+        raise TapelineError(
+            f"the log is being imported: {state.last} of {upto} commits are there",
+            code="topology_mismatch",
+            hint="tapeline log import DIR, with the same folder, ends it",
+        )
     log_id: str = state.config["metadata"][LOG_ID]
     return log_id
+
+
+async def begin_import(client: Client, *, log_id: str | None, upto: int) -> None:
+    """Mark EVENTS as being imported up to a position; an empty one takes over the id of the imported log.
+
+    Raises
+    ------
+    TapelineError
+        `not_empty` when another log has commits there already.
+    """
+    state = await wire.stream_state(client, "EVENTS")
+    metadata = dict(state.config["metadata"])
+    if log_id is not None and metadata.get(LOG_ID) != log_id:
+        if state.last:
+            raise TapelineError(
+                f"EVENTS holds {state.last} other commits", code="not_empty", hint="import into an empty home"
+            )
+        metadata[LOG_ID] = log_id
+    metadata[IMPORTING] = str(upto)
+    await _request(client, "STREAM.UPDATE.EVENTS", {**state.config, "metadata": metadata})
+
+
+async def end_import(client: Client) -> None:
+    """Take the mark of an import away."""
+    state = await wire.stream_state(client, "EVENTS")
+    metadata = {name: value for name, value in state.config["metadata"].items() if name != IMPORTING}
+    await _request(client, "STREAM.UPDATE.EVENTS", {**state.config, "metadata": metadata})
 
 
 def check_server(client: Client) -> None:

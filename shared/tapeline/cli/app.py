@@ -9,7 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from tapeline.cli import agent, asset, blueprint, canvas, checkpoint, instance, log, run_verbs, tape, team, vault
+from tapeline.cli import (
+    agent,
+    asset,
+    backup,
+    blueprint,
+    canvas,
+    checkpoint,
+    instance,
+    log,
+    run_verbs,
+    tape,
+    team,
+    vault,
+)
 from tapeline.cli.failures import INTERRUPTED, WRONG_USAGE, tell
 from tapeline.cli.nouns import group
 from tapeline.cli.output import OPTIONS
@@ -27,6 +40,7 @@ app.add_typer(vault.app, name="vault")
 app.add_typer(agent.app, name="agent")
 app.add_typer(agent.devices, name="device")
 app.add_typer(team.app, name="team")
+backup.register(log.app)
 app.add_typer(log.app, name="log")
 
 

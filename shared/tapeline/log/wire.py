@@ -224,6 +224,11 @@ def time_of_ns(ns: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 
 
+def time_text(at: datetime) -> str:
+    """A time in UTC with microseconds and `Z`; `time_of` reads it back."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
 class DirectGet:
     """Batches of messages of one subject from any replica, over one inbox of the connection."""
 

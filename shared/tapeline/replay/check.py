@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tapeline.errors import TapelineError
-from tapeline.log import GENESIS, EventLog, StoredCommit
-from tapeline.log.codec import Codec, digest, read_brief
+from tapeline.log.codec import digest
+from tapeline.replay.chain import NO_ROOT, Fault, Recorded, Walk
 from tapeline.replay.reading import codec
+from tapeline.replay.seals import Seal, holding
 
 MAX_FAULTS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault: `hole`, `sequence`, `chain`, `decode` or `duplicate`, where, and what is wrong."""
-
-    position: int
-    kind: str
-    message: str
-
-
 @dataclass(slots=True)
 class Report:
-    """What a check of the log found."""
+    """What a check of the log found; `since` is where a quick one began, `sealed` what the last seal covers."""
 
     log_id: str
     position: int
+    since: int = 0
+    sealed: int = 0
     commits: int = 0
     events: int = 0
     aggregates: int = 0
+    root: str = ""
+    forgotten: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
     @property
@@ -44,74 +41,94 @@ class Report:
 
     def __str__(self) -> str:
         if self.ok:
-            return f"complete: {self.events} events in {self.commits} commits of {self.aggregates} aggregates"
-        lines = [f"{fault.position}: {fault.kind}: {fault.message}" for fault in self.faults]
-        return "\n".join([f"{len(self.faults)} faults in {self.commits} commits", *lines])
+            begun = f" after position {self.since}" if self.since else ""
+            sealed = f"sealed to {self.sealed}" if self.sealed else "not sealed"
+            lines = [f"complete: {self.events} events in {self.commits} commits{begun}, {sealed}"]
+        else:
+            lines = [str(fault) for fault in self.faults]
+            lines.insert(0, f"{len(self.faults)} faults in {self.commits} commits")
+        return "\n".join(lines + [f"forgotten: {lost}" for lost in self.forgotten])
 
 
-@dataclass(slots=True)
-class _Chain:
-    sequence: int = 0
-    digest: str = GENESIS
+async def verify(
+    log: Recorded,
+    *,
+    seals: Sequence[Seal] = (),
+    quick: bool = False,
+    against: Recorded | None = None,
+) -> Report:
+    """Check positions, sequences, chains, ids, events, roots and seals.
 
-
-async def verify(log: EventLog) -> Report:
-    """Check that positions are dense, sequences gapless, chains unbroken, ids unique, events decodable."""
+    Parameters
+    ----------
+    seals : sequence of Seal
+        All of the log, in the order in which they were made; their signatures are checked already.
+    quick : bool
+        Begin at the last seal.
+    against : Recorded, optional
+        Another log (an export, say) whose commits must have the same digests as far as it goes.
+    """
     head = await log.head()
     report = Report(head.log_id, head.position)
-    chains: dict[str, _Chain] = {}
-    ids: set[str] = set()
-    decoder = codec()
-    last = 0
+    for seal in seals:
+        if seal.kind == "forgotten":
+            report.forgotten.append(f"{seal.position + 1} to {seal.lost_upto}, admitted on {seal.time}")
+    seals = holding(seals)
+    by_position = {seal.position: seal for seal in seals}
+    start = seals[-1] if quick and seals and seals[-1].position <= head.position else None
+    report.since = start.position if start is not None else 0
+    walk = Walk(codec(), after=report.since, root=bytes.fromhex(start.root) if start is not None else NO_ROOT)
+    for seal in seals:
+        if seal.position > head.position:
+            told = f"the log ends at {head.position}, but {seal.position} was sealed on {seal.time}"
+            report.faults.append(Fault(seal.position, "seal", told))
+    if start is not None:
+        report.sealed = start.position
+        found = [one async for many in log.read(after=start.position - 1, upto=start.position) for one in many]
+        if [digest(one.subject, one.header, one.body) for one in found] != [start.digest]:
+            report.faults.append(Fault(start.position, "seal", "its digest is not the sealed one"))
     try:
-        async for commits in log.read(upto=head.position):
+        async for commits in log.read(after=report.since, upto=head.position):
             for commit in commits:
-                if commit.position != last + 1:
-                    _add(report, commit.position, "hole", f"the commit before is at {last}")
-                last = commit.position
-                report.commits += 1
-                _check(commit, chains.setdefault(commit.subject, _Chain()), ids, decoder, report)
-                if len(report.faults) >= MAX_FAULTS:
-                    return report
+                report.faults += walk.add(commit)
+                sealed = by_position.get(commit.position)
+                if sealed is not None:
+                    if sealed.root != walk.root.hex() or sealed.digest != walk.digest:
+                        told = f"the root is {walk.root.hex()[:12]}, sealed was {sealed.root[:12]}"
+                        report.faults.append(Fault(commit.position, "seal", told))
+                    else:
+                        report.sealed = max(report.sealed, commit.position)
+            if len(report.faults) >= MAX_FAULTS:
+                break
     except TapelineError as error:
-        # The reader itself refuses a log with a hole.
-        _add(report, last + 1, "hole", error.message)
-    if last != head.position and report.ok:
-        _add(report, head.position, "hole", f"reading ended at {last}")
-    report.aggregates = len(chains)
+        if error.code not in ("log_damaged", "schema_unknown"):
+            raise
+        # The reader itself refuses a log with a hole, or a message that is no commit.
+        report.faults.append(Fault(walk.position + 1, "hole", error.message))
+    if walk.position != head.position and report.ok:
+        report.faults.append(Fault(head.position, "hole", f"reading ended at {walk.position}"))
+    report.commits, report.events, report.aggregates = walk.commits, walk.events, walk.aggregates
+    report.root = walk.root.hex()
+    if against is not None and report.ok:
+        report.faults += await _compared(log, against, report.since)
     return report
 
 
-def _check(commit: StoredCommit, chain: _Chain, ids: set[str], decoder: Codec, report: Report) -> None:
-    place = f"{commit.subject}"
+async def _compared(log: Recorded, other: Recorded, since: int) -> list[Fault]:
+    """The first position at which two logs differ, as far as the shorter one goes."""
+    upto = min((await log.head()).position, (await other.head()).position)
+    theirs = other.read(after=since, upto=upto)
+    waiting: dict[int, str] = {}
     try:
-        brief = read_brief(commit.header, commit.position)
-        events = decoder.decode(commit)
-    except TapelineError as error:
-        _add(report, commit.position, "decode", error.message)
-        return
-    if brief.prev != chain.digest:
-        _add(report, commit.position, "chain", f"{place}: prev is {brief.prev[:12]}…, expected {chain.digest[:12]}…")
-    if brief.seq != chain.sequence + 1 or brief.n != len(events):
-        _add(
-            report, commit.position, "sequence",
-            f"{place}: {brief.n} events from {brief.seq}, expected {len(events)} from {chain.sequence + 1}",
-        )  # fmt: skip
-    for event in events:
-        report.events += 1
-        if event.sequence != chain.sequence + 1:
-            _add(
-                report,
-                commit.position,
-                "sequence",
-                f"{place}: {event.type} has {event.sequence}, after {chain.sequence}",
-            )
-        chain.sequence = event.sequence
-        if event.id in ids:
-            _add(report, commit.position, "duplicate", f"{place}: event id {event.id} is there twice")
-        ids.add(event.id)
-    chain.digest = digest(commit.subject, commit.header, commit.body)
-
-
-def _add(report: Report, position: int, kind: str, message: str) -> None:
-    report.faults.append(Fault(position, kind, message))
+        async for commits in log.read(after=since, upto=upto):
+            while not waiting or max(waiting) < commits[-1].position:
+                for one in await anext(theirs, []):
+                    waiting[one.position] = digest(one.subject, one.header, one.body)
+                if not waiting:
+                    break
+            for one in commits:
+                if waiting.pop(one.position, None) != digest(one.subject, one.header, one.body):
+                    return [Fault(one.position, "chain", "its digest differs from the one compared with")]
+    finally:
+        await theirs.aclose()
+    return []
