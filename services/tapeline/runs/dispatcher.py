@@ -45,6 +45,7 @@ log = structlog.get_logger()
 ACTOR = "service:runs"
 LOOK_EVERY_S = 1.0
 SWEEP_EVERY_S = 5.0
+BREATH_S = 0.02
 UNKNOWN_GRACE_S = 15.0
 SETTLE_US = 300_000
 """A new attempt is offered no sooner: the agent that reported the end of the last one is just letting go."""
@@ -135,6 +136,8 @@ class Dispatcher:
             self._woken.clear()
             try:
                 await self.look()
+                # A burst of commits is one look, not one each.
+                await asyncio.sleep(BREATH_S)
             except TapelineError as error:
                 log.warning("dispatcher_waits", code=error.code, why=error.message)
                 await asyncio.sleep(0.2)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tapeline.errors import TapelineError
@@ -116,14 +116,11 @@ def match(
     busy : Counter of str
         How many devices each team has busy now.
     """
-    left = list(waiting)
     taken: set[tuple[str, str]] = set()
     counts = Counter(busy)
     matches: list[Match] = []
     unmatched: list[Unmatched] = []
-    while left:
-        run = min(left, key=lambda one: (-one.priority, counts[one.team], one.submitted_us, one.run))
-        left.remove(run)
+    for run in _in_turn(waiting, counts):
         fitting = [device for device in devices if not _misfits(run, device)]
         free = [
             device
@@ -142,6 +139,19 @@ def match(
         else:
             unmatched.append(Unmatched(run=run, reason="no_device", nearest=_nearest(run, devices)))
     return matches, unmatched
+
+
+def _in_turn(waiting: Iterable[Waiting], counts: Counter[str]) -> Iterator[Waiting]:
+    """The runs in the order in which they choose; `counts` may change while they do."""
+    queues: dict[int, dict[str, deque[Waiting]]] = {}
+    for run in sorted(waiting, key=lambda one: (-one.priority, one.submitted_us, one.run)):
+        queues.setdefault(run.priority, {}).setdefault(run.team, deque()).append(run)
+    for teams in queues.values():
+        while teams:
+            team = min(teams, key=lambda name: (counts[name], teams[name][0].submitted_us, teams[name][0].run))
+            yield teams[team].popleft()
+            if not teams[team]:
+                del teams[team]
 
 
 def _misfits(run: Waiting, device: Device) -> list[str]:

@@ -11,7 +11,7 @@ runs = Table(
     METADATA,
     Column("team", String(63), primary_key=True),
     Column("id", String(64), primary_key=True),
-    Column("number", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
     Column("name", Text, nullable=False),
     # Patterns are matched against this: lower-cased by Python, so that every database agrees.
     Column("name_lower", Text, nullable=False),
