@@ -28,6 +28,8 @@ WAIT_S = 2.0
 IDLE_CHECK_S = 1.0
 CANCEL_AGAIN_S = 0.2
 END_S = 5.0
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
 
 
 class Projector:
@@ -94,22 +96,27 @@ class Projector:
 
     async def run(self) -> None:
         """Follow the source for ever. Stops, saying where, at what it cannot fold."""
+        pause_s = FIRST_PAUSE_S
         while True:
+            before = self._position
             try:
-                await self._follow()
-            except _Moved:
-                # Somebody else emptied or filled the tables: go on from where they are now.
-                await self._reload()
+                try:
+                    await self._follow()
+                except _Moved:
+                    # Somebody else emptied or filled the tables: go on from where they are now.
+                    await self._reload()
             except (DBAPIError, PoolTimeoutError, OSError) as error:
                 if not is_passing(error):
                     await self._stop(TapelineError(f"projection {self.name}: {error}"[:500], code="internal"))
                 log.warning("projection_waits", projection=self.name, position=self._position, error=str(error)[:200])
-                await asyncio.sleep(0.5)
             except TapelineError as error:
                 if error.code not in ("unavailable", "timeout", "unknown_outcome"):
                     await self._stop(error)
                 log.warning("projection_waits", projection=self.name, position=self._position, error=error.message)
-                await asyncio.sleep(0.5)
+            else:
+                continue
+            pause_s = FIRST_PAUSE_S if self._position > before else min(2 * pause_s, LONGEST_PAUSE_S)
+            await asyncio.sleep(pause_s)
 
     async def _stop(self, error: TapelineError) -> NoReturn:
         self.fault = error
@@ -161,6 +168,8 @@ class Projector:
     async def _fold(self, position: int, events: list[Any]) -> None:
         if position <= self._position:
             return
+        # What overlaps with an earlier stretch is folded already.
+        events = [event for event in events if event.position > self._position]
         async with self._engine.begin() as connection:
             rows = Rows(self._tables)
             wanted: dict[Table, dict[Key, None]] = defaultdict(dict)

@@ -89,8 +89,13 @@ class Hosted:
 
 
 @asynccontextmanager
-async def hosted(server: NatsServer, build: Build, folder: Path, name: str) -> AsyncIterator[Hosted]:
-    """A service on a real server, with its tables and its store in `folder`; may be opened again on the same."""
+async def hosted(
+    server: NatsServer, build: Build, folder: Path, name: str, *, database_url: str | None = None
+) -> AsyncIterator[Hosted]:
+    """A service on a real server, with its store and its tables in `folder`; may be opened again on the same.
+
+    With `database_url` its tables are there.
+    """
     client = await server.connect()
     await topology.apply(client, topology.topology())
     codec, clock = Codec(EVENTS, UPCASTERS), SystemClock()
@@ -98,7 +103,7 @@ async def hosted(server: NatsServer, build: Build, folder: Path, name: str) -> A
     log = JetStreamLog(client, codec, connect=connect, role=name)
     home = folder / f"{name}-work"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    engine = make_engine(sqlite_url(folder / f"{name}.db"))
+    engine = make_engine(database_url or sqlite_url(folder / f"{name}.db"))
     platform = Platform(
         log=log,
         log_id=(await log.head()).log_id,

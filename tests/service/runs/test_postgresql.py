@@ -48,7 +48,8 @@ async def test_runs_are_listed_by_pattern_filter_and_page(runs: Any) -> None:
     assert await listed(runs, ids=[made[2]["id"], new_id(), "no uuid"]) == [NAMES[2]]
     assert await listed(runs, numbers=[1, 99, 2**40]) == [NAMES[0]]
     assert await listed(runs, id_after=made[5]["id"], sort=["id:asc"]) == NAMES[6:]
-    assert await listed(runs, created_after=made[5]["created_at"], sort=["created_at:asc"]) == NAMES[6:]
+    sixth = (await runs.view("get", run=made[5]["id"]))["created_at"]
+    assert await listed(runs, created_after=sixth, sort=["created_at:asc"]) == NAMES[6:]
     assert await listed(runs, sort=["id:asc"], offset=6) == NAMES[6:]
     (run,) = (await runs.view("list", limit=1, select=["config"]))["items"]
     assert run["config"] == {"steps": 10}
