@@ -53,7 +53,8 @@ def steering(course: Course) -> Any:
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             before = where.global_step
-            where.step_in_epoch = first + batch + 1
+            # Keras counts a whole execution even where the epoch ends within it.
+            where.step_in_epoch = min(first + batch + 1, steps)
             where.global_step = before_epoch + where.step_in_epoch
             job.step(where.global_step)
             is_last = where.step_in_epoch >= steps

@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = {
     "schedule": "cosine",
     "smartfit": True,
     "metrics_every": 2,
-    "steps_per_execution": 2,
+    "steps_per_execution": 4,  # 18 steps an epoch: the last execution of each is cut short
     "checkpoint": {"every_steps": 6, "every_seconds": None, "every_epochs": 1},
 }
 
@@ -67,6 +67,7 @@ async def test_a_resumed_training_equals_the_uninterrupted_one(
     await until(lambda: whole.has_ended, 60)
     assert whole.kinds[-1] == "completed", whole.data
     assert whole.data["started"]["pid"] == spare
+    assert whole.data["completed"]["global_step"] == 4 * 18
     # when another one, in a fresh child, is killed after a checkpoint within an epoch
     killed = await a_run(store, tmp_path, epochs=4)
     await service.offer(killed)
