@@ -42,10 +42,10 @@ demo: $(VENV)/run ## the main job: ticks to a named model that predicts
 	@$(VENV)/bin/tapeline demo $(if $(TAPE),--tape '$(TAPE)') $(if $(FORMAT),--format '$(FORMAT)')
 
 test: $(VENV)/dev ## set up, and pass the tests: unit, contract, service, system
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile -m 'not long'
 
 system: $(VENV)/dev ## the system tests alone, the long ones among them
-	@$(PY) -m pytest tests/system -m 'long or not long'
+	@$(PY) -m pytest tests/system
 
 format: $(VENV)/dev ## ruff format
 	@$(VENV)/bin/ruff format services shared ext tests
@@ -63,7 +63,7 @@ bench: $(VENV)/dev ## the figures of the README, measured here and now
 	@for file in tests/bench/*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
 
 chaos: $(VENV)/dev ## kill everything at random: SECONDS=60 SEED=1
-	@TAPELINE_CHAOS_SECONDS=$(SECONDS) TAPELINE_CHAOS_SEED=$(SEED) $(PY) -m pytest tests/system -k kill -m 'long or not long'
+	@TAPELINE_CHAOS_SECONDS=$(SECONDS) TAPELINE_CHAOS_SEED=$(SEED) $(PY) -m pytest tests/system -k kill -m 'not long'
 
 ext: $(VENV)/dev ## compile the kernels in place
 	@$(PY) ext/hatch_build.py
