@@ -18,20 +18,27 @@ from tapeline.bars.front import (
     time_bars,
 )
 from tapeline.bars.status import ALL, COLUMNS, BarsError, Flag, Norm, Status
+from tapeline.bars.windows import Anchored, Marked, lookback, marked, running_bars, threshold_ahead
 
 __all__ = [
     "ALL",
     "COLUMNS",
     "ISA",
+    "Anchored",
     "BarsError",
     "Flag",
+    "Marked",
     "Norm",
     "Status",
     "gather",
     "grid_ends",
     "grid_rows",
+    "lookback",
+    "marked",
     "read_bandwidth",
+    "running_bars",
     "session_bars",
+    "threshold_ahead",
     "threshold_bars",
     "tick_bars",
     "time_bars",

@@ -257,6 +257,153 @@ def gather(
     return Status.OK
 
 
+def _nothing(row: NDArray[Any]) -> None:
+    """A row before the tape begins or after it ends."""
+    row[:] = [math.nan] * 4 + [0.0] * 4
+
+
+def lookback(
+    grid: NDArray[np.float64],
+    first: NDArray[np.int64],
+    count: int,
+    out: NDArray[np.float64] | NDArray[np.float32],
+    fault: NDArray[np.int64],
+) -> int:
+    """Rows `[first[k], first[k] + count)` of a grid; those that it does not have have NaN prices and 0."""
+    for k, start in enumerate(first.tolist() if count else []):
+        if not -count <= start <= len(grid):
+            fault[0] = k
+            return Status.NO_ROW
+        for r in range(count):
+            if 0 <= start + r < len(grid):
+                out[k, r] = grid[start + r]
+            else:
+                _nothing(out[k, r])
+    return Status.OK
+
+
+def running_bars(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: Flags,
+    edges: NDArray[np.int64],
+    carry: NDArray[np.float64],
+    fill: bool,
+    out: NDArray[np.float64],
+    fault: NDArray[np.int64],
+) -> int:
+    """The bar of each pair of `edges` by itself, `carry[r]` being the close before it.
+
+    A pair that begins with a negative number is missing.
+    """
+    for row, (first, stop) in enumerate(edges.tolist()):
+        if first < 0:
+            _nothing(out[row])
+            continue
+        status = _bar(price, volume, flags, first, stop, carry[row : row + 1].copy(), fill, out[row], fault)
+        if status != Status.OK:
+            fault[1] = row
+            return status
+    return Status.OK
+
+
+def threshold_ahead(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: Flags,
+    spans: NDArray[np.int64],
+    limit: float,
+    dollar: bool,
+    edges: NDArray[np.int64],
+) -> int:
+    """The first bars that close on `limit` in each of `spans`; a span's rest is one more.
+
+    A row is the first trade, one past the last, and whether the limit was reached; -1 where there is no more.
+    """
+    for k, (first, stop) in enumerate(spans.tolist()):
+        pairs: list[tuple[int, int, int]] = []
+        start, total = first, 0.0
+        for i in range(first, stop):
+            if flags is None or flags[i] & Flag.VOLUME:
+                total += float(price[i]) * float(volume[i]) if dollar else float(volume[i])
+                if total >= limit:
+                    pairs.append((start, i + 1, 1))
+                    start, total = i + 1, 0.0
+        if start < stop:
+            pairs.append((start, stop, 0))
+        edges[k] = -1
+        for row, pair in enumerate(pairs[: edges.shape[1]]):
+            edges[k, row] = pair
+    return Status.OK
+
+
+def blocks(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: Flags,
+    range_: NDArray[np.float64],
+    whole: NDArray[np.int64],
+) -> int:
+    """Lowest and highest of every 64 trades; sum, bits and greatest of whole volumes, and whether all count."""
+    for j in range(len(range_)):
+        part = slice(64 * j, 64 * j + 64)
+        range_[j] = min(price[part].tolist()), max(price[part].tolist())
+        whole[j] = 0
+        if volume.dtype != np.float64:
+            counted = [int(v) for v in volume[part]]
+            bits = 0
+            for v in counted:
+                bits |= v
+            whole[j, :3] = sum(counted), bits, max(0, *counted)
+        whole[j, 3] = flags is None or all(int(mark) == ALL for mark in flags[part])
+    return Status.OK
+
+
+def anchored(
+    clock: NDArray[np.int64],
+    coarse: NDArray[np.int64],
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: Flags,
+    before: NDArray[np.int64] | None,
+    range_: NDArray[np.float64],
+    whole: NDArray[np.int64],
+    at: NDArray[np.int64],
+    when: NDArray[np.int64],
+    slot: NDArray[np.int64],
+    width: int,
+    total: int,
+    future: bool,
+    fill: bool,
+    edge: NDArray[np.int64],
+    out: NDArray[np.float64],
+    fault: NDArray[np.int64],
+) -> int:
+    """Windows of bars of `width` that end, or with `future` begin, at the elapsed trading time `when[k]`.
+
+    `coarse`, `before`, `range_`, `whole` and `edge` only save the kernel's time.
+    """
+    count = out.shape[1]
+    for index, moment, place in zip(at.tolist(), when.tolist(), slot.tolist(), strict=True):
+        begin = moment if future else moment - count * width
+        for x in range(count):
+            low, high = begin + x * width, begin + (x + 1) * width
+            if low < 0 or high > total:
+                _nothing(out[place, x])
+                continue
+            inside = [i for i in range(len(clock)) if low <= clock[i] < high and (not future or i >= index)]
+            first = inside[0] if inside else next((i for i in range(len(clock)) if clock[i] >= high), len(clock))
+            carry = np.full(1, math.nan)
+            for i in range(first):
+                if flags is None or flags[i] & Flag.LAST:
+                    carry[0] = price[i]
+            status = _bar(price, volume, flags, first, first + len(inside), carry, fill, out[place, x], fault)
+            if status != Status.OK:
+                fault[1] = x
+                return status
+    return Status.OK
+
+
 def read_bandwidth(ts: NDArray[np.int64], price: NDArray[np.float64], volume: Volume) -> float:
     """The sum of the columns; how long it takes is the limit of any kernel that reads them."""
     return float(ts.sum(dtype=np.uint64)) + float(price.sum()) + float(volume.sum())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         tapes,
         vault,
     )
-    from tapeline.sdk.assets import Asset, AssetFile, get_assets
+    from tapeline.sdk.assets import Asset, AssetFile, BaseAdapter, get_assets
     from tapeline.sdk.blueprints import Blueprint, get_blueprints, lookup_blueprint_id
     from tapeline.sdk.canvases import Canvas, example_canvas, get_canvases
     from tapeline.sdk.checkpoints import (
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Asset": "assets",
     "AssetFile": "assets",
+    "BaseAdapter": "assets",
     "get_assets": "assets",
     "Blueprint": "blueprints",
     "get_blueprints": "blueprints",
@@ -147,6 +148,7 @@ __all__ = [
     "ApiException",
     "Asset",
     "AssetFile",
+    "BaseAdapter",
     "Blueprint",
     "BlueprintDoesNotExistError",
     "Canvas",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tapeline.asset_files import AssetFile as OpenFile
+    from tapeline.tape.adapter import BaseAdapter as BaseAdapter
 
 _CHECK_S = 1.0
 _UNFINISHED = frozenset({"building"})
@@ -89,10 +90,10 @@ class Asset:
     Examples
     --------
     >>> asset = Asset("contoso", "schema_1707673805399")
-    >>> len(asset) == sum(len(file) for file in asset.files)
-    True
-    >>> asset.files[0].name
-    'schema_1707673805399_test.h5'
+    >>> len(asset)
+    81
+    >>> asset.datasets
+    ['100_1_min', 'per_min', 'rr_atr_2_2_1800']
     """
 
     team: str
@@ -128,7 +129,14 @@ class Asset:
 
     @property
     def files(self) -> builtins.list[AssetFile]:
-        """The files: test first, then train in order."""
+        """The files: test first, then train in order.
+
+        Examples
+        --------
+        >>> asset = Asset("contoso", "schema_1707673805399")
+        >>> asset.files
+        [Path('...schema_1707673805399_test.h5'), Path('...schema_1707673805399_train_0.h5')...]
+        """
         return [AssetFile(self, each) for each in self.view["files"]]
 
     @property
@@ -287,3 +295,12 @@ def get_assets(team: str) -> builtins.list[Asset]:
         asset.team, asset.name, asset.view, asset._listed = team, str(view["name"]), view, True
         found.append(asset)
     return found
+
+
+def __getattr__(name: str) -> Any:
+    # What adapters need (NumPy and the kernels) is imported only when one is asked for.
+    if name == "BaseAdapter":
+        from tapeline.tape.adapter import BaseAdapter
+
+        return BaseAdapter
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -95,6 +95,14 @@ class OpenTape:
         self._cache_bytes = cache_bytes
         self._lock = Lock()
 
+    def seen_as(self, view: View) -> OpenTape:
+        """The same tape in a view; this one if it already shows that."""
+        if view == self.view:
+            return self
+        return OpenTape(
+            self.manifest, self._path_of, view=view, cache_bytes=self._cache_bytes, open_file=self._open_file
+        )
+
     @property
     def symbols(self) -> list[str]:
         """The symbols of the tape, sorted."""
