@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import msgspec
@@ -23,27 +24,33 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tapeline import subjects, topology
 from tapeline.bus import router
-from tapeline.clock import SystemClock
+from tapeline.clock import Clock, SystemClock
 from tapeline.connection import connect_as, connect_options
 from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.database import make_engine, sqlite_url
 from tapeline.decider import Deciders
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, read_instance
+from tapeline.ids import new_id
 from tapeline.log import Appended, NewCommit
 from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
+from tapeline.log.lease import KvLease
 from tapeline.log.metrics import MetricsStream
 from tapeline.logs import logging_setup
 from tapeline.projections import CANCEL_AGAIN_S
 from tapeline.readiness import tell_ready
+from tapeline.replay.archivist import Archivist
+from tapeline.replay.seals import Shelf, check_seals, shelf
 from tapeline.security.accounts import AccountsFile
 from tapeline.security.keys import read_credentials
-from tapeline.service import AgentTeams, Build, Platform, Service, own_team_only
+from tapeline.service import AgentTeams, Build, Platform, Service, Task, own_team_only
 from tapeline.store import LocalStore
 
 log = structlog.get_logger()
 
+ARCHIVES = "runs"
+"""The service that seals the log."""
 TOPOLOGY_WAIT_S = 30.0
 MEANWHILE = ("unavailable", "not_found", "timeout", "topology_mismatch")
 """What a service hears while the streams are still being made."""
@@ -152,6 +159,8 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
 
         log_id = await _await_topology(client)
         event_log = JetStreamLog(client, codec, connect=reading, role=name)
+        seals = shelf(home)
+        await check_seals(event_log, seals)
         engine = make_engine((settings.database_url or sqlite_url(home.db / f"{name}.db")).format(service=name))
         stack.push_async_callback(engine.dispose)
         work = home.run / name
@@ -179,15 +188,31 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
                 publish=client.publish,
                 home=work,
                 agent_teams=enrolled(home),
+                archivist=_archivist(home, event_log, seals, clock) if name == ARCHIVES else None,
             )
         )
         for projector in service.projectors:
+            if engine.dialect.name != "sqlite":
+                # A SQLite file is its home's alone; a server's database may have several copies of a service.
+                projector.stand_by(
+                    KvLease(client, f"projection.{projector.name}", f"{name}@{gethostname()}:{new_id()}")
+                )
             await projector.open()
         if service.start is not None:
             await service.start()
         broker.include_router(router(service.verbs, clock))
         await broker.start()
         yield replace(service, tasks=(*service.tasks, lambda: _until_lost(name, lost)))
+
+
+def _archivist(home: Home, event_log: JetStreamLog, seals: Shelf, clock: Clock) -> Task | None:
+    """What seals the log; none where the seal key is not."""
+    key = home.credential("seal")
+    if not key.exists():
+        return None
+    credentials = read_credentials(key)
+    store = LocalStore(home.store)
+    return Archivist(log=event_log, store=store, shelf=seals, credentials=credentials, clock=clock).run
 
 
 async def _until_lost(name: str, lost: asyncio.Event) -> None:

@@ -21,6 +21,7 @@ from tapeline.log.metrics import MetricsStream
 from tapeline.projections import Projector
 from tapeline.store import ArtifactStore
 
+Task = Callable[[], Coroutine[Any, Any, None]]
 Publish = Callable[[str, bytes], Awaitable[None]]
 AgentTeams = Callable[[str], Sequence[str]]
 """The teams that an agent is enrolled for, by its name; asked anew each time, so that changes hold at once."""
@@ -36,7 +37,7 @@ class Platform:
     """The parts that a service is composed of.
 
     `publish` sends a core message (feed, control of agents); `home` is a private folder of the service
-    for caches and work that may be lost.
+    for caches and work that may be lost; `archivist` seals the log, where the process has the key for it.
     """
 
     log: EventLog
@@ -50,6 +51,7 @@ class Platform:
     publish: Publish
     home: Path
     agent_teams: AgentTeams = own_team_only
+    archivist: Task | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class Service:
 
     verbs: Verbs
     projectors: Sequence[Projector]
-    tasks: Sequence[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=tuple)
+    tasks: Sequence[Task] = field(default_factory=tuple)
     start: Callable[[], Awaitable[None]] | None = None
 
 

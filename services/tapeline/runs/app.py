@@ -53,6 +53,6 @@ def build(platform: Platform) -> Service:
     return Service(
         verbs=verbs,
         projectors=(projector, measured),
-        tasks=(dispatcher.follow, dispatcher.run),
+        tasks=(dispatcher.follow, dispatcher.run, *([platform.archivist] if platform.archivist else [])),
         start=dispatcher.start,
     )

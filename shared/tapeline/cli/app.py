@@ -19,6 +19,7 @@ from tapeline.cli import (
     instance,
     log,
     run_verbs,
+    seal,
     tape,
     team,
     vault,
@@ -41,6 +42,7 @@ app.add_typer(agent.app, name="agent")
 app.add_typer(agent.devices, name="device")
 app.add_typer(team.app, name="team")
 backup.register(log.app)
+seal.register(log.app)
 app.add_typer(log.app, name="log")
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +21,20 @@ app = group("The event log.")
 def register_top(app: typer.Typer) -> None:
     """Put `rebuild` at the top."""
     app.command()(rebuild)
+
+
+@app.callback()
+def log(context: typer.Context) -> None:
+    """The event log."""
+    import structlog
+
+    # Lines about the work go to standard error, and only those that matter: the output may be JSON.
+    before = structlog.get_config()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
+    context.call_on_close(lambda: structlog.configure(**before))
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -75,13 +92,20 @@ def show(
 
 
 @app.command()
-def verify(json: Json = False) -> None:
-    """Check the whole log: positions, sequences, chains, events; exit 5 at a fault."""
+def verify(
+    quick: Annotated[bool, typer.Option("--quick", help="Begin at the last seal.")] = False,
+    against: Annotated[Path | None, typer.Option(metavar="DIR", help="Compare with this export.")] = None,
+    json: Json = False,
+) -> None:
+    """Check the whole log: positions, sequences, chains, events, seals; exit 5 at a fault."""
     from tapeline import replay
+    from tapeline.home import find_home
 
     async def work() -> replay.Report:
         async with replay.opened() as log:
-            return await replay.verify(log)
+            other = replay.ExportedLog(against) if against is not None else None
+            seals = replay.shelf(find_home()).every((await log.head()).log_id)
+            return await replay.verify(log, seals=seals, quick=quick, against=other)
 
     found = _run(work())
     if output.wants_json(json):
@@ -89,6 +113,24 @@ def verify(json: Json = False) -> None:
     else:
         print(found)
     if not found.ok:
+        raise typer.Exit(5)
+
+
+@app.command()
+def lag(
+    max_: Annotated[int | None, typer.Option("--max", metavar="N", help="Exit 5 above so many commits.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(metavar="S", help="Exit 5 above so many seconds.")] = None,
+    json: Json = False,
+) -> None:
+    """Show how far each projection is behind the log, and who writes it."""
+    from tapeline import replay
+
+    found = _run(replay.lag_of())
+    if output.wants_json(json):
+        output.document([each.to_json() for each in found])
+    else:
+        output.table(replay.Lag.COLUMNS, (each.cells() for each in found))
+    if any(each.is_over(max_, max_seconds) for each in found):
         raise typer.Exit(5)
 
 

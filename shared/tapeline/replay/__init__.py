@@ -4,18 +4,22 @@ Reading order: `reading.py` (open, tail, show), `chain.py` (what is checked of e
 (verify), `seals.py`, `segments.py` (export), `restore.py`, `rebuild.py`.
 """
 
+from tapeline.replay.archivist import Archivist, forget_after, list_seals, seal_now
 from tapeline.replay.chain import Fault, Recorded
 from tapeline.replay.check import Report, verify
+from tapeline.replay.lag import Lag, lag, lag_of
 from tapeline.replay.reading import Line, opened, show, tail
 from tapeline.replay.rebuild import Rebuilt, dump, rebuild, rebuild_tables
 from tapeline.replay.restore import Imported, import_log, restore, verify_export, verify_only
-from tapeline.replay.seals import Seal, last_seal
+from tapeline.replay.seals import Seal, Shelf, check_seals, last_seal, shelf
 from tapeline.replay.segments import ExportedLog, Manifest, Segment, export, read_manifest
 
 __all__ = [
+    "Archivist",
     "ExportedLog",
     "Fault",
     "Imported",
+    "Lag",
     "Line",
     "Manifest",
     "Rebuilt",
@@ -23,15 +27,23 @@ __all__ = [
     "Report",
     "Seal",
     "Segment",
+    "Shelf",
+    "check_seals",
     "dump",
     "export",
+    "forget_after",
     "import_log",
+    "lag",
+    "lag_of",
     "last_seal",
+    "list_seals",
     "opened",
     "read_manifest",
     "rebuild",
     "rebuild_tables",
     "restore",
+    "seal_now",
+    "shelf",
     "show",
     "tail",
     "verify",

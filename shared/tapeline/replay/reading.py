@@ -14,8 +14,9 @@ from nats.aio.client import Client
 
 from tapeline.connection import connect, connect_as
 from tapeline.contracts import EVENTS, UPCASTERS
+from tapeline.embedded.alone import server_alone
 from tapeline.errors import TapelineError
-from tapeline.home import Home, find_home, read_instance
+from tapeline.home import Home, find_home, holder, read_instance
 from tapeline.log import EventLog, StoredEvent
 from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
@@ -77,16 +78,22 @@ class Line:
 async def opened(home: Home | None = None, url: str | None = None) -> AsyncIterator[EventLog]:
     """The log of an instance, opened as the replay identity, which can only read.
 
+    When no instance runs, the home's server runs alone meanwhile.
+
     Raises
     ------
     TapelineError
-        `unavailable` when no instance runs on the home, `unauthenticated` without `creds/replay.nk`.
+        `unavailable` when there is no log on the home, `unauthenticated` without `creds/replay.nk`.
     """
     home = home or find_home()
     if url is None:
         instance = read_instance(home)
         if instance is None:
-            raise TapelineError(f"no instance runs on {home.root}", code="unavailable", hint="tapeline up")
+            if not (home.log / "jetstream").exists() or holder(home) is not None:
+                raise TapelineError(f"no instance runs on {home.root}", code="unavailable", hint="tapeline up")
+            async with server_alone(home) as alone, opened(home, alone) as log:
+                yield log
+                return
         url = instance.url
     credentials = read_credentials(home.credential("replay"))
     client = await connect(credentials, url, name="replay")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,10 @@ from typing import Any
 from sqlalchemy import select, table, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tapeline.database import make_engine, sqlite_url
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, holder
 from tapeline.projections import positions, reset
+from tapeline.replay.databases import databases
 
 WAIT_S = 60.0
 ROUNDS = 3
@@ -68,15 +69,10 @@ def rebuild(home: Home | None = None, name: str = "all", *, timeout_s: float = W
     home = home or find_home()
     if holder(home) is None:
         raise TapelineError(f"no instance runs on {home.root}", code="unavailable", hint="tapeline up")
-    files = sorted(home.db.glob("*.db"))
 
     async def work() -> list[Rebuilt]:
-        engines = {file.stem: make_engine(sqlite_url(file)) for file in files}
-        try:
+        async with databases(home, os.environ.get("TAPELINE_DATABASE_URL")) as engines:
             return await rebuild_tables(engines, name, timeout_s=timeout_s)
-        finally:
-            for engine in engines.values():
-                await engine.dispose()
 
     return asyncio.run(work())
 

@@ -24,8 +24,10 @@ import msgspec
 
 from tapeline.errors import TapelineError
 from tapeline.home import Home
-from tapeline.log import wire
-from tapeline.security.keys import Credentials, is_public_key, read_credentials, verify
+from tapeline.log import EventLog, wire
+from tapeline.log.codec import digest
+from tapeline.security.accounts import load_accounts
+from tapeline.security.keys import Credentials, is_public_key, verify
 from tapeline.subjects import is_slug
 
 
@@ -62,7 +64,7 @@ def signed(
     *,
     log_id: str,
     position: int,
-    digest: str,
+    sealed_digest: str,
     root: bytes,
     at: datetime,
     lost_upto: int | None = None,
@@ -72,7 +74,7 @@ def signed(
         kind="seal" if lost_upto is None else "forgotten",
         log_id=log_id,
         position=position,
-        digest=digest,
+        digest=sealed_digest,
         root=root.hex(),
         time=wire.time_text(at),
         key=credentials.key.public,
@@ -185,11 +187,40 @@ _HINT = "compare with the copy in the artifact store, store/seals; tapeline log 
 
 
 def shelf(home: Home) -> Shelf:
-    """The seals of a home, as its own seal key signs them."""
-    return Shelf(home.seals, frozenset({read_credentials(home.credential("seal")).key.public}))
+    """The seals of a home; the key that signs them is the one that `teams.toml` names."""
+    known = home.teams_file.exists()
+    return Shelf(home.seals, frozenset({load_accounts(home.teams_file).seal} if known else ()))
 
 
 def last_seal(home: Home, log_id: str) -> dict[str, Any] | None:
     """The last seal of a log as JSON; none when it has none."""
     found = shelf(home).last(log_id)
     return found.to_json() if found is not None else None
+
+
+async def check_seals(log: EventLog, shelf: Shelf) -> None:
+    """Refuse a log whose end is older than its last seal, or whose sealed commit is another one.
+
+    Raises
+    ------
+    TapelineError
+        `log_behind_seal`, `log_damaged`.
+    """
+    head = await log.head()
+    last = shelf.last(head.log_id)
+    if last is None:
+        return
+    if head.position < last.position:
+        raise TapelineError(
+            f"the log ends at {head.position}, but {last.position} was sealed on {last.time[:10]}",
+            code="log_behind_seal",
+            hint="restore from backup (tapeline log import) or run "
+            f"'tapeline log seal --forget-after {head.position} --yes'",
+        )
+    found = [one async for many in log.read(after=last.position - 1, upto=last.position) for one in many]
+    if [digest(one.subject, one.header, one.body) for one in found] != [last.digest]:
+        raise TapelineError(
+            f"the commit at position {last.position} is not the one that was sealed on {last.time[:10]}",
+            code="log_damaged",
+            hint="tapeline log verify says where it begins; restore from backup (tapeline log import)",
+        )

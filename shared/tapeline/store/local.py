@@ -16,6 +16,7 @@ from tapeline.store.protocol import key_of
 
 _BLOCK = 1 << 20
 _KEY = re.compile(r"[a-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
+_NAMED = re.compile(r"seals(/[A-Za-z0-9][A-Za-z0-9_.-]*)+")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -68,6 +69,11 @@ class LocalStore:
 
     async def discard(self, prefix: str) -> None:
         await asyncio.to_thread(_remove, self._staged(prefix))
+
+    async def create(self, key: str, data: bytes) -> None:
+        if not _NAMED.fullmatch(key) or ".." in key:
+            raise TapelineError(f"{key!r} is not the name of a document", code="invalid")
+        await asyncio.to_thread(_create, self._root / key, data)
 
     async def has(self, sha256: str) -> bool:
         return self._promoted(sha256).exists()
@@ -133,6 +139,20 @@ def _write_whole(target: Path, source: Path | bytes) -> None:
         raise TapelineError(
             f"the store cannot be written: {error.strerror}", code="insufficient_storage", hint="free some disk space"
         ) from error
+    _sync_folder(target.parent)
+
+
+def _create(target: Path, data: bytes) -> None:
+    _write_whole(beside := target.with_name(f".{target.name}.{uuid4().hex[:8]}"), data)
+    try:
+        os.link(beside, target)
+    except FileExistsError as error:
+        if target.read_bytes() != data:
+            raise TapelineError(
+                f"the store has other bytes under {target.name}", code="already_exists", hint="nothing was overwritten"
+            ) from error
+    finally:
+        beside.unlink()
     _sync_folder(target.parent)
 
 

@@ -39,6 +39,13 @@ class ArtifactStore(Protocol):
         """Remove everything staged under a prefix."""
         ...
 
+    async def create(self, key: str, data: bytes) -> None:
+        """Write a named document (`seals/...`) once; the same bytes again are fine.
+
+        Raises `already_exists` when there are other bytes under that name: nothing is overwritten.
+        """
+        ...
+
     async def has(self, sha256: str) -> bool:
         """Whether the bytes are there, whole."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -56,3 +57,21 @@ async def test_the_command_line_checks_an_export(
     assert run(["--json", "log", "import", str(tmp_path / "export"), "--verify-only"]) == 5
     assert json.loads(capsys.readouterr().err)["error"]["code"] == "corrupt"
     assert run(["log", "import", str(tmp_path), "--verify-only"]) == 3
+
+
+async def test_a_home_that_does_not_run_is_sealed_and_checked_from_the_command_line(
+    make_log: MakeLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await replay.export(await make_log(30), tmp_path / "export")
+    home = Home(tmp_path / "home")
+    monkeypatch.setenv("TAPELINE_HOME", str(home.root))
+    assert await asyncio.to_thread(run, ["log", "verify"]) == 8, "there is no log on this home"
+    await replay.restore(home, tmp_path / "export")
+    assert await asyncio.to_thread(run, ["log", "seal", "--now"]) == 0
+    (seal,) = await replay.list_seals(home)
+    assert (seal.position, seal.root) == (30, replay.read_manifest(tmp_path / "export").root)
+    assert await asyncio.to_thread(run, ["log", "verify", "--against", str(tmp_path / "export")]) == 0
+    assert await asyncio.to_thread(run, ["log", "seal", "--forget-after", "30", "--yes"]) == 7
+    path = replay.shelf(home).file(seal.log_id)
+    path.write_bytes(path.read_bytes().replace(b'"position":30', b'"position":31'))
+    assert await asyncio.to_thread(run, ["log", "verify"]) == 5

@@ -1,0 +1,127 @@
+"""How far the tables are behind the log: each projection's position, lag, age, and who moves it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from nats.aio.client import Client
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tapeline.connection import connect, connect_as
+from tapeline.errors import TapelineError
+from tapeline.home import Home, find_home, read_instance
+from tapeline.log import EventLog
+from tapeline.log.jetstream import JetStreamLog
+from tapeline.log.metrics import MetricsStream
+from tapeline.projections import positions
+from tapeline.replay.databases import databases
+from tapeline.replay.reading import codec
+from tapeline.security.keys import read_credentials
+
+EVENTS = "EVENTS"
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """One projection: what it has not folded, and for how many seconds the oldest of that has waited.
+
+    `lag` and `age_s` are None for a projection of METRICS when that stream was not asked.
+    """
+
+    service: str
+    name: str
+    version: int
+    stream: str
+    position: int
+    lag: int | None
+    age_s: float | None
+    writer: str | None
+
+    COLUMNS: ClassVar[tuple[str, ...]] = ("service", "projection", "stream", "position", "lag", "age", "writer")
+
+    def cells(self) -> tuple[str, ...]:
+        """The row of a table for people."""
+        lag = "-" if self.lag is None else str(self.lag)
+        age = "-" if self.age_s is None else f"{self.age_s:.1f} s"
+        return (self.service, self.name, self.stream, str(self.position), lag, age, self.writer or "-")
+
+    def to_json(self) -> dict[str, Any]:
+        """The row with stable keys."""
+        return asdict(self)
+
+    def is_over(self, lag: int | None, seconds: float | None) -> bool:
+        """Whether it is farther behind than a limit allows."""
+        return (lag is not None and (self.lag or 0) > lag) or (seconds is not None and (self.age_s or 0.0) > seconds)
+
+
+async def lag(log: EventLog, engines: Mapping[str, AsyncEngine], *, metrics: MetricsStream | None = None) -> list[Lag]:
+    """Every projection of these databases by service, and how far it is behind."""
+    head = (await log.head()).position
+    measured = await metrics.head() if metrics is not None else None
+    found = []
+    for service, engine in engines.items():
+        async with engine.connect() as connection:
+            if not await connection.run_sync(lambda sync: sync.dialect.has_table(sync, positions.name)):
+                continue
+            rows = (await connection.execute(select(positions).order_by(positions.c.name))).mappings().all()
+        for row in rows:
+            last = head if row["stream"] == EVENTS else measured
+            behind = None if last is None else max(0, last - row["position"])
+            found.append(
+                Lag(
+                    service, row["name"], row["version"], row["stream"], row["position"], behind,
+                    0.0 if behind == 0 else await _age_s(log, metrics, row["stream"], row["position"]),
+                    row["writer"],
+                )
+            )  # fmt: skip
+    return found
+
+
+async def lag_of(home: Home | None = None) -> list[Lag]:
+    """The same for an instance that runs: its own databases and its own log, read as the replay identity.
+
+    Raises
+    ------
+    TapelineError
+        `unavailable` when no instance runs on the home.
+    """
+    home = home or find_home()
+    instance = read_instance(home)
+    if instance is None:
+        raise TapelineError(f"no instance runs on {home.root}", code="unavailable", hint="tapeline up")
+    url = instance.url
+    credentials = read_credentials(home.credential("replay"))
+    client = await connect(credentials, url, name="replay")
+
+    async def reading(reader: Client, /, **more: Any) -> None:
+        await connect_as(reader, credentials, url, name="replay-read", **more)
+
+    try:
+        log = JetStreamLog(client, codec(), connect=reading, role="replay")
+        metrics = MetricsStream(client, connect=reading, role="replay")
+        async with databases(home, os.environ.get("TAPELINE_DATABASE_URL")) as engines:
+            return await lag(log, engines, metrics=metrics)
+    finally:
+        await client.close()
+
+
+async def _age_s(log: EventLog, metrics: MetricsStream | None, stream: str, position: int) -> float | None:
+    stored_at: datetime | None = None
+    if stream == EVENTS:
+        async for commits in log.read(after=position, upto=position + 1):
+            stored_at = commits[0].stored_at
+    elif metrics is not None:
+        # Holes are legal there: the next batch may be far.
+        reading = metrics.read(after=position)
+        try:
+            async for many in reading:
+                stored_at = many[0].stored_at
+                break
+        finally:
+            await reading.aclose()
+    return None if stored_at is None else max(0.0, (datetime.now(UTC) - stored_at).total_seconds())
