@@ -263,6 +263,11 @@ def account_of(who: Principal | Agent) -> str:
     return f"T_{who.team}" if isinstance(who, Principal) else f"AG_{who.name}"
 
 
+def lease(name: str) -> str:
+    """The key of a lease in the bucket LEASES."""
+    return f"$KV.LEASES.{name}"
+
+
 def team_borders(team: str) -> dict[str, str]:
     """The service and stream exports that join a team's account to the platform."""
     return {

@@ -117,6 +117,8 @@ def command_for(run: aggregate.Run, chance: random.Random) -> Any:
 class Stuttering:
     """A source that delivers what it has delivered before, again and again."""
 
+    stream = "EVENTS"
+
     def __init__(self, source: LogSource, chance: random.Random) -> None:
         self._source = source
         self._chance = chance

@@ -11,12 +11,13 @@ Reading order: `source.py` (what a projection is), `rows.py`, `projector.py`, `s
 from tapeline.projections.projector import CANCEL_AGAIN_S, Projector
 from tapeline.projections.reader import Reader
 from tapeline.projections.rows import Key, Row, Rows
-from tapeline.projections.source import LogSource, Projection, Source
+from tapeline.projections.source import Lease, LogSource, Projection, Source
 from tapeline.projections.state import positions, reset
 
 __all__ = [
     "CANCEL_AGAIN_S",
     "Key",
+    "Lease",
     "LogSource",
     "Projection",
     "Projector",

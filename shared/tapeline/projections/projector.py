@@ -10,22 +10,23 @@ from contextlib import aclosing
 from typing import Any, NoReturn, TypeVar
 
 import structlog
-from sqlalchemy import Table, delete, select, update
+from sqlalchemy import Table, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tapeline.database import is_passing, physical, upsert
 from tapeline.errors import TapelineError
 from tapeline.projections.rows import Key, Rows
-from tapeline.projections.source import Projection, Source
-from tapeline.projections.state import positions
+from tapeline.projections.source import Lease, Projection, Source
+from tapeline.projections.state import make, positions
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 WAIT_S = 2.0
 IDLE_CHECK_S = 1.0
+STANDBY_LOOK_S = 0.01
 CANCEL_AGAIN_S = 0.2
 END_S = 5.0
 FIRST_PAUSE_S = 0.1
@@ -43,6 +44,8 @@ class Projector:
         self._position = -1
         self._log_id = ""
         self._moved = asyncio.Condition()
+        self._lease: Lease | None = None
+        self._is_writer = True
         self.fault: TapelineError | None = None
 
     @property
@@ -58,6 +61,15 @@ class Projector:
     def log_id(self) -> str:
         return self._log_id
 
+    @property
+    def is_writer(self) -> bool:
+        """Whether this projector moves the position; a standby only reads it."""
+        return self._is_writer
+
+    def stand_by(self, lease: Lease) -> None:
+        """Write only while holding a lease, and wait for it otherwise."""
+        self._lease, self._is_writer = lease, False
+
     async def head(self) -> int:
         """The last position of the source."""
         return await self._source.head()
@@ -71,13 +83,17 @@ class Projector:
         self._log_id = await self._source.identity()
         names = sorted(table.name for table in self._projection.tables)
         async with self._engine.begin() as connection:
-            for table in (physical(positions), *self._tables.values()):
-                await connection.run_sync(table.create, checkfirst=True)
+            await make(connection)
             row = (await connection.execute(select(positions).where(positions.c.name == self.name))).mappings().first()
             if row is None or row["version"] != self._projection.version:
-                await self._empty(connection)
-                first = {"version": self._projection.version, "log_id": self._log_id, "position": 0, "tables": names}
-                await upsert(connection, positions, [first | {"name": self.name}])
+                # Another version may have other columns.
+                for table in self._tables.values():
+                    await connection.run_sync(table.drop, checkfirst=True)
+                first = {
+                    "name": self.name, "version": self._projection.version, "log_id": self._log_id, "position": 0,
+                    "tables": names, "stream": self._source.stream, "writer": None,
+                }  # fmt: skip
+                await upsert(connection, positions, [first])
                 self._position = 0
             elif row["log_id"] != self._log_id:
                 raise TapelineError(
@@ -87,6 +103,8 @@ class Projector:
                 )
             else:
                 self._position = row["position"]
+            for table in self._tables.values():
+                await connection.run_sync(table.create, checkfirst=True)
         if self._position > await self._source.head():
             raise TapelineError(
                 f"the tables of {self.name} are at position {self._position}, past the end of the log",
@@ -101,7 +119,7 @@ class Projector:
             before = self._position
             try:
                 try:
-                    await self._follow()
+                    await self._take_turn()
                 except _Moved:
                     # Somebody else emptied or filled the tables: go on from where they are now.
                     await self._reload()
@@ -125,21 +143,29 @@ class Projector:
             self._moved.notify_all()
         raise error
 
+    async def _take_turn(self) -> None:
+        if self._lease is None:
+            await self._follow()
+            return
+        while not await self._lease.take():
+            await self._reload()
+            await asyncio.sleep(IDLE_CHECK_S)
+        try:
+            # The one before has moved on since we last looked.
+            await self._reload()
+            async with self._engine.begin() as connection:
+                mine = update(positions).where(positions.c.name == self.name).values(writer=self._lease.holder)
+                await connection.execute(mine)
+            self._is_writer = True
+            log.info("projection_writes", projection=self.name, writer=self._lease.holder, position=self._position)
+            await _first_of(self._follow(), self._lease.keep())
+        finally:
+            self._is_writer = False
+            await self._lease.give_back()
+
     async def _follow(self) -> None:
         # Whichever ends first ends both: the fold at what it cannot do, the watch at tables that were emptied.
-        tasks = {asyncio.create_task(self._read()), asyncio.create_task(self._watch())}
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            left = set(tasks)
-            while left:
-                for task in left:
-                    task.cancel()
-                # The client library may swallow a cancellation that meets it while it connects: say it again.
-                _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
+        await _first_of(self._read(), self._watch())
 
     async def _read(self) -> None:
         async with aclosing(self._source.read(self._position)) as stretches:
@@ -201,10 +227,6 @@ class Projector:
             self._position = position
             self._moved.notify_all()
 
-    async def _empty(self, connection: AsyncConnection) -> None:
-        for table in self._tables.values():
-            await connection.execute(delete(table))
-
     async def wait_for(self, position: int, timeout_s: float = WAIT_S) -> None:
         """Wait until the tables have reached a position.
 
@@ -213,8 +235,12 @@ class Projector:
         if self._position >= position:
             return
         try:
-            async with asyncio.timeout(timeout_s), self._moved:
-                await self._moved.wait_for(lambda: self._position >= position or self.fault is not None)
+            async with asyncio.timeout(timeout_s):
+                while not self._is_writer and self.fault is None and self._position < position:
+                    await asyncio.sleep(STANDBY_LOOK_S)
+                    await self._reload()
+                async with self._moved:
+                    await self._moved.wait_for(lambda: self._position >= position or self.fault is not None)
         except TimeoutError:
             head = await self._source.head()
             if position > head:
@@ -232,6 +258,23 @@ class Projector:
                 code="unavailable",
                 hint=self.fault.hint or "tapeline doctor",
             )
+
+
+async def _first_of(*works: Coroutine[Any, Any, None]) -> None:
+    """Run works until one ends, then end the others; raises what the first one raised."""
+    tasks = {asyncio.create_task(work) for work in works}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        left = set(tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            # The client library may swallow a cancellation that meets it while it connects: say it again.
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

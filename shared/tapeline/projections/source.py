@@ -33,6 +33,8 @@ class Projection(Protocol):
 class Source(Protocol):
     """Where a projector's events come from: the log, or the stream of metrics."""
 
+    stream: str
+
     async def identity(self) -> str:
         """The id of the log that positions belong to."""
         ...
@@ -46,8 +48,28 @@ class Source(Protocol):
         ...
 
 
+class Lease(Protocol):
+    """The right to move a projection's position; see `tapeline.log.lease`."""
+
+    holder: str
+
+    async def take(self) -> bool:
+        """Take it if nobody has it; False while somebody else does."""
+        ...
+
+    async def keep(self) -> None:
+        """Renew it; returns once it is lost."""
+        ...
+
+    async def give_back(self) -> None:
+        """Let the next one have it at once."""
+        ...
+
+
 class LogSource:
     """The events of some kinds, from the log."""
+
+    stream = "EVENTS"
 
     def __init__(self, event_log: EventLog, codec: Codec, kinds: frozenset[str]) -> None:
         self._log = event_log

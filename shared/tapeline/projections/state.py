@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, Integer, MetaData, String, Table, delete, select, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    delete,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tapeline.database import physical
 from tapeline.errors import TapelineError
 
 STATE = MetaData()
@@ -16,7 +30,24 @@ positions = Table(
     Column("log_id", String(64), nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("tables", JSON, nullable=False),
+    # The stream that positions belong to: EVENTS, or METRICS.
+    Column("stream", String(16), nullable=False),
+    # Who moves the position now, where several may.
+    Column("writer", String),
 )
+
+
+async def make(connection: AsyncConnection) -> None:
+    """Make the tables of positions. One of an older layout is replaced, and with it all that it tells of."""
+
+    def work(sync: Connection) -> None:
+        if sync.dialect.has_table(sync, positions.name):
+            known = {column["name"] for column in inspect(sync).get_columns(positions.name)}
+            if known != {column.name for column in positions.columns}:
+                positions.drop(sync)
+        physical(positions).create(sync, checkfirst=True)
+
+    await connection.run_sync(work)
 
 
 async def reset(connection: AsyncConnection, name: str) -> None:

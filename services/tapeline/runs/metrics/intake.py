@@ -147,6 +147,8 @@ class Intake:
 class MetricsSource:
     """The batches of every run, for a projector; its positions are those of METRICS, not of the log."""
 
+    stream = "METRICS"
+
     def __init__(self, metrics: Metrics, log_id: str) -> None:
         self._metrics = metrics
         self._log_id = log_id
