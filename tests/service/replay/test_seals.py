@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -212,7 +213,8 @@ async def test_every_single_byte_change_in_a_log_of_a_thousand_events_is_found(
         data = text if isinstance(text, bytes) else text.encode()
         i = chosen.randrange(len(data))
         data = data[:i] + bytes([data[i] ^ (1 << chosen.randrange(7))]) + data[i + 1 :]
-        changed = replace(commits[k], **{field: data if isinstance(text, bytes) else data.decode("latin-1")})
+        change: dict[str, Any] = {field: data if isinstance(text, bytes) else data.decode("latin-1")}
+        changed = replace(commits[k], **change)
         report = await replay.verify(Recorded(log_id, [*commits[:k], changed, *commits[k + 1 :]]), seals=seals)
         assert not report.ok, f"byte {i} of the {field} of commit {k + 1} changed unnoticed"
         assert min(fault.position for fault in report.faults) >= k + 1
