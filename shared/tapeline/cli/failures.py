@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from tapeline.errors import LitError, TapelineError, exit_of, status_of
+from tapeline.sdk.errors import faults_of, listed
 
 WRONG_USAGE = 2
 INTERRUPTED = 130
@@ -17,10 +18,12 @@ def tell(error: Exception, *, as_json: bool) -> int:
     found = described(error)
     code = found.pop("exit")
     if as_json:
+        if faults := faults_of(_cause(error)):
+            found["errors"] = faults
         print(json.dumps({"error": found}, ensure_ascii=False), file=sys.stderr)
     else:
         print(f"Error: {found['message']}", file=sys.stderr)
-        for fault in _listed(error):
+        for fault in listed(_cause(error)):
             print(f"  {fault}", file=sys.stderr)
         if found["hint"]:
             print(f"Hint: {found['hint']}", file=sys.stderr)
@@ -53,19 +56,6 @@ def _cause(error: BaseException) -> BaseException:
     while isinstance(error, LitError) and error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _listed(error: Exception) -> list[str]:
-    data = getattr(_cause(error), "data", None)
-    details = data.get("error", data) if isinstance(data, dict) else {}
-    inner = details.get("data", details) if isinstance(details, dict) else {}
-    faults = inner.get("errors", []) if isinstance(inner, dict) else []
-    found = []
-    for each in faults[:20]:
-        if isinstance(each, dict):
-            path = each.get("pointer") or "/".join(map(str, each.get("path") or []))
-            found.append(f"{path}: {each.get('message')}" + (f" ({each['hint']})" if each.get("hint") else ""))
-    return found if len(faults) > 1 else []
 
 
 def _os_text(error: OSError) -> str:

@@ -24,10 +24,8 @@ class Canvas:
     Examples
     --------
     >>> canvas = Canvas("contoso", "demo")
-    >>> canvas.inputs
-    [['90_1daybar_lp%'], ['RSI14TA_day'], ['vwap2060_day'], ['20sma_day'], ['ATR14_day']]
-    >>> canvas.outputs[0]["feature"]
-    'long_updown'
+    >>> canvas.name, canvas.revision
+    ('demo', 1)
     """
 
     team: str
@@ -67,13 +65,37 @@ class Canvas:
     @property
     @lit_error_handler(LitModelError)
     def inputs(self) -> builtins.list[builtins.list[str]]:
-        """The names of the features of each input."""
+        """The names of the features of each input.
+
+        Examples
+        --------
+        >>> canvas = Canvas("contoso", "demo")
+        >>> canvas.inputs
+        [['90_1daybar_lp%'],
+        ['RSI14TA_day'],
+        ['vwap2060_day'],
+        ['20sma_day'],
+        ['ATR14_day']]
+        """
         return self._parsed().inputs
 
     @property
     @lit_error_handler(LitModelError)
     def outputs(self) -> builtins.list[dict[str, Any]]:
-        """The outputs, in canvas order."""
+        """The outputs, in canvas order.
+
+        Examples
+        --------
+        >>> canvas = Canvas("contoso", "demo")
+        >>> canvas.outputs
+        [{'component_name': '',
+          'label_index': 4,
+          'gaussian_noise': 0.5,
+          'dropout': 0.5,
+          'class_weighting': 1,
+          'activation': 'auto',
+          'feature': 'long_updown'}]
+        """
         return self._parsed().outputs
 
     @lit_error_handler(LitModelError)
@@ -85,7 +107,15 @@ class Canvas:
 
     @lit_error_handler(LitModelError)
     def get_available_components(self) -> builtins.list[dict[str, Any]]:
-        """What a canvas can be made of: `{type, title, category, inputs, params, doc}` each."""
+        """What a canvas can be made of: `{type, title, category, inputs, params, doc}` each.
+
+        Examples
+        --------
+        >>> canvas = Canvas('contoso', 'demo')
+        >>> available_components = canvas.get_available_components()
+        >>> "dense" in [each["type"] for each in available_components]
+        True
+        """
         self._there()
         return builtins.list(client_of(self.team).query("assets", "components")["components"])
 
@@ -198,9 +228,10 @@ class Canvas:
 
         Examples
         --------
-        >>> model = Canvas("contoso", "demo").transpile()
-        >>> type(model).__name__
-        'Functional'
+        >>> canvas = Canvas('contoso', 'demo')
+        >>> model = canvas.transpile()
+        >>> model
+        <Functional name=canvas, built=True>
         """
         from tapeline.canvas import LabelColumns
         from tapeline.canvas.transpile import FeatureStats, transpile
@@ -237,10 +268,16 @@ class Canvas:
         self._there()
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             if self._stored is None:
-                raise
+                raise NotFoundError.of(
+                    "not_found", f"there is no file {self.path}", hint="name a canvas's JSON file, or a stored canvas"
+                ) from error
             return dict(self._stored)
+        except ValueError as error:
+            raise ValidationError.of(
+                "canvas_invalid", f"{self.path} is no JSON: {error}", hint="tapeline canvas schema"
+            ) from error
         if not isinstance(found, dict):
             raise ValidationError.of(
                 "canvas_invalid", f"{self.path} holds no JSON object", hint="tapeline canvas schema"

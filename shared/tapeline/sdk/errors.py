@@ -29,7 +29,6 @@ from tapeline.errors import (
     ValidationError,
     fault,
     from_fault,
-    status_of,
 )
 
 __all__ = [
@@ -57,6 +56,26 @@ def api_error(error: TapelineError) -> ApiException:
     return from_fault(told, json.dumps({"error": told}, default=str))
 
 
+def faults_of(error: BaseException) -> list[dict[str, Any]]:
+    """The faults that a refusal lists, each with its place, message and hint; none for another error."""
+    data = getattr(error, "data", None)
+    told = data.get("error", data) if isinstance(data, dict) else None
+    details = told.get("data", told) if isinstance(told, dict) else None
+    found = details.get("errors") if isinstance(details, dict) else None
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def listed(error: BaseException, most: int = 20) -> list[str]:
+    """A line for each fault of a refusal that has several: where, what, and the remedy."""
+    found = faults_of(error)
+    lines = []
+    for each in found[:most]:
+        place = each.get("pointer") or "/".join(map(str, each.get("path") or []))
+        of = f"{each['node']} " if each.get("node") else ""
+        lines.append(f"{of}{place}: {each.get('message')}" + (f" ({each['hint']})" if each.get("hint") else ""))
+    return lines if len(found) > 1 else []
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -65,7 +84,8 @@ def lit_error_handler(error_type: type[LitError] = LitError) -> Callable[[F], F]
 
     It keeps name, doc and signature, works on coroutines and generators, and may be used with and without
     parentheses. An error that is an `error_type` already passes unchanged, and so do interrupts and
-    cancellation. The `code` of a wrapped `TapelineError` is its status; message and hint become notes.
+    cancellation. The `code` of a wrapped `TapelineError` is its status; message, hint and the faults that it
+    lists become notes. What a library of ours refuses is the cause as the class that its code has in the SDK.
 
     Examples
     --------
@@ -90,15 +110,19 @@ def lit_error_handler(error_type: type[LitError] = LitError) -> Callable[[F], F]
 
 def _wrapped(function: Callable[..., Any], error_type: type[LitError]) -> Callable[..., Any]:
     def translate(error: Exception) -> LitError:
-        code = getattr(error, "status", None)
-        if code is None and isinstance(error, TapelineError) and isinstance(error.code, str):
-            code = status_of(error.code)
-        made = error_type(f"An error occurred in function '{function.__name__}'", code=code)
-        if isinstance(error, TapelineError):
-            made.hint = error.hint
-            made.add_note(error.message)
-            if error.hint:
-                made.add_note(f"Hint: {error.hint}")
+        cause = error
+        if isinstance(error, TapelineError) and not isinstance(error, ApiException | LitError):
+            cause = api_error(error)
+            cause.__cause__ = error
+        made = error_type(f"An error occurred in function '{function.__name__}'", code=getattr(cause, "status", None))
+        if isinstance(cause, TapelineError):
+            made.hint = cause.hint
+            made.add_note(cause.message)
+            for each in listed(cause):
+                made.add_note(f"  {each}")
+            if cause.hint:
+                made.add_note(f"Hint: {cause.hint}")
+        made.__cause__ = cause
         return made
 
     if inspect.isasyncgenfunction(function):
@@ -111,7 +135,8 @@ def _wrapped(function: Callable[..., Any], error_type: type[LitError]) -> Callab
             except error_type:
                 raise
             except Exception as error:
-                raise translate(error) from error
+                made = translate(error)
+                raise made from made.__cause__
 
         return async_generator
     if inspect.iscoroutinefunction(function):
@@ -123,7 +148,8 @@ def _wrapped(function: Callable[..., Any], error_type: type[LitError]) -> Callab
             except error_type:
                 raise
             except Exception as error:
-                raise translate(error) from error
+                made = translate(error)
+                raise made from made.__cause__
 
         return coroutine
     if inspect.isgeneratorfunction(function):
@@ -135,7 +161,8 @@ def _wrapped(function: Callable[..., Any], error_type: type[LitError]) -> Callab
             except error_type:
                 raise
             except Exception as error:
-                raise translate(error) from error
+                made = translate(error)
+                raise made from made.__cause__
 
         return generator
 
@@ -146,6 +173,7 @@ def _wrapped(function: Callable[..., Any], error_type: type[LitError]) -> Callab
         except error_type:
             raise
         except Exception as error:
-            raise translate(error) from error
+            made = translate(error)
+            raise made from made.__cause__
 
     return wrapper
