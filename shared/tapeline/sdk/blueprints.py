@@ -20,7 +20,13 @@ class Blueprint(BaseModelWithDatetime):
 
 
 def get_blueprints(name: str | None = None, version_ilike: str | None = None) -> list[Blueprint]:
-    """The kinds of training, newest first."""
+    """The kinds of training, newest first.
+
+    Examples
+    --------
+    >>> "canvas" in [blueprint.name for blueprint in get_blueprints()]
+    True
+    """
     if version_ilike is not None:
         arguments.patterns("version_ilike", [version_ilike])
     view = client_of().query("runs", "blueprints", **arguments.given(name=name, version_ilike=version_ilike))
@@ -36,6 +42,16 @@ def lookup_blueprint_id(name: str, version_ilike: str | None = None) -> str:
         The name is missing.
     BlueprintDoesNotExistError
         There is none.
+
+    Examples
+    --------
+    >>> lookup_blueprint_id("canvas", "1.%") == get_blueprints("canvas")[0].id
+    True
+    >>> lookup_blueprint_id("canvsa")
+    Traceback (most recent call last):
+    ...
+    tapeline.errors.BlueprintDoesNotExistError: (404) not_found: no blueprint with name 'canvsa'
+    Hint: tapeline blueprint ls
     """
     if not name:
         raise ValueError("name is missing")

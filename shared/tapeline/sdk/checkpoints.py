@@ -26,7 +26,18 @@ _SEMVER = re.compile(
 
 
 class Checkpoint(BaseModelWithDatetime):
-    """A checkpoint; `bucket_name` and `key_prefix` describe its place and grant no access."""
+    """A checkpoint; `bucket_name` and `key_prefix` describe its place and grant no access.
+
+    Examples
+    --------
+    >>> checkpoint = get_checkpoints(project_ids=["my_project"], statuses=["complete"])[0]
+    >>> checkpoint.key_prefix
+    'sha256/...'
+    >>> checkpoint.create_model(name="checked", version="1.0", summary="")
+    Traceback (most recent call last):
+    ...
+    tapeline.errors.ValidationError: (422) ...
+    """
 
     id: str | None = None
     run_id: str | None = None

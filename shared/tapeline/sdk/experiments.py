@@ -103,8 +103,8 @@ def get_experiments(team: str) -> builtins.list[Experiment]:
     Examples
     --------
     >>> experiments = get_experiments("contoso")
-    >>> experiments[0].is_running
-    False
+    >>> experiments[0].runid, experiments[0].is_running
+    (..., False)
     """
     client = client_of(team)
 

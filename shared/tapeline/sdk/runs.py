@@ -42,7 +42,20 @@ _FOLLOW_S = 0.5
 
 
 class Run(BaseModelWithDatetime):
-    """A training run. `Run.from_id` and `get_runs` find one; a run made directly contacts nobody."""
+    """A training run. `Run.from_id` and `get_runs` find one; a run made directly contacts nobody.
+
+    Examples
+    --------
+    >>> run = get_runs(project_ids=["my_project"])[0]
+    >>> run.status
+    'job_completed'
+    >>> [event.sequence for event in run.get_events(limit=3, sort=["sequence:asc"])]
+    [1, 2, 3]
+    >>> sorted(run.latest())
+    ['lr', 'speed/samples_per_s', 'train/end/accuracy', ..., 'val/loss']
+    >>> len(run.get_global_steps_with_checkpoints())
+    1
+    """
 
     id: str | None = None
     name: str | None = None
@@ -354,6 +367,17 @@ def create_run(
         The config does not fit the blueprint's schema, or an argument is malformed.
     BlueprintDoesNotExistError
         There is no such blueprint.
+
+    Examples
+    --------
+    >>> from tapeline.sdk.blueprints import lookup_blueprint_id
+    >>> id = create_run(
+    ...     name="check", version="1", resources=Resources(cpu="1", memory="64Mi"), config={"steps": 3},
+    ...     task_type="selftest", blueprint_id=lookup_blueprint_id("selftest"), project_id="default",
+    ... )
+    >>> run = Run.from_id(id)
+    >>> run.wait(timeout=60)
+    'job_completed'
     """
     wanted = resources if isinstance(resources, Resources) else Resources(**resources)
     reply = client_of().command(
@@ -379,6 +403,15 @@ def validate_run_config(*, blueprint_id: str, config: dict[str, Any]) -> None:
     ------
     ValidationError
         `errors` lists every fault as `{path, message, value, hint}`.
+
+    Examples
+    --------
+    >>> from tapeline.sdk.blueprints import lookup_blueprint_id
+    >>> try:
+    ...     validate_run_config(blueprint_id=lookup_blueprint_id("selftest"), config={"steps": -1, "stpe_s": 1})
+    ... except ValidationError as error:
+    ...     [fault["path"] for fault in error.errors]
+    [['stpe_s'], ['steps']]
     """
     client_of().query(
         "runs", "validate_config", blueprint_id=arguments.name("blueprint_id", blueprint_id), config=_json_data(config)

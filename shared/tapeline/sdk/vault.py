@@ -46,9 +46,14 @@ class VaultItem:
         Examples
         --------
         >>> item = VaultItem("contoso", "my_model1")
-        >>> item.details["name"]
-        'my_model1'
-        >>> print(VaultItem("contoso", "my_model0").details)
+        >>> item.details
+        {'host': '...', 'project': 'my_project', 'runid': 1, 'epoch': 1, 'model': 'model.1.keras',
+         'name': 'my_model1', 'value': ..., 'notes': None, 'color': None, 'dateAdded': '20...+00:00', 'workers': []}
+
+        An item that does not exist:
+
+        >>> item = VaultItem("contoso", "my_model0")
+        >>> print(item.details)
         None
         """
         view = self._view_or_none()
@@ -82,9 +87,16 @@ class VaultItem:
 
         Examples
         --------
-        >>> model = VaultItem("contoso", "my_model1").load_model()
-        >>> type(model).__name__
-        'Functional'
+        >>> vault_item = VaultItem("contoso", "my_model1")
+        >>> model = vault_item.load_model()
+        >>> model.layers
+        [<InputLayer name=input_bars, built=True>,
+         ...
+         <Concatenate name=dense_trunk_concatenate, built=True>,
+         <Dense name=dense_trunk_0, built=True>,
+         <GaussianNoise name=end_end_noise, built=True>,
+         <Dropout name=end_end_dropout, built=True>,
+         <Dense name=end_end, built=True>]
         """
         from tapeline.security import models
 
@@ -128,11 +140,16 @@ class VaultItem:
 
         Examples
         --------
-        >>> item = VaultItem("contoso", "my_model1")
-        >>> file = item.get_assets()[0].files[0]
-        >>> x, y = item.get_data_from_path(file.path, 0)
-        >>> len(x[0])
-        1
+        A prediction for a random sample of the first file of the first asset that the model was trained on:
+
+        >>> import random
+        >>> vault_item = VaultItem("contoso", "my_model1")
+        >>> model = vault_item.load_model()
+        >>> asset = vault_item.get_assets()[0]
+        >>> index = random.randint(0, len(asset.files[0]) - 1)
+        >>> x, y = vault_item.get_data_from_path(asset.files[0].path, index)
+        >>> model.predict(x)
+        array([[0...]], dtype=float32)
         """
         from tapeline.asset_files import AssetFile, model_inputs
 
@@ -161,8 +178,11 @@ class VaultItem:
 
         Examples
         --------
-        >>> [len(array) for array in VaultItem("contoso", "my_model1").zeros()][0]
-        1
+        >>> vault_item = VaultItem("contoso", "my_model1")
+        >>> model = vault_item.load_model()
+        >>> input_data = vault_item.zeros()
+        >>> model.predict(input_data)
+        array([[0...]], dtype=float32)
         """
         import numpy as np
 
@@ -178,12 +198,24 @@ class VaultItem:
         {'status': 'SUCCESS', 'message': 'Vault item my_model1 has been renamed my_model2.'}
         >>> item.name
         'my_model2'
-        >>> item.rename("my_model1")["status"]
-        'SUCCESS'
-        >>> VaultItem("contoso", "my_model0").rename("new_name")
+        >>> item.rename("my_model1")
+        {'status': 'SUCCESS', 'message': 'Vault item my_model2 has been renamed my_model1.'}
+
+        An item that does not exist:
+
+        >>> item = VaultItem("contoso", "my_model0")
+        >>> item.rename("new_name")
         {'status': 'ERROR', 'message': 'item my_model0 not found'}
+        >>> item.name
+        'my_model0'
+
+        A name that is taken, its own too:
+
+        >>> item = VaultItem("contoso", "my_model1")
         >>> item.rename("my_model1")
         {'status': 'ERROR', 'message': 'name already exists'}
+        >>> item.name
+        'my_model1'
         """
         return self._rename(new_name, command_id)
 
@@ -229,8 +261,8 @@ def get_vault_items(team: str) -> builtins.list[VaultItem]:
 
     Examples
     --------
-    >>> VaultItem("contoso", "spy_e1").name in [item.name for item in get_vault_items("contoso")]
-    True
+    >>> get_vault_items("contoso")
+    [VaultItem(team='contoso', name='my_model1'), ...VaultItem(team='contoso', name='spy_e1')]
     """
     client = client_of(team)
 
@@ -284,6 +316,11 @@ def import_model(
         The features of each input; their counts must match the inputs.
     name : str, optional
         Default: `new_model`, then `new_model_2`, ...
+
+    Examples
+    --------
+    >>> import_model("contoso", "model.keras")
+    VaultItem(team='contoso', name='new_model')
     """
     from tapeline.security import models
 
