@@ -12,7 +12,7 @@ MADE_FOR := $(VENV)/made-for-$(notdir $(PYTHON))
 PIP := $(PY) -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test system lint format types bench chaos ext ext-debug up down clean
+.PHONY: help install demo test system lint format types bench chaos golden ext ext-debug up down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,9 +20,8 @@ help: ## this list
 	@echo "  PYTHON=python3.12 picks the interpreter; make demo TAPE=<file or folder> FORMAT=lean trains on your trades"
 
 $(MADE_FOR):
-	@rm -rf $(VENV)
-	@echo "making $(VENV) with $(PYTHON)"
-	@$(PYTHON) -m venv $(VENV)
+	@if [ "$$($(PY) -V 2>/dev/null)" != "$$($(PYTHON) -V)" ]; then \
+		echo "making $(VENV) with $$($(PYTHON) -V)"; rm -rf $(VENV); $(PYTHON) -m venv $(VENV); fi
 	@$(PIP) install -U pip
 	@touch $@
 
@@ -64,6 +63,9 @@ bench: $(VENV)/dev ## the figures of the README, measured here and now
 
 chaos: $(VENV)/dev ## kill everything at random: SECONDS=60 SEED=1
 	@TAPELINE_CHAOS_SECONDS=$(SECONDS) TAPELINE_CHAOS_SEED=$(SEED) $(PY) -m pytest tests/system -k kill -m 'not long'
+
+golden: $(VENV)/dev ## write the golden files of event types that have none; changes no other
+	@$(PY) -m tapeline.testing.golden tests/assets/events
 
 ext: $(VENV)/dev ## compile the kernels in place
 	@$(PY) ext/hatch_build.py
