@@ -18,10 +18,12 @@ from tapeline.cli import (
     checkpoint,
     instance,
     log,
+    parked,
     run_verbs,
     seal,
     tape,
     team,
+    topology,
     vault,
 )
 from tapeline.cli.failures import INTERRUPTED, WRONG_USAGE, tell
@@ -41,9 +43,11 @@ app.add_typer(vault.app, name="vault")
 app.add_typer(agent.app, name="agent")
 app.add_typer(agent.devices, name="device")
 app.add_typer(team.app, name="team")
+app.add_typer(topology.app, name="topology")
 backup.register(log.app)
 seal.register(log.app)
 app.add_typer(log.app, name="log")
+app.add_typer(parked.app, name="parked")
 
 
 @app.callback()
