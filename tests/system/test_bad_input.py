@@ -220,6 +220,11 @@ CASES = {
         tl.errors.ConflictError, "conflict", "run r1 is job_completed", "tapeline run restart 1", 409,
         lambda at: ["run", "stop", "1"], 4,
     ),
+    "a stop of a finished experiment": Case(
+        lambda at: tl.Experiment(TEAM, 1).stop(),
+        tl.errors.LitModelError, "conflict", "job_completed", "tapeline run restart 1", 409,
+        lambda at: ["run", "stop", str(at.run.id)], 4,
+    ),
 }  # fmt: skip
 
 

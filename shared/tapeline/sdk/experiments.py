@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
-from tapeline.errors import LitModelError
+from tapeline.errors import ConflictError, LitModelError
 from tapeline.sdk import arguments, runs
 from tapeline.sdk.client import client_of
 from tapeline.sdk.errors import lit_error_handler
@@ -71,7 +71,10 @@ class Experiment:
         """Stop it, wait for its end, and give the exit code of its process: 0 when it never started."""
         run = self.run
         if run.is_finished:
-            raise LitModelError(f"experiment {self.runid} is not running: {run.status}")
+            raise ConflictError.of(
+                "conflict", f"experiment {self.runid} is not running: {run.status}",
+                hint=f"tapeline run restart {self.runid}",
+            )  # fmt: skip
         run.stop()
         run.wait()
         self._meta = None

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tapeline import sdk as tl
-from tapeline.errors import CODES
+from tapeline.errors import CODES, TapelineError
 
 
 def test_the_example_of_the_page_prints_its_last_lines() -> None:
@@ -34,6 +34,32 @@ def test_the_doctest_of_the_decorator_runs() -> None:
     from tapeline.sdk import errors
 
     assert doctest.testmod(errors).failed == 0
+
+
+def test_what_a_library_refuses_is_the_cause_in_its_class_of_the_sdk() -> None:
+    faults = [
+        {"node": "flat", "pointer": "/nodes/1/inputs/0", "message": "there is no node 'x'", "hint": "name another"},
+        {"path": ["steps"], "message": "-1 is less than the minimum of 0", "hint": None},
+    ]
+    refused = TapelineError("flat: wrong", code="canvas_invalid", hint="name another", data={"errors": faults})
+
+    @tl.lit_error_handler(tl.LitModelError)
+    def broken() -> None:
+        raise refused
+
+    with pytest.raises(tl.LitModelError) as caught:
+        broken()
+    error, cause = caught.value, caught.value.__cause__
+    assert isinstance(cause, tl.ValidationError)
+    assert cause.__cause__ is refused
+    assert cause.errors == faults
+    assert (error.code, error.hint) == (422, "name another")
+    assert error.__notes__ == [
+        "flat: wrong",
+        "  flat /nodes/1/inputs/0: there is no node 'x' (name another)",
+        "  steps: -1 is less than the minimum of 0",
+        "Hint: name another",
+    ]
 
 
 def test_it_is_usable_without_parentheses() -> None:
