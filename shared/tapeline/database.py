@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import TypeDecorator as _Decorated
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
@@ -86,6 +86,17 @@ def is_passing(error: Exception) -> bool:
         return False
     state = getattr(error.orig, "sqlstate", None)
     return error.connection_invalidated or (state is not None and str(state).startswith(PASSING_STATES))
+
+
+def is_of_data(error: Exception) -> bool:
+    """Whether a database refuses a value, which no other table or time would change."""
+    if isinstance(error, ArithmeticError | ValueError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    cause = getattr(error.orig, "__cause__", None)
+    return isinstance(error, DataError | IntegrityError) or state.startswith("22") or isinstance(cause, ValueError)
 
 
 def physical(table: Table, suffix: str = "") -> Table:
@@ -197,9 +208,9 @@ async def _copied(
     except asyncpg.PostgresError as error:
         raise DBAPIError(f"COPY {name}", None, error) from error
     except asyncpg.InterfaceError as error:
-        # Also a value of the wrong type: that one does not pass.
         if isinstance(error, ValueError):
-            raise DBAPIError(f"COPY {name}", None, error) from error
+            # How asyncpg calls a value that no column takes.
+            raise DataError(f"COPY {name}", None, error) from error
         raise InterfaceError(f"COPY {name}", None, error) from error
     listed = ", ".join(map(quote, columns))
     others = ", ".join(f"{quote(each)} = excluded.{quote(each)}" for each in columns if each not in keys)

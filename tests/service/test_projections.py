@@ -142,7 +142,7 @@ async def test_an_emptied_table_is_refilled_to_the_same_rows(
         await reset(connection, "holders")
     assert await rows(engine) == []
     async with asyncio.timeout(10):
-        while await rows(engine) != before:
+        while await rows(engine) != before:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -210,26 +210,3 @@ async def test_tables_of_another_log_are_refused(deciders: Deciders, projector: 
     with pytest.raises(TapelineError) as refused:
         await foreign.open()
     assert refused.value.code == "log_mismatch"
-
-
-async def test_what_cannot_be_folded_stops_the_projector_and_says_where(
-    log: InMemoryLog, deciders: Deciders, engine: AsyncEngine
-) -> None:
-    class Broken(Holders):
-        def apply(self, rows: Rows, event: StoredEvent) -> None:
-            if event.position == 2:
-                raise ValueError("cannot")
-            super().apply(rows, event)
-
-    projector = Projector(LogSource(log, CODEC, Holders.kinds), Broken(), engine)
-    await projector.open()
-    await churn(deciders, 1)
-    task = asyncio.create_task(projector.run())
-    await projector.wait_for(1, 5)
-    await churn(deciders, 1)
-    with pytest.raises(TapelineError, match="cannot fold"):
-        await asyncio.wait_for(task, 5)
-    assert projector.position == 1
-    with pytest.raises(TapelineError) as refused:
-        await projector.wait_for(2)
-    assert refused.value.code == "unavailable"

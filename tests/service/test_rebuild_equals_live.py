@@ -129,6 +129,12 @@ class Stuttering:
     async def head(self) -> int:
         return await self._source.head()
 
+    def aggregate(self, event: Any) -> str:
+        return self._source.aggregate(event)
+
+    async def load(self, aggregate: str, upto: int) -> list[Any]:
+        return await self._source.load(aggregate, upto)
+
     async def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
         known: list[Any] = []
         async for position, events in self._source.read(after):

@@ -5,20 +5,23 @@ pure, so a rebuild is always safe. A `Projector` feeds it: it reads a stretch of
 that the stretch touches, folds in memory, writes each row once, and moves the position by
 compare-and-set, all in one transaction.
 
-Reading order: `source.py` (what a projection is), `rows.py`, `projector.py`, `state.py`, `reader.py`.
+Reading order: `source.py` (what a projection is), `rows.py`, `projector.py`, `state.py`,
+`parked.py`, `reader.py`.
 """
 
+from tapeline.projections.parked import Parked, reset
 from tapeline.projections.projector import CANCEL_AGAIN_S, Projector
 from tapeline.projections.reader import Reader
 from tapeline.projections.rows import Key, Row, Rows
 from tapeline.projections.source import Lease, LogSource, Projection, Source
-from tapeline.projections.state import positions, reset
+from tapeline.projections.state import positions
 
 __all__ = [
     "CANCEL_AGAIN_S",
     "Key",
     "Lease",
     "LogSource",
+    "Parked",
     "Projection",
     "Projector",
     "Reader",

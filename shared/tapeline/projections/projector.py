@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, NoReturn, TypeVar
 
 import structlog
-from sqlalchemy import Table, select, update
+from sqlalchemy import Select, Table, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tapeline.database import is_passing, physical, upsert
+from tapeline.database import is_of_data, is_passing, physical, upsert
 from tapeline.errors import TapelineError
+from tapeline.projections.parked import MAX_ERROR, MOST, Parked, listed, released, set_aside, tried
 from tapeline.projections.rows import Key, Rows
 from tapeline.projections.source import Lease, Projection, Source
 from tapeline.projections.state import make, positions
@@ -31,6 +32,8 @@ CANCEL_AGAIN_S = 0.2
 END_S = 5.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+FOLD_FAULTS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, TapelineError)
+"""What a fold raises at an event that it does not understand."""
 
 
 class Projector:
@@ -46,6 +49,9 @@ class Projector:
         self._moved = asyncio.Condition()
         self._lease: Lease | None = None
         self._is_writer = True
+        self._folding = asyncio.Lock()
+        self._parked: dict[str, Parked] = {}
+        self._parkings = 0
         self.fault: TapelineError | None = None
 
     @property
@@ -65,6 +71,11 @@ class Projector:
     def is_writer(self) -> bool:
         """Whether this projector moves the position; a standby only reads it."""
         return self._is_writer
+
+    @property
+    def parked(self) -> Mapping[str, Parked]:
+        """What could not be folded and was set aside, by `<team>/<kind>/<id>`."""
+        return self._parked
 
     def stand_by(self, lease: Lease) -> None:
         """Write only while holding a lease, and wait for it otherwise."""
@@ -91,10 +102,11 @@ class Projector:
                     await connection.run_sync(table.drop, checkfirst=True)
                 first = {
                     "name": self.name, "version": self._projection.version, "log_id": self._log_id, "position": 0,
-                    "tables": names, "stream": self._source.stream, "writer": None,
+                    "tables": names, "stream": self._source.stream, "writer": None, "parked": 0,
                 }  # fmt: skip
                 await upsert(connection, positions, [first])
-                self._position = 0
+                await released(connection, self.name)
+                self._position, self._parkings = 0, 0
             elif row["log_id"] != self._log_id:
                 raise TapelineError(
                     f"the tables of {self.name} were filled from log {row['log_id']}, this is log {self._log_id}",
@@ -102,7 +114,8 @@ class Projector:
                     hint="tapeline rebuild all",
                 )
             else:
-                self._position = row["position"]
+                self._position, self._parkings = row["position"], row["parked"]
+            self._parked = {one.aggregate: one for one in await listed(connection, self.name)}
             for table in self._tables.values():
                 await connection.run_sync(table.create, checkfirst=True)
         if self._position > await self._source.head():
@@ -175,57 +188,149 @@ class Projector:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(IDLE_CHECK_S)
-            before = self._position
-            async with self._engine.connect() as connection:
-                found = await connection.scalar(select(positions.c.position).where(positions.c.name == self.name))
-            if found is None or found < before:
-                raise _Moved
+            async with self._folding:
+                async with self._engine.connect() as connection:
+                    found = (await connection.execute(self._mine())).first()
+                    wishes = [one for one in await listed(connection, self.name) if one.wanted]
+                if found is None or found.position < self._position or found.parked != self._parkings:
+                    raise _Moved
+            for one in wishes:
+                await _to_its_end(self._retry(one))
+
+    def _mine(self) -> Select[Any]:
+        return select(positions.c.position, positions.c.parked).where(positions.c.name == self.name)
 
     async def _reload(self) -> None:
         async with self._engine.connect() as connection:
-            found = await connection.scalar(select(positions.c.position).where(positions.c.name == self.name))
+            found = (await connection.execute(self._mine())).first()
+            parked = {one.aggregate: one for one in await listed(connection, self.name)}
         if found is None:
             await self.open()
-            found = self._position
-        async with self._moved:
-            self._position = found
-            self._moved.notify_all()
-
-    async def _fold(self, position: int, events: list[Any]) -> None:
-        if position <= self._position:
-            return
-        # What overlaps with an earlier stretch is folded already.
-        events = [event for event in events if event.position > self._position]
-        async with self._engine.begin() as connection:
-            rows = Rows(self._tables)
-            wanted: dict[Table, dict[Key, None]] = defaultdict(dict)
-            for event in events:
-                for table, key in self._projection.keys(event):
-                    wanted[table][key] = None
-            for table, keys in wanted.items():
-                await rows.load(connection, table, keys)
-            for event in events:
-                try:
-                    self._projection.apply(rows, event)
-                except (LookupError, TypeError, ValueError, AttributeError) as error:
-                    raise TapelineError(
-                        f"projection {self.name} cannot fold {event!r:.200}: {error!r}", code="internal"
-                    ) from error
-            await rows.store(connection)
-            moved = await connection.execute(
-                update(positions)
-                .where(
-                    positions.c.name == self.name,
-                    positions.c.log_id == self._log_id,
-                    positions.c.position == self._position,
-                )
-                .values(position=position)
-            )
-            if moved.rowcount != 1:
-                raise _Moved
+            position = self._position
+        else:
+            position, self._parkings, self._parked = found.position, found.parked, parked
         async with self._moved:
             self._position = position
             self._moved.notify_all()
+
+    async def _fold(self, position: int, events: list[Any]) -> None:
+        async with self._folding:
+            if position <= self._position:
+                return
+            # What overlaps with an earlier stretch is folded already.
+            new = [event for event in events if event.position > self._position]
+            await self._fold_or_part(position, new)
+
+    async def _fold_or_part(self, position: int, events: list[Any]) -> None:
+        """Fold a stretch; one that holds a value which the database refuses in halves, down to the commit."""
+        try:
+            await self._commit(position, events)
+            return
+        except (DBAPIError, ArithmeticError, ValueError) as error:
+            places = sorted({event.position for event in events})
+            if not places or not is_of_data(error):
+                raise
+            if len(places) == 1:
+                await self._commit(position, [], {self._source.aggregate(events[0]): self._park(events[0], error)})
+                return
+        middle = places[len(places) // 2]
+        await self._fold_or_part(middle - 1, [event for event in events if event.position < middle])
+        await self._fold_or_part(position, [event for event in events if event.position >= middle])
+
+    async def _commit(self, position: int, events: list[Any], parked: dict[str, Parked] | None = None) -> None:
+        parked = parked or {}
+        async with self._engine.begin() as connection:
+            rows = Rows(self._tables)
+            wanted: dict[Table, dict[Key, None]] = defaultdict(dict)
+            foldable = []
+            for event in events:
+                aggregate = self._source.aggregate(event)
+                if aggregate in self._parked or aggregate in parked:
+                    continue
+                try:
+                    for table, key in self._projection.keys(event):
+                        wanted[table][key] = None
+                    foldable.append((aggregate, event))
+                except FOLD_FAULTS as error:
+                    parked[aggregate] = self._park(event, error)
+            for table, keys in wanted.items():
+                await rows.load(connection, table, keys)
+            place = 0
+            for aggregate, event in foldable:
+                if aggregate in parked and event.position >= parked[aggregate].position:
+                    continue
+                if event.position != place:
+                    place = event.position
+                    rows.keep()
+                try:
+                    self._projection.apply(rows, event)
+                except FOLD_FAULTS as error:
+                    # A commit counts whole or not at all.
+                    rows.rewind()
+                    parked[aggregate] = self._park(event, error)
+            await rows.store(connection)
+            if len(self._parked) + len(parked) > MOST:
+                raise self._too_many(parked)
+            await set_aside(connection, list(parked.values()))
+            await self._move(connection, position, self._parkings + bool(parked))
+        self._parked |= parked
+        self._parkings += bool(parked)
+        for one in parked.values():
+            log.error("aggregate_parked", projection=self.name, aggregate=one.aggregate, why=one.error)
+        async with self._moved:
+            self._position = position
+            self._moved.notify_all()
+
+    async def _move(self, connection: AsyncConnection, position: int, parkings: int) -> None:
+        moved = await connection.execute(
+            update(positions)
+            .where(
+                positions.c.name == self.name,
+                positions.c.log_id == self._log_id,
+                positions.c.position == self._position,
+                positions.c.parked == self._parkings,
+            )
+            .values(position=position, parked=parkings)
+        )
+        if moved.rowcount != 1:
+            raise _Moved
+
+    async def _retry(self, one: Parked) -> None:
+        """Fold a parked aggregate from its first event to our position, and strike it off the list."""
+        async with self._folding:
+            try:
+                async with self._engine.begin() as connection:
+                    # First, so that nobody moves the position while we read up to it.
+                    await self._move(connection, self._position, self._parkings + 1)
+                    rows = Rows(self._tables)
+                    for event in await self._source.load(one.aggregate, self._position):
+                        for table, key in self._projection.keys(event):
+                            rows.expect(table, [key])
+                        self._projection.apply(rows, event)
+                    await rows.store(connection)
+                    await released(connection, self.name, one.aggregate)
+            except (*FOLD_FAULTS, DBAPIError) as error:
+                if isinstance(error, DBAPIError) and not is_of_data(error):
+                    raise
+                async with self._engine.begin() as connection:
+                    await tried(connection, one, said(error))
+                return
+            self._parkings += 1
+            self._parked.pop(one.aggregate, None)
+        log.info("aggregate_unparked", projection=self.name, aggregate=one.aggregate)
+
+    def _park(self, event: Any, error: Exception) -> Parked:
+        at = getattr(event, "created_at", None) or event.stored_at
+        return Parked(self.name, self._source.aggregate(event), event.position, said(error), at.isoformat())
+
+    def _too_many(self, parked: Mapping[str, Parked]) -> TapelineError:
+        last = next(iter(parked.values()))
+        return TapelineError(
+            f"projection {self.name} cannot fold more than {MOST} aggregates; {last.aggregate} at position "
+            f"{last.position}: {last.error}",
+            code="internal",
+            hint="mend the projection, then tapeline rebuild it",
+        )
 
     async def wait_for(self, position: int, timeout_s: float = WAIT_S) -> None:
         """Wait until the tables have reached a position.
@@ -258,6 +363,11 @@ class Projector:
                 code="unavailable",
                 hint=self.fault.hint or "tapeline doctor",
             )
+
+
+def said(error: Exception) -> str:
+    """An error in one line, for the list of what is parked."""
+    return f"{type(error).__name__}: {error}"[:MAX_ERROR].partition("\n")[0]
 
 
 async def _first_of(*works: Coroutine[Any, Any, None]) -> None:

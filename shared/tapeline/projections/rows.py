@@ -24,6 +24,26 @@ class Rows:
         self._rows: dict[str, dict[Key, Row | None]] = defaultdict(dict)
         self._tables: dict[str, Table] = {}
         self._changed: dict[str, set[Key]] = defaultdict(set)
+        self._undo: list[tuple[str, Key, bool, Row | None, bool]] = []
+
+    def keep(self) -> None:
+        """From here on `rewind` takes back."""
+        self._undo.clear()
+
+    def rewind(self) -> None:
+        """Take back what was put and deleted since the last `keep`."""
+        for name, key, was_known, row, was_changed in reversed(self._undo):
+            if was_known:
+                self._rows[name][key] = row
+            else:
+                del self._rows[name][key]
+            if not was_changed:
+                self._changed[name].discard(key)
+        self._undo.clear()
+
+    def _remember(self, name: str, key: Key) -> None:
+        known = self._rows[name]
+        self._undo.append((name, key, key in known, known.get(key), key in self._changed[name]))
 
     def get(self, table: Table, *key: Any) -> Row | None:
         """A copy of the row with this primary key, or None. The key must be among `keys` of the event."""
@@ -40,6 +60,7 @@ class Rows:
         }
         key = tuple(whole[column.name] for column in table.primary_key.columns)
         self._tables[table.name] = table
+        self._remember(table.name, key)
         self._rows[table.name][key] = whole
         self._changed[table.name].add(key)
 
@@ -52,8 +73,14 @@ class Rows:
     def delete(self, table: Table, *key: Any) -> None:
         """Remove the row with this primary key."""
         self._tables[table.name] = table
+        self._remember(table.name, key)
         self._rows[table.name][key] = None
         self._changed[table.name].add(key)
+
+    def expect(self, table: Table, keys: Iterable[Key]) -> None:
+        """Take rows as missing without looking: what follows makes them anew."""
+        for key in keys:
+            self._rows[table.name].setdefault(key, None)
 
     async def load(self, connection: AsyncConnection, table: Table, keys: Iterable[Key]) -> None:
         """Read the rows with these keys; those that are not there are remembered as missing."""

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 from sqlalchemy import Table
 
-from tapeline.log import EventLog
+from tapeline.log import EventLog, StoredEvent
 from tapeline.log.codec import Codec
 from tapeline.projections.rows import Key, Rows
+from tapeline.subjects import parse_ref
 
 
 class Projection(Protocol):
@@ -41,6 +42,14 @@ class Source(Protocol):
 
     async def head(self) -> int:
         """The last position."""
+        ...
+
+    def aggregate(self, event: Any) -> str:
+        """What an event belongs to, as `<team>/<kind>/<id>`."""
+        ...
+
+    async def load(self, aggregate: str, upto: int) -> list[Any]:
+        """All events of one aggregate up to a position, in order."""
         ...
 
     def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
@@ -81,6 +90,13 @@ class LogSource:
 
     async def head(self) -> int:
         return (await self._log.head()).position
+
+    def aggregate(self, event: StoredEvent) -> str:
+        return f"{event.ref.team}/{event.ref}"
+
+    async def load(self, aggregate: str, upto: int) -> list[StoredEvent]:
+        commits = await self._log.load(parse_ref(aggregate), upto=upto)
+        return [event for commit in commits for event in self._codec.decode(commit)]
 
     async def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
         async with aclosing(self._log.read(after=after, follow=True)) as lists:

@@ -11,15 +11,11 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    delete,
     inspect,
-    select,
-    update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tapeline.database import physical
-from tapeline.errors import TapelineError
 
 STATE = MetaData()
 positions = Table(
@@ -34,6 +30,8 @@ positions = Table(
     Column("stream", String(16), nullable=False),
     # Who moves the position now, where several may.
     Column("writer", String),
+    # Counts the changes of what is parked: a projector that knows an older state must look again.
+    Column("parked", Integer, nullable=False),
 )
 
 
@@ -45,17 +43,7 @@ async def make(connection: AsyncConnection) -> None:
             known = {column["name"] for column in inspect(sync).get_columns(positions.name)}
             if known != {column.name for column in positions.columns}:
                 positions.drop(sync)
-        physical(positions).create(sync, checkfirst=True)
+        for table in STATE.sorted_tables:
+            physical(table).create(sync, checkfirst=True)
 
     await connection.run_sync(work)
-
-
-async def reset(connection: AsyncConnection, name: str) -> None:
-    """Empty a projection's tables and its position, in the caller's transaction: its projector refills them."""
-    row = (await connection.execute(select(positions).where(positions.c.name == name))).mappings().first()
-    if row is None:
-        raise TapelineError(f"no projection is named {name!r} here", code="not_found")
-    metadata = MetaData()
-    for table in row["tables"]:
-        await connection.execute(delete(Table(table, metadata)))
-    await connection.execute(update(positions).where(positions.c.name == name).values(position=0))

@@ -5,9 +5,11 @@ Reading order: `reading.py` (open, tail, show), `chain.py` (what is checked of e
 """
 
 from tapeline.replay.archivist import Archivist, forget_after, list_seals, seal_now
+from tapeline.projections.parked import Parked
 from tapeline.replay.chain import Fault, Recorded
 from tapeline.replay.check import Report, verify
 from tapeline.replay.lag import Lag, lag, lag_of
+from tapeline.replay.parked import parked, parked_of, retry, retry_of
 from tapeline.replay.reading import Line, opened, show, tail
 from tapeline.replay.rebuild import Rebuilt, dump, rebuild, rebuild_tables
 from tapeline.replay.restore import Imported, import_log, restore, verify_export, verify_only
@@ -22,6 +24,7 @@ __all__ = [
     "Lag",
     "Line",
     "Manifest",
+    "Parked",
     "Rebuilt",
     "Recorded",
     "Report",
@@ -38,10 +41,14 @@ __all__ = [
     "last_seal",
     "list_seals",
     "opened",
+    "parked",
+    "parked_of",
     "read_manifest",
     "rebuild",
     "rebuild_tables",
     "restore",
+    "retry",
+    "retry_of",
     "seal_now",
     "shelf",
     "show",

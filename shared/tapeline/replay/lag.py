@@ -1,8 +1,9 @@
-"""How far the tables are behind the log: each projection's position, lag, age, and who moves it."""
+"""How far the tables are behind the log: each projection's position, lag, age, parked aggregates, and who moves it."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from tapeline.log import EventLog
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.metrics import MetricsStream
 from tapeline.projections import positions
+from tapeline.projections.parked import listed
 from tapeline.replay.databases import databases
 from tapeline.replay.reading import codec
 from tapeline.security.keys import read_credentials
@@ -40,15 +42,34 @@ class Lag:
     position: int
     lag: int | None
     age_s: float | None
+    parked: int
     writer: str | None
 
-    COLUMNS: ClassVar[tuple[str, ...]] = ("service", "projection", "stream", "position", "lag", "age", "writer")
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        "service",
+        "projection",
+        "stream",
+        "position",
+        "lag",
+        "age",
+        "parked",
+        "writer",
+    )
 
     def cells(self) -> tuple[str, ...]:
         """The row of a table for people."""
         lag = "-" if self.lag is None else str(self.lag)
         age = "-" if self.age_s is None else f"{self.age_s:.1f} s"
-        return (self.service, self.name, self.stream, str(self.position), lag, age, self.writer or "-")
+        return (
+            self.service,
+            self.name,
+            self.stream,
+            str(self.position),
+            lag,
+            age,
+            str(self.parked),
+            self.writer or "-",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The row with stable keys."""
@@ -69,6 +90,7 @@ async def lag(log: EventLog, engines: Mapping[str, AsyncEngine], *, metrics: Met
             if not await connection.run_sync(lambda sync: sync.dialect.has_table(sync, positions.name)):
                 continue
             rows = (await connection.execute(select(positions).order_by(positions.c.name))).mappings().all()
+            parked = Counter(one.name for one in await listed(connection))
         for row in rows:
             last = head if row["stream"] == EVENTS else measured
             behind = None if last is None else max(0, last - row["position"])
@@ -76,6 +98,7 @@ async def lag(log: EventLog, engines: Mapping[str, AsyncEngine], *, metrics: Met
                 Lag(
                     service, row["name"], row["version"], row["stream"], row["position"], behind,
                     0.0 if behind == 0 else await _age_s(log, metrics, row["stream"], row["position"]),
+                    parked[row["name"]],
                     row["writer"],
                 )
             )  # fmt: skip

@@ -99,6 +99,16 @@ async def rebuild_tables(
     return sorted(await asyncio.gather(*work), key=lambda each: (each.service, each.name))
 
 
+async def names_of(engines: Mapping[str, AsyncEngine]) -> dict[str, str]:
+    """The projections of these databases, each with the key of its database."""
+    found: dict[str, str] = {}
+    for service, engine in engines.items():
+        async with engine.connect() as connection:
+            if await connection.run_sync(lambda sync: sync.dialect.has_table(sync, positions.name)):
+                found |= {str(name): service for name in await connection.scalars(select(positions.c.name))}
+    return found
+
+
 async def dump(connection: AsyncConnection, tables: Sequence[str]) -> Dump:
     """The rows of tables as canonical JSON, sorted: equal tables give equal dumps."""
     found: Dump = {}

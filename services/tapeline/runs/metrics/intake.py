@@ -159,6 +159,12 @@ class MetricsSource:
     async def head(self) -> int:
         return await self._metrics.head()
 
+    def aggregate(self, event: MetricsMessage) -> str:
+        return f"{event.team}/run/{event.run}"
+
+    async def load(self, aggregate: str, upto: int) -> list[MetricsMessage]:
+        return [one async for many in self._metrics.read(upto=upto) for one in many if self.aggregate(one) == aggregate]
+
     async def read(self, after: int) -> AsyncGenerator[tuple[int, list[MetricsMessage]], None]:
         async for many in self._metrics.read(after=after, follow=True):
             yield many[-1].position, many
