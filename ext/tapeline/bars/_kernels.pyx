@@ -13,33 +13,6 @@ include "bar.pxi"
 include "lookback.pxi"
 
 
-cdef inline Py_ssize_t run_to(const int64_t* ts, Py_ssize_t first, Py_ssize_t n, int64_t end,
-                              int64_t* before, bint* sorted) noexcept nogil:
-    """The first trade at or after `end`, checking the order of those passed; `before` is the last time seen."""
-    cdef Py_ssize_t i = first
-    cdef int64_t seen = before[0]
-    cdef int64_t steps
-    cdef int k
-    while i + BLOCK <= n and ts[i + BLOCK - 1] < end:
-        steps = ts[i] - seen
-        for k in range(1, BLOCK):
-            steps |= ts[i + k] - ts[i + k - 1]
-        if steps < 0:
-            break
-        seen = ts[i + BLOCK - 1]
-        i += BLOCK
-    while i < n:
-        if ts[i] < seen:
-            sorted[0] = False
-            break
-        if ts[i] >= end:
-            break
-        seen = ts[i]
-        i += 1
-    before[0] = seen
-    return i
-
-
 cdef int time_loop(const int64_t* ts, const double* price, const volume_t* volume, const uint8_t* flags,
                    Py_ssize_t n, int64_t open_ns, int64_t close_ns, int64_t width_ns, double* carry, bint fill,
                    double* out, Py_ssize_t rows, int64_t* fault) noexcept nogil:
@@ -49,20 +22,35 @@ cdef int time_loop(const int64_t* ts, const double* price, const volume_t* volum
     cdef Py_ssize_t stop
     cdef int64_t end = open_ns
     cdef int64_t seen = open_ns
-    cdef bint sorted = True
+    cdef Py_ssize_t first
+    cdef Py_ssize_t most
     cdef int status
     if n > 0 and ts[0] < open_ns:
         fault[0] = 0
         return OUTSIDE
     for row in range(rows):
         end = close_ns if close_ns - end < width_ns else end + width_ns
-        stop = run_to(ts, i, n, end, &seen, &sorted)
-        if not sorted:
-            fault[0] = stop
-            fault[1] = row
-            return UNSORTED
         clear(&bar)
-        fold(price, volume, flags, i, stop, &bar)
+        stop = i
+        while True:
+            if volume_t is double:
+                stop = tl_timed_f64(ts, price, volume, flags, stop, n, end, &seen, &bar)
+            elif volume_t is int64_t:
+                stop = tl_timed_i64(ts, price, volume, flags, stop, n, end, &seen, &bar)
+            else:
+                stop = tl_timed_i32(ts, price, volume, flags, stop, n, end, &seen, &bar)
+            first = stop
+            most = first + BLOCK if n - first > BLOCK else n
+            while stop < most and ts[stop] < end:
+                if ts[stop] < seen:
+                    fault[0] = stop
+                    fault[1] = row
+                    return UNSORTED
+                seen = ts[stop]
+                stop += 1
+            fold_some(price, volume, flags, first, stop, &bar)
+            if stop < most or stop == n:
+                break
         status = settle(volume, flags, i, stop, &bar, carry, fill, out + 8 * row, fault)
         if status != OK:
             fault[1] = row
@@ -187,6 +175,98 @@ def threshold_edges(const double[::1] price, const volume_t[::1] volume, const u
     with nogil:
         found = threshold_loop(&price[0], &volume[0], marks, n, limit, dollar, pairs, rows)
     return found
+
+
+cdef inline Py_ssize_t reach(const double* price, const volume_t* volume, const uint8_t* flags, Py_ssize_t first,
+                             Py_ssize_t n, double limit, bint dollar, bint* reached) noexcept nogil:
+    """One past the trade with which a bar that starts at `first` reaches `limit`, or n."""
+    cdef Py_ssize_t i = first
+    cdef double total = 0.0
+    cdef uint64_t whole = 0
+    cdef uint64_t some
+    cdef uint64_t bound
+    cdef int k
+    reached[0] = False
+    if volume_t is not double:
+        if not dollar and flags == NULL and limit <= <double> EXACT:
+            # Whole volumes add up exactly in any order, and none is negative: blocks that stay below are passed.
+            bound = <uint64_t> limit
+            if <double> bound < limit:
+                bound += 1
+            while i + BLOCK <= n:
+                some = 0
+                for k in range(BLOCK):
+                    some += <uint64_t> volume[i + k]
+                if whole + some >= bound:
+                    break
+                whole += some
+                i += BLOCK
+            while i < n:
+                whole += <uint64_t> volume[i]
+                i += 1
+                if whole >= bound:
+                    reached[0] = True
+                    break
+            return i
+    while i < n:
+        if flags == NULL or flags[i] & VOLUME:
+            if dollar:
+                total += price[i] * <double> volume[i]
+            else:
+                total += <double> volume[i]
+            if total >= limit:
+                reached[0] = True
+                return i + 1
+        i += 1
+    return n
+
+
+cdef int threshold_fold(const double* price, const volume_t* volume, const uint8_t* flags, Py_ssize_t n, double limit,
+                        bint dollar, double* carry, double* out, int64_t* edges, Py_ssize_t rows, int64_t* found,
+                        int64_t* fault) noexcept nogil:
+    cdef Bar bar
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t stop
+    cdef Py_ssize_t row = 0
+    cdef bint reached
+    cdef int status
+    while i < n:
+        stop = reach(price, volume, flags, i, n, limit, dollar, &reached)
+        if row >= rows:
+            found[0] = -1
+            return OK
+        clear(&bar)
+        fold(price, volume, flags, i, stop, &bar)  # its trades are still in the cache
+        if not reached and bar.n == 0:
+            break  # a rest without a trade that counts is no bar
+        edges[2 * row] = i
+        edges[2 * row + 1] = stop
+        status = settle(volume, flags, i, stop, &bar, carry, True, out + 8 * row, fault)
+        if status != OK:
+            fault[1] = row
+            return status
+        i = stop
+        row += 1
+    found[0] = row
+    return OK
+
+
+def threshold_bars(const double[::1] price, const volume_t[::1] volume, const uint8_t[::1] flags, double limit,
+                   bint dollar, double[::1] carry, double[:, ::1] out, int64_t[:, ::1] edges, int64_t[::1] found,
+                   int64_t[::1] fault):
+    """`threshold_edges` and `span_bars` in one pass; OUT out (rows, 8), edges (rows, 2), found (1,): how many bars
+    there are, -1 where the rows do not suffice."""
+    cdef Py_ssize_t n = price.shape[0]
+    cdef Py_ssize_t rows = out.shape[0]
+    cdef const uint8_t* marks = &flags[0] if flags is not None and n > 0 else NULL
+    cdef int status
+    found[0] = 0
+    if n == 0 or rows == 0:
+        return OK
+    with nogil:
+        status = threshold_fold(&price[0], &volume[0], marks, n, limit, dollar, &carry[0], &out[0, 0], &edges[0, 0],
+                                rows, &found[0], &fault[0])
+    return status
 
 
 cdef int span_loop(const double* price, const volume_t* volume, const uint8_t* flags, const int64_t* edges,
@@ -346,6 +426,9 @@ def read_bandwidth(const int64_t[::1] ts, const double[::1] price, const volume_
             prices[k] = 0.0
             volumes[k] = 0
         while i + 8 <= n:
+            tl_ahead(t + i)  # as the kernels do: without it the yardstick would be the slower one
+            tl_ahead(p + i)
+            tl_ahead(v + i)
             for k in range(8):
                 times[k] += <uint64_t> t[i + k]
             for k in range(8):

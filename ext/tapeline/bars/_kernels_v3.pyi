@@ -44,6 +44,18 @@ def span_bars(
     out: NDArray[np.float64],
     fault: NDArray[np.int64],
 ) -> int: ...
+def threshold_bars(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: NDArray[np.uint8] | None,
+    limit: float,
+    dollar: bool,
+    carry: NDArray[np.float64],
+    out: NDArray[np.float64],
+    edges: NDArray[np.int64],
+    found: NDArray[np.int64],
+    fault: NDArray[np.int64],
+) -> int: ...
 def carry_forward(out: NDArray[np.float64], carry: float) -> None: ...
 def gather(
     grid: NDArray[np.float64],

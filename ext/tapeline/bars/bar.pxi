@@ -46,18 +46,34 @@ cdef enum:
 cdef int64_t EXACT = 9007199254740992  # 2**53: every whole number up to here is a float64
 
 
-cdef struct Bar:
-    double open
-    double high      # of HILO trades; -inf or +inf below mean none yet
-    double low
-    double close
-    int64_t last     # trades that set open and close
-    int64_t n        # trades that count
-    int64_t total    # sum of whole volumes
-    int64_t bits     # all whole volumes ORed: bounds their sum
-    int64_t top      # greatest whole volume
-    double lane[8]   # sums of float volumes by ordinal mod 8
-    double peak      # greatest float volume
+cdef extern from "fold.h":
+    ctypedef struct Bar "tl_bar":
+        double open
+        double high
+        double low
+        double close
+        int64_t last
+        int64_t n
+        int64_t total
+        int64_t bits
+        int64_t top
+        double lane[8]
+        double peak
+
+    void tl_ahead(const void* column) noexcept nogil
+    bint tl_plain(const uint8_t* flags) noexcept nogil
+    Py_ssize_t tl_timed_i32(const int64_t* ts, const double* price, const int32_t* volume, const uint8_t* flags,
+                            Py_ssize_t first, Py_ssize_t n, int64_t end, int64_t* seen, Bar* bar) noexcept nogil
+    Py_ssize_t tl_timed_i64(const int64_t* ts, const double* price, const int64_t* volume, const uint8_t* flags,
+                            Py_ssize_t first, Py_ssize_t n, int64_t end, int64_t* seen, Bar* bar) noexcept nogil
+    Py_ssize_t tl_timed_f64(const int64_t* ts, const double* price, const double* volume, const uint8_t* flags,
+                            Py_ssize_t first, Py_ssize_t n, int64_t end, int64_t* seen, Bar* bar) noexcept nogil
+    Py_ssize_t tl_any_i32(const double* price, const int32_t* volume, const uint8_t* flags, Py_ssize_t first,
+                          Py_ssize_t n, Bar* bar) noexcept nogil
+    Py_ssize_t tl_any_i64(const double* price, const int64_t* volume, const uint8_t* flags, Py_ssize_t first,
+                          Py_ssize_t n, Bar* bar) noexcept nogil
+    Py_ssize_t tl_any_f64(const double* price, const double* volume, const uint8_t* flags, Py_ssize_t first,
+                          Py_ssize_t n, Bar* bar) noexcept nogil
 
 
 cdef inline void clear(Bar* bar) noexcept nogil:
@@ -187,15 +203,45 @@ cdef inline void fold_marked(const double* price, const volume_t* volume, const 
         bar.n += 1
 
 
-cdef inline bint plain(const uint8_t* flags, Py_ssize_t i) noexcept nogil:
-    """Whether the BLOCK trades from i all carry flags 7."""
-    cdef uint8_t both = ALL
-    cdef uint8_t some = 0
-    cdef int k
-    for k in range(BLOCK):
-        both &= flags[i + k]
-        some |= flags[i + k]
-    return both == ALL and some == ALL
+cdef inline void fold_some(const double* price, const volume_t* volume, const uint8_t* flags,
+                           Py_ssize_t first, Py_ssize_t stop, Bar* bar) noexcept nogil:
+    """Add a few trades, fewer than fill a vector; `flags` may be NULL: all 7."""
+    cdef Py_ssize_t i
+    cdef double high = bar.high
+    cdef double low = bar.low
+    cdef double p
+    cdef double v
+    cdef uint64_t total = 0
+    cdef int64_t bits = 0
+    cdef int64_t top = bar.top
+    if first >= stop:
+        return
+    if flags != NULL:
+        fold_marked(price, volume, flags, first, stop, bar)
+        return
+    if bar.last == 0:
+        bar.open = price[first]
+    bar.close = price[stop - 1]
+    bar.last += stop - first
+    for i in range(first, stop):
+        p = price[i]
+        high = p if p > high else high
+        low = p if p < low else low
+        if volume_t is double:
+            v = volume[i]
+            bar.lane[(bar.n + i - first) & 7] += v
+            bar.peak = v if v > bar.peak else bar.peak
+        else:
+            total += <uint64_t> volume[i]
+            bits |= volume[i]
+            top = volume[i] if volume[i] > top else top
+    bar.high = high
+    bar.low = low
+    if volume_t is not double:
+        bar.total = <int64_t> (<uint64_t> bar.total + total)
+        bar.bits |= bits
+        bar.top = top
+    bar.n += stop - first
 
 
 cdef inline void fold(const double* price, const volume_t* volume, const uint8_t* flags,
@@ -203,30 +249,15 @@ cdef inline void fold(const double* price, const volume_t* volume, const uint8_t
     """Add the trades of `[first, stop)` to a bar; `flags` may be NULL: all 7."""
     cdef Py_ssize_t i = first
     cdef Py_ssize_t run
-    if first >= stop:
-        return
-    if flags == NULL:
-        if bar.last == 0:
-            bar.open = price[first]
-        bar.close = price[stop - 1]
-        bar.last += stop - first
-        fold_price(price, first, stop, bar)
-        fold_volume(volume, first, stop, bar)
-        return
     while i < stop:
-        run = i
-        while run + BLOCK <= stop and plain(flags, run):
-            run += BLOCK
-        if run > i:
-            if bar.last == 0:
-                bar.open = price[i]
-            bar.close = price[run - 1]
-            bar.last += run - i
-            fold_price(price, i, run, bar)
-            fold_volume(volume, i, run, bar)
-            i = run
+        if volume_t is double:
+            i = tl_any_f64(price, volume, flags, i, stop, bar)
+        elif volume_t is int64_t:
+            i = tl_any_i64(price, volume, flags, i, stop, bar)
+        else:
+            i = tl_any_i32(price, volume, flags, i, stop, bar)
         run = i + BLOCK if i + BLOCK < stop else stop
-        fold_marked(price, volume, flags, i, run, bar)
+        fold_some(price, volume, flags, i, run, bar)
         i = run
 
 

@@ -296,12 +296,19 @@ def threshold_bars(
         raise BarsError(f"limit is {limit!r}; it must be a number above 0")
     marks = _trades(price, volume, flags)
     dollar = unit == "dollar"
-    rows = _run.threshold_edges(price, volume, marks, float(limit), dollar, np.empty((0, 2), np.int64))
-    out, edges = np.empty((rows, 8)), np.empty((rows, 2), np.int64)
-    _run.threshold_edges(price, volume, marks, float(limit), dollar, edges)
-    fault = np.zeros(2, np.int64)
-    _fail(_run.span_bars(price, volume, marks, edges, np.array([carry]), out, fault), fault)
-    return out, edges
+    most = min(len(price), len(price) // 32 + 1024)
+    while True:
+        out, edges = np.empty((most, 8)), np.empty((most, 2), np.int64)
+        fault, found = np.zeros(2, np.int64), np.zeros(1, np.int64)
+        _fail(
+            _run.threshold_bars(
+                price, volume, marks, float(limit), dollar, np.array([carry]), out, edges, found, fault
+            ),
+            fault,
+        )
+        if found[0] >= 0:
+            return out[: found[0]], edges[: found[0]]
+        most = int(_run.threshold_edges(price, volume, marks, float(limit), dollar, np.empty((0, 2), np.int64)))
 
 
 def gather(

@@ -166,7 +166,7 @@ def blocks(const double[::1] price, const volume_t[::1] volume, const uint8_t[::
             if flags is not None:
                 i = SPAN * j
                 while all_marks and i < SPAN * j + SPAN:
-                    all_marks = plain(&flags[0], i)
+                    all_marks = tl_plain(&flags[i])
                     i += BLOCK
             fold_price(&price[0], SPAN * j, SPAN * j + SPAN, &bar)
             fold_volume(&volume[0], SPAN * j, SPAN * j + SPAN, &bar)

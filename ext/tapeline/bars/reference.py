@@ -196,6 +196,27 @@ def span_bars(
     return Status.OK
 
 
+def threshold_bars(
+    price: NDArray[np.float64],
+    volume: Volume,
+    flags: Flags,
+    limit: float,
+    dollar: bool,
+    carry: NDArray[np.float64],
+    out: NDArray[np.float64],
+    edges: NDArray[np.int64],
+    found: NDArray[np.int64],
+    fault: NDArray[np.int64],
+) -> int:
+    """`threshold_edges` and `span_bars` in one; `found[0]` is -1 where the rows do not suffice."""
+    found[0] = threshold_edges(price, volume, flags, limit, dollar, edges)
+    if found[0] > len(out):
+        found[0] = -1
+        return Status.OK
+    rows = int(found[0])
+    return span_bars(price, volume, flags, edges[:rows], carry, out[:rows], fault)
+
+
 def carry_forward(out: NDArray[np.float64], carry: float) -> None:
     """Give rows before the first known price the price of an earlier segment, widening high and low."""
     for row in out:
