@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from tapeline.errors import TapelineError
 from tapeline.tape.times import PLACES, zone_of
 
-FORMATS = ("auto", "lean", "binance-trades", "csv", "parquet")
+FORMATS = (
+    "auto", "lean", "binance-trades", "binance-aggtrades", "kraken-csv", "tardis-csv", "csv", "parquet", "arrow",
+)  # fmt: skip
 FIRST = 20
 
 
@@ -19,7 +22,7 @@ class ImportOptions:
 
     Attributes
     ----------
-    map : column of the file for each of `ts, price, volume, seq, cond, symbol` (formats csv and parquet);
+    map : column of the file for each of `ts, price, volume, seq, cond, symbol` (formats csv, parquet, arrow);
         numbers count columns from 0 in a file without header
     conditions : pairs (mask, flags); the flags of all matching masks of a trade's condition are ANDed
     max_void : the share of void trades above which the import is refused
@@ -64,6 +67,41 @@ class ImportOptions:
             raise _refused("--max-void or --skip-bad is out of range", "take a share from 0 to 1, and a count")
         if self.drop_duplicates not in (None, "exact", "seq"):
             raise _refused(f"--drop-duplicates is {self.drop_duplicates!r}", "take exact or seq")
+
+
+def conditions_of(path: Path) -> tuple[tuple[int, int], ...]:
+    """The condition table of a CSV file with the columns `mask,flags`: pairs of numbers, header optional.
+
+    Masks may be written as 0x1f. The flags of all masks that a trade's condition meets are ANDed.
+
+    Raises
+    ------
+    TapelineError
+        `not_found`, `invalid_row` with the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TapelineError(
+            f"the condition table {path.name} cannot be read", code="not_found", hint="name a CSV file of mask,flags"
+        ) from error
+    pairs: list[tuple[int, int]] = []
+    for number, line in enumerate(lines, 1):
+        fields = [field.strip() for field in line.split(",")]
+        if not line.strip() or (number == 1 and fields == ["mask", "flags"]):
+            continue
+        try:
+            mask, flags = (int(field, 0) for field in fields)
+        except ValueError:
+            mask, flags = -1, -1
+        if not 0 < mask < 2**32 or not 0 <= flags <= 7:
+            raise TapelineError(
+                f"{path.name}: line {number}: {line[:80]!r} is no pair of a mask and flags",
+                code="invalid_row",
+                hint="write a mask from 1 to 0xffffffff and flags from 0 to 7, such as 0x20,4",
+            )
+        pairs.append((mask, flags))
+    return tuple(pairs)
 
 
 def _refused(message: str, hint: str) -> TapelineError:

@@ -12,11 +12,11 @@ from pathlib import Path
 from tapeline.errors import TapelineError
 from tapeline.tape.options import FORMATS, ImportOptions, ImportReport
 from tapeline.tape.sources.archive import first_lines, is_zip
-from tapeline.tape.sources.binance import binance_trades
+from tapeline.tape.sources.binance import binance_aggtrades, binance_trades
 from tapeline.tape.sources.chunk import Chunk, Source
-from tapeline.tape.sources.delimited import delimited
+from tapeline.tape.sources.delimited import delimited, kraken, tardis
 from tapeline.tape.sources.lean import is_lean, lean
-from tapeline.tape.sources.parquet import parquet
+from tapeline.tape.sources.parquet import arrow, parquet
 
 __all__ = ["Chunk", "Source", "guess", "open_source"]
 
@@ -51,8 +51,16 @@ def open_source(
             return lean(paths, symbol, options, report)
         case "binance-trades":
             return binance_trades(paths, symbol, options, report)
+        case "binance-aggtrades":
+            return binance_aggtrades(paths, symbol, options, report)
+        case "kraken-csv":
+            return kraken(paths, symbol, options, report)
+        case "tardis-csv":
+            return tardis(paths, symbol, options, report)
         case "parquet":
             return parquet(paths, symbol, options, report)
+        case "arrow":
+            return arrow(paths, symbol, options, report)
         case _:
             return delimited(paths, symbol, options, report)
 
@@ -70,10 +78,16 @@ def guess(paths: list[Path]) -> str:
     files = [path for path in paths if path.is_file()]
     if files and all(path.suffix == ".parquet" for path in files):
         return "parquet"
+    if files and all(path.suffix in (".arrow", ".feather") for path in files):
+        return "arrow"
     if files and all(path.suffix in (".csv", ".txt", ".gz") or is_zip(path) for path in files):
         row = [line.split(",") for line in first_lines(files[0], 2)][-1:]
         if row and len(row[0]) in (6, 7) and row[0][5].strip().lower() in ("true", "false"):
             return "binance-trades"
+        if row and len(row[0]) in (7, 8) and row[0][6].strip().lower() in ("true", "false"):
+            return "binance-aggtrades"
+        if first_lines(files[0], 1)[:1] == ["exchange,symbol,timestamp,local_timestamp,id,side,price,amount"]:
+            return "tardis-csv"
         return "csv"
     raise TapelineError(
         f"{paths[0].name} looks like no known format",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,19 @@ def delimited(paths: list[Path], symbol: str | None, options: ImportOptions, rep
         needs_symbol(symbol, "csv")
     report.files = len(files)
     return Source(files, None, sizes(files), _chunks(files, symbol, options, report))
+
+
+def kraken(paths: list[Path], symbol: str | None, options: ImportOptions, report: ImportReport) -> Source:
+    """The reader of Kraken's trades: seconds with decimals, price, volume; no header."""
+    needs_symbol(symbol, "kraken-csv")
+    known = replace(options, map={"ts": "0", "price": "1", "volume": "2"}, ts_unit="s")
+    return replace(delimited(paths, symbol, known, report), calendar="24/7")
+
+
+def tardis(paths: list[Path], symbol: str | None, options: ImportOptions, report: ImportReport) -> Source:
+    """The reader of Tardis trades by their header; a file of several symbols gives each of them."""
+    named = {"ts": "timestamp", "price": "price", "volume": "amount", "symbol": "symbol"}
+    return replace(delimited(paths, symbol, replace(options, map=named, ts_unit="us"), report), calendar="24/7")
 
 
 def _columns(path: Path, first: Piece, options: ImportOptions) -> tuple[dict[str, int], bytes, int]:

@@ -1,4 +1,4 @@
-"""Parquet files with columns named by the user; needs pyarrow, which is the extra `io`."""
+"""Parquet and Arrow (IPC) files with columns named by the user; needs pyarrow, which is the extra `io`."""
 
 from __future__ import annotations
 
@@ -22,17 +22,26 @@ MOST_COLUMNS = 64
 
 def parquet(paths: list[Path], symbol: str | None, options: ImportOptions, report: ImportReport) -> Source:
     """The reader of Parquet files."""
+    return _source(paths, "parquet", symbol, options, report)
+
+
+def arrow(paths: list[Path], symbol: str | None, options: ImportOptions, report: ImportReport) -> Source:
+    """The reader of Arrow files (the IPC file format, which Feather 2 is)."""
+    return _source(paths, "arrow", symbol, options, report)
+
+
+def _source(paths: list[Path], format: str, symbol: str | None, options: ImportOptions, report: ImportReport) -> Source:
     try:
         import pyarrow  # noqa: F401
     except ImportError:
         raise TapelineError(
-            "Parquet files need the package pyarrow",
+            f"{format.capitalize()} files need the package pyarrow",
             code="dependency_missing",
             hint="pip install 'tapeline[io]'",
         ) from None
     files: list[Path] = []
     for path in paths:
-        files += sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        files += sorted(path.glob(f"*.{format}")) if path.is_dir() else [path]
     lacking = [name for name in NEEDED if name not in options.map]
     if lacking:
         raise TapelineError(
@@ -40,9 +49,53 @@ def parquet(paths: list[Path], symbol: str | None, options: ImportOptions, repor
             code="column_missing",
             hint="--map ts=timestamp,price=price,volume=quantity",
         )
-    name = needs_symbol(symbol, "parquet")
+    name = needs_symbol(symbol, format)
     report.files = len(files)
-    return Source(files, None, sizes(files), _chunks(files, name, options, report))
+    return Source(files, None, sizes(files), _chunks(files, name, options, report, format))
+
+
+class _ArrowFile:
+    """An Arrow file with the face of a Parquet one."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow
+
+        try:
+            self._file = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))
+        except (pyarrow.ArrowException, OSError) as error:
+            raise TapelineError(
+                f"{path.name} is no complete Arrow file: {str(error)[:200]}",
+                code="unsupported_format",
+                hint="write it in the IPC file format",
+            ) from error
+        self.schema_arrow = self._file.schema
+        if len(self.schema_arrow) > MOST_COLUMNS:
+            raise TapelineError(
+                f"{path.name} has {len(self.schema_arrow)} columns", code="limit_exceeded", hint="leave some out"
+            )
+        self._name = path.name
+        self.batches = self._file.num_record_batches
+
+    def iter_batches(self, batch_size: int, columns: list[str]) -> Iterator[Any]:
+        """Slices of the record batches with the columns wanted."""
+        import pyarrow
+
+        for number in range(self.batches):
+            try:
+                batch = self._file.get_batch(number)
+            except (pyarrow.ArrowException, OSError) as error:
+                raise TapelineError(
+                    f"{self._name} cannot be read: {str(error)[:200]}", code="unsupported_format", hint="fetch it again"
+                ) from error
+            if batch.nbytes > 8 * MOST_GROUP:
+                raise TapelineError(
+                    f"{self._name} has a batch of {batch.nbytes:,} bytes",
+                    code="limit_exceeded",
+                    hint="write it smaller",
+                )
+            kept = batch.select(columns)
+            for row in range(0, kept.num_rows, batch_size):
+                yield kept.slice(row, batch_size)
 
 
 def _opened(path: Path) -> Any:
@@ -78,10 +131,13 @@ def _opened(path: Path) -> Any:
     return file
 
 
-def _chunks(files: list[Path], symbol: str, options: ImportOptions, report: ImportReport) -> Iterator[Chunk]:
+def _chunks(
+    files: list[Path], symbol: str, options: ImportOptions, report: ImportReport, format: str = "parquet"
+) -> Iterator[Chunk]:
     before = 0
     for path in files:
-        file = _opened(path)
+        file: Any = _ArrowFile(path) if format == "arrow" else _opened(path)
+        rows = None if format == "arrow" else max(file.metadata.num_rows, 1)
         schema = file.schema_arrow
         for wanted in options.map.values():
             if wanted not in schema.names:
@@ -105,7 +161,7 @@ def _chunks(files: list[Path], symbol: str, options: ImportOptions, report: Impo
                 symbol=symbol,
                 where=path.name,
                 first_row=row - len(ts),
-                done_bytes=before + int(path.stat().st_size * (row - 1) / max(file.metadata.num_rows, 1)),
+                done_bytes=before + (int(path.stat().st_size * (row - 1) / rows) if rows else 0),
                 ts=ts,
                 price=_numbers(found["price"], np.float64, path.name),
                 volume=_numbers(found["volume"], np.float64, path.name),
