@@ -16,6 +16,7 @@ from tapeline.cli import (
     blueprint,
     canvas,
     checkpoint,
+    history,
     instance,
     log,
     parked,
@@ -33,6 +34,7 @@ from tapeline.cli.output import OPTIONS
 app = group("From a market tape to a trained, traceable model.")
 instance.register(app)
 log.register_top(app)
+history.register(app)
 app.add_typer(run_verbs.app, name="run")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(blueprint.app, name="blueprint")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,18 +24,26 @@ def register_top(app: typer.Typer) -> None:
     app.command()(rebuild)
 
 
-@app.callback()
-def log(context: typer.Context) -> None:
-    """The event log."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lines about the work go to standard error, and only those that matter: the output may be JSON."""
     import structlog
 
-    # Lines about the work go to standard error, and only those that matter: the output may be JSON.
     before = structlog.get_config()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
-    context.call_on_close(lambda: structlog.configure(**before))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+@app.callback()
+def log(context: typer.Context) -> None:
+    """The event log."""
+    context.with_resource(quiet())
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -48,6 +57,8 @@ def tail(
     after: Annotated[int | None, typer.Option(help="Only after this position.")] = None,
     team: Annotated[str | None, typer.Option()] = None,
     kind: Annotated[str | None, typer.Option()] = None,
+    aggregate: Annotated[str | None, typer.Option(metavar="REF", help="Only of this aggregate.")] = None,
+    type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
     json: Json = False,
 ) -> None:
     """Show the last events of the log."""
@@ -64,7 +75,9 @@ def tail(
 
     async def work() -> None:
         async with replay.opened() as log:
-            await show(replay.tail(log, n=n, follow=follow, after=after, team=team, kind=kind))
+            await show(
+                replay.tail(log, n=n, follow=follow, after=after, team=team, kind=kind, aggregate=aggregate, type=type)
+            )
 
     try:
         _run(work())

@@ -4,20 +4,23 @@ Reading order: `reading.py` (open, tail, show), `chain.py` (what is checked of e
 (verify), `seals.py`, `segments.py` (export), `restore.py`, `rebuild.py`.
 """
 
-from tapeline.replay.archivist import Archivist, forget_after, list_seals, seal_now
 from tapeline.projections.parked import Parked
+from tapeline.replay.archivist import Archivist, forget_after, list_seals, seal_now
 from tapeline.replay.chain import Fault, Recorded
 from tapeline.replay.check import Report, verify
 from tapeline.replay.lag import Lag, lag, lag_of
 from tapeline.replay.parked import parked, parked_of, retry, retry_of
-from tapeline.replay.reading import Line, opened, show, tail
+from tapeline.replay.past import Past, at, parse_when, position_at
+from tapeline.replay.reading import Line, find_ref, opened, show, tail
 from tapeline.replay.rebuild import Rebuilt, dump, rebuild, rebuild_tables
 from tapeline.replay.restore import Imported, import_log, restore, verify_export, verify_only
 from tapeline.replay.seals import Seal, Shelf, check_seals, last_seal, shelf
 from tapeline.replay.segments import ExportedLog, Manifest, Segment, export, read_manifest
+from tapeline.replay.watching import Bookmark, Watched, watch
 
 __all__ = [
     "Archivist",
+    "Bookmark",
     "ExportedLog",
     "Fault",
     "Imported",
@@ -25,15 +28,19 @@ __all__ = [
     "Line",
     "Manifest",
     "Parked",
+    "Past",
     "Rebuilt",
     "Recorded",
     "Report",
     "Seal",
     "Segment",
     "Shelf",
+    "Watched",
+    "at",
     "check_seals",
     "dump",
     "export",
+    "find_ref",
     "forget_after",
     "import_log",
     "lag",
@@ -43,6 +50,8 @@ __all__ = [
     "opened",
     "parked",
     "parked_of",
+    "parse_when",
+    "position_at",
     "read_manifest",
     "rebuild",
     "rebuild_tables",
@@ -56,4 +65,5 @@ __all__ = [
     "verify",
     "verify_export",
     "verify_only",
+    "watch",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
@@ -17,11 +17,11 @@ from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.embedded.alone import server_alone
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, holder, read_instance
-from tapeline.log import EventLog, StoredEvent
+from tapeline.log import EventLog, StoredCommit, StoredEvent
 from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.security.keys import read_credentials
-from tapeline.subjects import parse_ref, ref_of
+from tapeline.subjects import Ref, parse_ref, ref_of
 
 _SHORT = 160
 
@@ -115,22 +115,30 @@ async def tail(
     after: int | None = None,
     team: str | None = None,
     kind: str | None = None,
+    aggregate: str | None = None,
+    type: str | None = None,
 ) -> AsyncIterator[Line]:
-    """The last `n` events, or all after a position, and with `follow` what comes then."""
+    """The last `n` events, or all after a position, and with `follow` what comes then.
+
+    `aggregate` is written as `<kind>/<id>` or `<team>/<kind>/<id>`.
+    """
     decoder = codec()
 
-    def chosen(subject: str) -> bool:
-        ref = ref_of(subject)
-        return (team is None or ref.team == team) and (kind is None or ref.kind == kind)
+    def chosen(commit: StoredCommit) -> Iterator[Line]:
+        ref = ref_of(commit.subject)
+        named = aggregate in (None, str(ref), f"{ref.team}/{ref}")
+        if named and (team is None or ref.team == team) and (kind is None or ref.kind == kind):
+            yield from (Line(event) for event in decoder.decode(commit) if type is None or event.type == type)
 
     head = (await log.head()).position
     start = after
     if start is None:
         kept: deque[Line] = deque(maxlen=n)
         # With a filter the last n may lie far back: a first form reads all of a log that it does not index.
-        begin = 0 if team or kind else max(0, head - n)
+        begin = 0 if team or kind or aggregate or type else max(0, head - n)
         async for commits in log.read(after=begin, upto=head):
-            kept.extend(Line(event) for commit in commits if chosen(commit.subject) for event in decoder.decode(commit))
+            for commit in commits:
+                kept.extend(chosen(commit))
         for line in kept:
             yield line
         if not follow:
@@ -138,9 +146,8 @@ async def tail(
         start = head
     async for commits in log.read(after=start, follow=follow):
         for commit in commits:
-            if chosen(commit.subject):
-                for event in decoder.decode(commit):
-                    yield Line(event)
+            for line in chosen(commit):
+                yield line
 
 
 async def show(log: EventLog, place: str, team: str | None = None) -> list[Line]:
@@ -156,12 +163,17 @@ async def show(log: EventLog, place: str, team: str | None = None) -> list[Line]
         position = int(place)
         found = [commit async for commits in log.read(after=position - 1, upto=position) for commit in commits]
     else:
-        if place.count("/") == 1 and team is None:
-            team = await _only_team(log, place)
-        found = await log.load(parse_ref(place, team))
+        found = await log.load(await find_ref(log, place, team))
     if not found:
         raise TapelineError(f"no event of {place}", code="not_found", hint="tapeline log tail")
     return [Line(event) for commit in found for event in decoder.decode(commit)]
+
+
+async def find_ref(log: EventLog, place: str, team: str | None = None) -> Ref:
+    """The aggregate written as `<team>/<kind>/<id>`, or as `<kind>/<id>` when one team alone has it."""
+    if place.count("/") == 1 and team is None:
+        team = await _only_team(log, place)
+    return parse_ref(place, team)
 
 
 async def _only_team(log: EventLog, place: str) -> str:
