@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy import TypeDecorator as _Decorated
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -31,6 +32,7 @@ from sqlalchemy.types import TypeEngine
 
 from tapeline.errors import TapelineError
 
+Bound = list[tuple[str, Callable[[Any], Any] | None]]
 BUSY_TIMEOUT_S = 5.0
 # SQLite takes at most 32,766 bound values in a statement.
 MAX_BOUND = 30_000
@@ -173,13 +175,39 @@ async def upsert(connection: AsyncConnection, table: Table, rows: Sequence[Mappi
     if dialect == "postgresql" and len(rows) >= COPY_ROWS:
         await _copied(connection, table, keys, rows)
         return
-    insert = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    if dialect == "sqlite":
+        statement, bound = _statement(connection.dialect, table, keys)
+        values = [tuple([make(row[name]) if make else row[name] for name, make in bound]) for row in rows]
+        await connection.exec_driver_sql(statement, values)
+        return
+    insert = postgresql.insert(table)
     others = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in keys}
     if others:
-        statement = insert.on_conflict_do_update(index_elements=keys, set_=others)
+        written = insert.on_conflict_do_update(index_elements=keys, set_=others)
     else:
-        statement = insert.on_conflict_do_nothing(index_elements=keys)
-    await connection.execute(statement, list(rows))
+        written = insert.on_conflict_do_nothing(index_elements=keys)
+    await connection.execute(written, list(rows))
+
+
+def _statement(dialect: Dialect, table: Table, keys: Sequence[str]) -> tuple[str, Bound]:
+    """The statement of the driver itself: compiling parameters row by row costs more than SQLite does."""
+    known: tuple[str, Bound] | None = table.info.get("tapeline.upsert")
+    if known is None:
+        quote = dialect.identifier_preparer.quote
+        names = [column.name for column in table.columns]
+        others = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in names if name not in keys)
+        then = f"DO UPDATE SET {others}" if others else "DO NOTHING"
+        statement = (
+            f"INSERT INTO {quote(table.name)} ({', '.join(map(quote, names))}) VALUES ({', '.join('?' * len(names))})"
+            f" ON CONFLICT ({', '.join(map(quote, keys))}) {then}"
+        )
+        known = table.info["tapeline.upsert"] = (statement, _bound(dialect, table))
+    return known
+
+
+def _bound(dialect: Dialect, table: Table) -> Bound:
+    """The columns, each with what makes its values fit for the driver, if anything must."""
+    return [(column.name, column.type.dialect_impl(dialect).bind_processor(dialect)) for column in table.columns]
 
 
 async def _copied(
@@ -193,14 +221,8 @@ async def _copied(
         text(f"CREATE TEMPORARY TABLE {quote(name)} (LIKE {quote(table.name)} INCLUDING DEFAULTS) ON COMMIT DROP")
     )
     columns = [column.name for column in table.columns]
-    bound = {
-        column.name: made
-        for column in table.columns
-        if (made := column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)) is not None
-    }
-    records = [
-        tuple(bound[column](row[column]) if column in bound else row[column] for column in columns) for row in rows
-    ]
+    bound = _bound(connection.dialect, table)
+    records = [tuple([make(row[name]) if make else row[name] for name, make in bound]) for row in rows]
     raw = await connection.get_raw_connection()
     driver: Any = raw.driver_connection
     try:

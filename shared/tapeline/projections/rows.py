@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Table, and_, delete, or_
@@ -13,6 +14,16 @@ from tapeline.database import rows_of, upsert
 
 Key = tuple[Any, ...]
 Row = dict[str, Any]
+
+
+@cache
+def _plan(table: Table) -> tuple[Row, tuple[str, ...]]:
+    """A row of defaults, and the names of the key: asking the table for each row would cost most of a fold."""
+    blank = {
+        column.name: column.default.arg if column.default is not None else None  # type: ignore[attr-defined]
+        for column in table.columns
+    }
+    return blank, tuple(column.name for column in table.primary_key.columns)
 
 
 class Rows:
@@ -54,11 +65,11 @@ class Rows:
 
     def put(self, table: Table, row: Row) -> None:
         """Write a whole row; a column that is left out takes its default, or NULL."""
-        whole = {
-            column.name: row.get(column.name, column.default.arg if column.default is not None else None)  # type: ignore[attr-defined]
-            for column in table.columns
-        }
-        key = tuple(whole[column.name] for column in table.primary_key.columns)
+        blank, names = _plan(table)
+        whole = {**blank, **row}
+        if len(whole) != len(blank):
+            whole = {column: whole[column] for column in blank}
+        key = tuple([whole[column] for column in names])
         self._tables[table.name] = table
         self._remember(table.name, key)
         self._rows[table.name][key] = whole
