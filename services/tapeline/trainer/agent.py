@@ -46,6 +46,7 @@ logger = structlog.get_logger(__name__)
 
 ANNOUNCE_EVERY_S = 60.0
 CLAIM_TIMEOUT_S = 10.0
+SPARE_BLUEPRINT = "canvas"
 SPARE_AFTER_S = 3.0
 
 
@@ -291,9 +292,10 @@ class Agent:
 
     # --- children -----------------------------------------------------------------------------------
 
-    async def _take_child(self, device: str, backend: str) -> Child:
+    async def _take_child(self, device: str, backend: str, blueprint: str) -> Child:
         spare, fits = self._spare, False
-        if spare is not None:
+        # The spare is busy importing until it is ready: a run that needs no backend does not wait for that.
+        if spare is not None and blueprint == SPARE_BLUEPRINT:
             fits = spare.is_alive and spare.device == device and spare.backend == backend
         if spare is not None and fits:
             self._spare = None
@@ -315,7 +317,7 @@ class Agent:
             if self._spare is not None:
                 await self._spare.kill()
             self._spare = await self._launch(self._equipment.devices[-1].name, "tensorflow")
-            self._spare.send("prepare", blueprint="canvas")
+            self._spare.send("prepare", blueprint=SPARE_BLUEPRINT)
         await asyncio.Event().wait()
 
     # --- leaving ------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Tools:
     clock: Clock
     journals: Path
     cache: Path
-    take_child: Callable[[str, str], Awaitable[Child]]
+    take_child: Callable[[str, str, str], Awaitable[Child]]
     patience: Patience
 
 
@@ -192,7 +192,9 @@ class Hold:
     async def _train(self) -> ending.End:
         spec = self.lease.spec
         backend = str(spec.get("config", {}).get("backend") or "auto")
-        child = await self._tools.take_child(self.lease.device, "tensorflow" if backend == "auto" else backend)
+        blueprint = str(spec.get("blueprint", {}).get("name", ""))
+        backend = "tensorflow" if backend == "auto" else backend
+        child = await self._tools.take_child(self.lease.device, backend, blueprint)
         self._child = child
         await self._bring_files(child.folder)
         if self.is_lost:
