@@ -16,6 +16,7 @@ from tapeline.cli import (
     blueprint,
     canvas,
     checkpoint,
+    diff,
     history,
     instance,
     log,
@@ -48,6 +49,7 @@ app.add_typer(team.app, name="team")
 app.add_typer(topology.app, name="topology")
 backup.register(log.app)
 seal.register(log.app)
+diff.register(log.app)
 app.add_typer(log.app, name="log")
 app.add_typer(parked.app, name="parked")
 

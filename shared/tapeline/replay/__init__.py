@@ -8,6 +8,7 @@ from tapeline.projections.parked import Parked
 from tapeline.replay.archivist import Archivist, forget_after, list_seals, seal_now
 from tapeline.replay.chain import Fault, Recorded
 from tapeline.replay.check import Report, verify
+from tapeline.replay.diff import Change, Difference, diff, diff_aggregates
 from tapeline.replay.lag import Lag, lag, lag_of
 from tapeline.replay.parked import parked, parked_of, retry, retry_of
 from tapeline.replay.past import Past, at, parse_when, position_at
@@ -21,6 +22,8 @@ from tapeline.replay.watching import Bookmark, Watched, watch
 __all__ = [
     "Archivist",
     "Bookmark",
+    "Change",
+    "Difference",
     "ExportedLog",
     "Fault",
     "Imported",
@@ -38,6 +41,8 @@ __all__ = [
     "Watched",
     "at",
     "check_seals",
+    "diff",
+    "diff_aggregates",
     "dump",
     "export",
     "find_ref",
