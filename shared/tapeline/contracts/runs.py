@@ -394,7 +394,10 @@ class ProgressView(View):
 
 
 class RunView(View):
-    """A run as of a position. Columns that a query did not select are None."""
+    """A run as of a position. Columns that a query did not select are None.
+
+    `stale` is true when a later event of the run could not be folded: the log knows more than this view.
+    """
 
     id: str | None = None
     number: int | None = None
@@ -420,6 +423,7 @@ class RunView(View):
     message: str | None = None
     hint: str | None = None
     exit_code: int | None = None
+    stale: bool | None = None
 
 
 class EventView(View):

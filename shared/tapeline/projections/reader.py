@@ -17,6 +17,10 @@ class Reader:
         self._engine = engine
         self.projector = projector
 
+    def is_stale(self, team: str, kind: str, id: str) -> bool:
+        """Whether the rows of an aggregate tell of it as it was before a commit that could not be folded."""
+        return f"{team}/{kind}/{id}" in self.projector.parked
+
     @asynccontextmanager
     async def at(self, min_position: int | None = None) -> AsyncIterator[AsyncConnection]:
         """A connection for reading, once the tables have reached `min_position`."""

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from tapeline import replay
 from tapeline.ids import new_id
+from tapeline.runs import projection
 from tapeline.runs.app import build
 from tapeline.testing.hosted import hosted
 from tapeline.testing.postgres import PostgresServer
@@ -73,3 +75,27 @@ async def test_a_run_lives_measures_and_ends(runs: Any, agent: Any) -> None:
     assert checkpoint["monitored"] == {"val/loss": 0.5}
     events = (await runs.view("events", run=run["id"], sort="sequence:asc", limit=100))["items"]
     assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_a_run_that_cannot_be_folded_is_shown_as_stale(
+    runs: Any, host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = await runs.create(), await runs.create()
+    fold = projection.apply
+
+    def apply(rows: Any, event: Any) -> None:
+        fold(rows, event)
+        if event.type == "NotesChanged" and event.data.notes == "poison":
+            raise ValueError("poison")
+
+    monkeypatch.setattr(projection, "apply", apply)
+    await runs.ask("set_notes", run=run["id"], notes="poison")
+    await runs.ask("set_notes", run=other["id"], notes="fine")
+    view = await runs.view("get", run=run["id"])
+    assert (view["notes"], view["stale"]) == (None, True)
+    view = await runs.view("get", run=other["id"])
+    assert (view["notes"], view["stale"]) == ("fine", None)
+    monkeypatch.setattr(projection, "apply", fold)
+    assert await replay.retry({"runs": host.platform.engine}, "runs") == []
+    view = await runs.view("get", run=run["id"])
+    assert (view["notes"], view["stale"]) == ("poison", None)

@@ -209,6 +209,8 @@ def _add_queries(verbs: Verbs, desk: Desk) -> None:
     async def get(caller: Principal, request: GetRun) -> Answer[RunView]:
         async with desk.reader.at(request.min_position) as connection:
             view = await queries.one(connection, caller.team, request.run)
+        if view.id and desk.reader.is_stale(caller.team, "run", view.id):
+            view = view.model_copy(update={"stale": True})
         return answered(view, desk.reader.projector.position, desk.log_id)
 
     @verbs.user("list")
