@@ -17,7 +17,8 @@ from nats.nuid import NUID
 from tapeline.errors import TapelineError
 from tapeline.log import StoredCommit, wire
 
-BATCH = 500
+BATCH = 1000
+"""The broker's limit. A batch of 500 costs it a fifth more time a commit."""
 BATCH_BYTES = 8 * 1024 * 1024
 AHEAD = 4
 TIMEOUT_S = 30.0
