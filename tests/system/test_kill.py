@@ -63,10 +63,10 @@ def create(steps: int, command_id: str) -> str:
 class Writer(threading.Thread):
     """Keeps a few runs going and writes notes; remembers what was acknowledged, and under which command."""
 
-    def __init__(self, seed: int, until: float) -> None:
+    def __init__(self, seed: int, enough: threading.Event) -> None:
         super().__init__(daemon=True)
         self.random = random.Random(seed)
-        self.until = until
+        self.enough = enough
         self.runs: list[str] = []
         self.acknowledged: set[str] = set()
         self.unknown: set[str] = set()
@@ -74,7 +74,7 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         try:
-            while time.monotonic() < self.until:
+            while not self.enough.is_set():
                 self._one()
                 time.sleep(self.random.uniform(0.0, 0.1))
         except BaseException as error:
@@ -91,6 +91,11 @@ class Writer(threading.Thread):
             self.acknowledged.add(command_id)
         except (tl.errors.OutcomeUnknown, tl.errors.UnavailableError):
             self.unknown.add(command_id)
+
+
+def count(writers: list[Writer]) -> int:
+    """How many commands have been acknowledged so far."""
+    return sum(len(writer.acknowledged) for writer in writers)
 
 
 async def effects(home: Home) -> Counter[str]:
@@ -118,25 +123,29 @@ def settle(runs: list[str]) -> dict[str, str]:
 
 
 def test_nothing_acknowledged_is_lost_and_no_run_runs_for_ever(home: Home) -> None:
-    chance = random.Random(SEED)
-    until = time.monotonic() + SECONDS
-    writers = [Writer(SEED * 100 + number, until) for number in range(3)]
+    chance, enough = random.Random(SEED), threading.Event()
+    writers = [Writer(SEED * 100 + number, enough) for number in range(3)]
     for writer in writers:
         writer.start()
     kills: dict[str, int] = dict.fromkeys(TARGETS, 0)
     order: list[str] = []
-    while time.monotonic() < until:
-        time.sleep(chance.uniform(0.5, 2.5))
-        if not order:
-            order = chance.sample(TARGETS, len(TARGETS))
-        target = order.pop()
-        pid = victim(home, target)
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until or min(kills.values()) == 0:
+        order = order or chance.sample(TARGETS, len(TARGETS))
+        pid = victim(home, order[-1])
         if pid is not None:
+            target = order.pop()
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
             kills[target] += 1
+            # On a slow machine a kill every second would leave nothing alive to be killed.
+            before = count(writers)
+            _until(lambda before=before: count(writers) > before + 3)
+        time.sleep(chance.uniform(0.1, 1.5))
+        assert time.monotonic() < until + SETTLE_S, f"not every target could be hit: {kills}"
+    enough.set()
     for writer in writers:
         writer.join(60)
         assert not writer.is_alive(), "a writer hangs"
@@ -146,7 +155,6 @@ def test_nothing_acknowledged_is_lost_and_no_run_runs_for_ever(home: Home) -> No
     ended = settle(runs)
     acknowledged = set().union(*(writer.acknowledged for writer in writers))
     print(f"seed {SEED}: {kills} kills, {len(acknowledged)} acknowledged, {len(runs)} runs: {sorted(ended.values())}")
-    assert min(kills.values()) > 0, f"not every target was hit: {kills}"
     assert len(acknowledged) > 20
 
     on_log = asyncio.run(effects(home))
