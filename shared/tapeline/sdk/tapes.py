@@ -22,7 +22,9 @@ from tapeline.sdk.records import BaseModelWithDatetime, Moment, Progress
 
 if TYPE_CHECKING:
     from tapeline.sdk.progress import Bars
+    from tapeline.tape.adapter import TapeAdapter
     from tapeline.tape.prepared import PreparedTape
+    from tapeline.tape.view import OpenTape, View
 
 
 class Tape(BaseModelWithDatetime):
@@ -139,6 +141,77 @@ def get_tape(name: str, team: str | None = None) -> Tape:
         There is none.
     """
     return _tape(client_of(team).query("assets", "get_tape", name=checked_name("name", name)))
+
+
+def open_tape(name: str, *, view: View = "regular", team: str | None = None) -> OpenTape:
+    """A tape for reading; each day is downloaded, and checked by its digests, when it is first read.
+
+    Raises
+    ------
+    NotFoundError
+        There is none.
+    ValidationError
+        `tape_corrupt`: what was downloaded is not what the manifest says.
+    """
+    from tapeline.tape.manifest import parse
+    from tapeline.tape.view import OpenTape
+
+    client = client_of(team)
+    found = client.query("assets", "get_tape", name=checked_name("name", name))
+    folder = artifacts.cache(client, "tapes", str(found["content_sha256"]))
+    with translated():
+        manifest = parse(artifacts.fetch(client, "assets", dict(found["manifest"]), folder).read_bytes())
+        sizes = {day["artifact"]["sha256"]: day["artifact"]["size"] for day in manifest["days"]}
+
+        def path_of(digest: str) -> Path:
+            file = {"name": f"{digest}.h5", "sha256": digest, "size_bytes": sizes[digest]}
+            return artifacts.fetch(client, "assets", file, folder)
+
+        return OpenTape(manifest, path_of, view=view)
+
+
+def open_adapter(
+    name: str, symbol: str | None = None, *, view: View = "regular", team: str | None = None
+) -> TapeAdapter:
+    """An adapter over a tape: bars before and after any trade; `symbol` may be left out if there is only one."""
+    from tapeline.sdk.errors import ValidationError
+    from tapeline.tape.adapter import TapeAdapter
+
+    tape = open_tape(name, view=view, team=team)
+    if symbol is None and len(tape.symbols) != 1:
+        some = ", ".join(tape.symbols[:5])
+        raise ValidationError.of(
+            "invalid_argument", f"tape {name} has {len(tape.symbols)} symbols", hint=f"name {some}"
+        )
+    with translated():
+        return TapeAdapter(tape, symbol or tape.symbols[0], view)
+
+
+def verify_tape(name: str, *, team: str | None = None) -> dict[str, Any]:
+    """Read every day of a tape and compare its columns with their digests: `{name, days, rows, content_sha256}`.
+
+    Raises
+    ------
+    ValidationError
+        `tape_corrupt` names the day and the column that differ.
+    """
+    from tapeline.tape import day_file
+
+    tape = open_tape(name, view="all", team=team)
+    with translated():
+        for day in tape.manifest["days"]:
+            day_file.verify_day_file(
+                tape.path_of(day["artifact"]["sha256"]),
+                day,
+                allow_nonpositive=any(s.get("allow_nonpositive") for s in tape.manifest["symbols"]),
+            )
+    days = tape.manifest["days"]
+    return {
+        "name": name,
+        "days": len(days),
+        "rows": sum(day["rows"] for day in days),
+        "content_sha256": tape.manifest["content_sha256"],
+    }
 
 
 def remove_tape(name: str, team: str | None = None, *, command_id: str | None = None) -> None:

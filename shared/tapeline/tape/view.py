@@ -103,6 +103,10 @@ class OpenTape:
             self.manifest, self._path_of, view=view, cache_bytes=self._cache_bytes, open_file=self._open_file
         )
 
+    def path_of(self, digest: str) -> Path:
+        """The local file of a day by its digest."""
+        return self._path_of(digest)
+
     @property
     def symbols(self) -> list[str]:
         """The symbols of the tape, sorted."""
