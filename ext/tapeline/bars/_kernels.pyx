@@ -180,35 +180,10 @@ def threshold_edges(const double[::1] price, const volume_t[::1] volume, const u
 cdef inline Py_ssize_t reach(const double* price, const volume_t* volume, const uint8_t* flags, Py_ssize_t first,
                              Py_ssize_t n, double limit, bint dollar, bint* reached) noexcept nogil:
     """One past the trade with which a bar that starts at `first` reaches `limit`, or n."""
-    cdef Py_ssize_t i = first
+    cdef Py_ssize_t i
     cdef double total = 0.0
-    cdef uint64_t whole = 0
-    cdef uint64_t some
-    cdef uint64_t bound
-    cdef int k
     reached[0] = False
-    if volume_t is not double:
-        if not dollar and flags == NULL and limit <= <double> EXACT:
-            # Whole volumes add up exactly in any order, and none is negative: blocks that stay below are passed.
-            bound = <uint64_t> limit
-            if <double> bound < limit:
-                bound += 1
-            while i + BLOCK <= n:
-                some = 0
-                for k in range(BLOCK):
-                    some += <uint64_t> volume[i + k]
-                if whole + some >= bound:
-                    break
-                whole += some
-                i += BLOCK
-            while i < n:
-                whole += <uint64_t> volume[i]
-                i += 1
-                if whole >= bound:
-                    reached[0] = True
-                    break
-            return i
-    while i < n:
+    for i in range(first, n):
         if flags == NULL or flags[i] & VOLUME:
             if dollar:
                 total += price[i] * <double> volume[i]
@@ -217,8 +192,52 @@ cdef inline Py_ssize_t reach(const double* price, const volume_t* volume, const 
             if total >= limit:
                 reached[0] = True
                 return i + 1
-        i += 1
     return n
+
+
+cdef inline Py_ssize_t reach_plain(const double* price, const volume_t* volume, Py_ssize_t first, Py_ssize_t n,
+                                   double limit, bint dollar, bint* reached, Bar* bar) noexcept nogil:
+    """As `reach` where all flags are 7, adding the trades to the bar on the way: the sum is one long chain, and
+    everything else fits into the time that it waits."""
+    cdef Py_ssize_t i = first
+    cdef double high = bar.high
+    cdef double low = bar.low
+    cdef double peak = 0.0
+    cdef double sum_ = 0.0
+    cdef double p
+    cdef double v
+    cdef uint64_t total = 0
+    cdef int64_t bits = 0
+    cdef int64_t top = 0
+    reached[0] = False
+    while i < n:
+        p = price[i]
+        v = <double> volume[i]
+        high = p if p > high else high
+        low = p if p < low else low
+        if volume_t is double:
+            bar.lane[(i - first) & 7] += v
+            peak = v if v > peak else peak
+        else:
+            total += <uint64_t> volume[i]
+            bits |= volume[i]
+            top = volume[i] if volume[i] > top else top
+        i += 1
+        sum_ += p * v if dollar else v
+        if sum_ >= limit:
+            reached[0] = True
+            break
+    bar.open = price[first]
+    bar.close = price[i - 1]
+    bar.high = high
+    bar.low = low
+    bar.last = i - first
+    bar.n = i - first
+    bar.total = <int64_t> total
+    bar.bits = bits
+    bar.top = top
+    bar.peak = peak
+    return i
 
 
 cdef int threshold_fold(const double* price, const volume_t* volume, const uint8_t* flags, Py_ssize_t n, double limit,
@@ -231,12 +250,15 @@ cdef int threshold_fold(const double* price, const volume_t* volume, const uint8
     cdef bint reached
     cdef int status
     while i < n:
-        stop = reach(price, volume, flags, i, n, limit, dollar, &reached)
         if row >= rows:
             found[0] = -1
             return OK
         clear(&bar)
-        fold(price, volume, flags, i, stop, &bar)  # its trades are still in the cache
+        if flags == NULL:
+            stop = reach_plain(price, volume, i, n, limit, dollar, &reached, &bar)
+        else:
+            stop = reach(price, volume, flags, i, n, limit, dollar, &reached)
+            fold(price, volume, flags, i, stop, &bar)  # its trades are still in the cache
         if not reached and bar.n == 0:
             break  # a rest without a trade that counts is no bar
         edges[2 * row] = i
