@@ -89,19 +89,26 @@ def tail(
 @app.command()
 def show(
     place: Annotated[str, typer.Argument(metavar="REF", help="<team>/<kind>/<id>, <kind>/<id>, or a position.")],
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Commits as stored, with digest and chain check.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show every event of an aggregate, or one commit."""
     from tapeline import replay
 
-    async def work() -> list[replay.Line]:
+    async def work() -> tuple[list[replay.Line], list[replay.RawCommit]]:
         async with replay.opened() as log:
-            return await replay.show(log, place)
+            return ([], await replay.show_raw(log, place)) if raw else (await replay.show(log, place), [])
 
-    found = _run(work())
+    found, commits = _run(work())
     if output.wants_json(json):
-        return output.document([event.to_json() for event in found])
-    output.table(replay.Line.COLUMNS, (event.cells() for event in found))
+        return output.document([each.to_json() for each in (*found, *commits)])
+    if not raw:
+        return output.table(replay.Line.COLUMNS, (event.cells() for event in found))
+    for commit in commits:
+        output.fields(commit.to_json())
+        print()
 
 
 @app.command()

@@ -12,7 +12,7 @@ from tapeline.replay.diff import Change, Difference, diff, diff_aggregates
 from tapeline.replay.lag import Lag, lag, lag_of
 from tapeline.replay.parked import parked, parked_of, retry, retry_of
 from tapeline.replay.past import Past, at, parse_when, position_at
-from tapeline.replay.reading import Line, find_ref, opened, show, tail
+from tapeline.replay.reading import Line, RawCommit, find_ref, opened, show, show_raw, tail
 from tapeline.replay.rebuild import Rebuilt, dump, rebuild, rebuild_tables
 from tapeline.replay.restore import Imported, import_log, restore, verify_export, verify_only
 from tapeline.replay.seals import Seal, Shelf, check_seals, last_seal, shelf
@@ -32,6 +32,7 @@ __all__ = [
     "Manifest",
     "Parked",
     "Past",
+    "RawCommit",
     "Rebuilt",
     "Recorded",
     "Report",
@@ -66,6 +67,7 @@ __all__ = [
     "seal_now",
     "shelf",
     "show",
+    "show_raw",
     "tail",
     "verify",
     "verify_export",

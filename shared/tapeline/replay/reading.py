@@ -17,8 +17,8 @@ from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.embedded.alone import server_alone
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, holder, read_instance
-from tapeline.log import EventLog, StoredCommit, StoredEvent
-from tapeline.log.codec import Codec
+from tapeline.log import GENESIS, EventLog, StoredCommit, StoredEvent
+from tapeline.log.codec import Codec, digest, read_brief
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.security.keys import read_credentials
 from tapeline.subjects import Ref, parse_ref, ref_of
@@ -167,6 +167,53 @@ async def show(log: EventLog, place: str, team: str | None = None) -> list[Line]
     if not found:
         raise TapelineError(f"no event of {place}", code="not_found", hint="tapeline log tail")
     return [Line(event) for commit in found for event in decoder.decode(commit)]
+
+
+@dataclass(frozen=True, slots=True)
+class RawCommit:
+    """One commit as it is stored; `is_chained` says whether it names the digest of the one before it."""
+
+    commit: StoredCommit
+    digest: str
+    is_chained: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The bytes as text, with stable keys."""
+        commit = self.commit
+        return {
+            "position": commit.position,
+            "subject": commit.subject,
+            "stored_at": _plain(commit.stored_at),
+            "header": commit.header.decode(errors="replace"),
+            "body": commit.body.decode(errors="replace"),
+            "digest": self.digest,
+            "is_chained": self.is_chained,
+        }
+
+
+async def show_raw(log: EventLog, place: str, team: str | None = None) -> list[RawCommit]:
+    """The commits of an aggregate, or the one at a position, undecoded and with the check of their chain.
+
+    Raises
+    ------
+    TapelineError
+        `not_found` when there is none.
+    """
+    if place.isdigit():
+        position = int(place)
+        found = [commit async for commits in log.read(after=position - 1, upto=position) for commit in commits]
+        chain = await log.load(ref_of(found[0].subject), upto=position) if found else []
+    else:
+        position, chain = 0, await log.load(await find_ref(log, place, team))
+    if not chain:
+        raise TapelineError(f"no event of {place}", code="not_found", hint="tapeline log tail")
+    prev, shown = GENESIS, []
+    for commit in chain:
+        chained = read_brief(commit.header, commit.position).prev == prev
+        prev = digest(commit.subject, commit.header, commit.body)
+        if position in (0, commit.position):
+            shown.append(RawCommit(commit, prev, chained))
+    return shown
 
 
 async def find_ref(log: EventLog, place: str, team: str | None = None) -> Ref:

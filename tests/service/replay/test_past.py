@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,20 @@ async def test_the_tail_can_be_that_of_one_aggregate_or_type(recorded: Any) -> N
     assert lines
     typed = [line async for line in replay.tail(recorded, n=3, type="CheckpointCompleted")]
     assert [line.event.type for line in typed] == ["CheckpointCompleted"] * 3
+
+
+async def test_a_raw_commit_comes_with_its_digest_and_the_check_of_its_chain(recorded: Any) -> None:
+    lengths = [(len(await recorded.load(ref)), ref) for ref in refs(recorded)]
+    ref = max(lengths)[1]
+    commits = await recorded.load(ref)
+    shown = await replay.show_raw(recorded, f"{ref.team}/{ref}")
+    assert [each.commit for each in shown] == commits
+    assert all(each.is_chained for each in shown)
+    last = commits[-1].position
+    assert await replay.show_raw(recorded, str(last)) == shown[-1:]
+    changed = recorded.commits[commits[0].position - 1]
+    recorded.commits[commits[0].position - 1] = replace(changed, body=changed.body + b" ")
+    second = str(commits[1].position)
+    assert not (await replay.show_raw(recorded, second))[0].is_chained
+    with pytest.raises(TapelineError, match="no event of 99"):
+        await replay.show_raw(recorded, "99")
