@@ -197,7 +197,7 @@ class Projector:
             for one in wishes:
                 await _to_its_end(self._retry(one))
 
-    def _mine(self) -> Select[Any]:
+    def _mine(self) -> Select[*tuple[Any, ...]]:
         return select(positions.c.position, positions.c.parked).where(positions.c.name == self.name)
 
     async def _reload(self) -> None:

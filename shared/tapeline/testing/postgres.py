@@ -73,10 +73,11 @@ class PostgresServer:
             settings = ["-c", "unix_socket_directories=", "-c", "max_connections=200"]
             if not self._durable:
                 settings += ["-c", "fsync=off", "-c", "full_page_writes=off"]
-            self.process = subprocess.Popen(
+            started: subprocess.Popen[bytes] = subprocess.Popen(
                 [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(self.port), *settings],
                 stdout=log, stderr=log, cwd=folder, **who,
             )  # fmt: skip
+            self.process = started
         asyncio.run(self._until_ready(folder / "server.log"))
 
     def stop(self) -> None:
