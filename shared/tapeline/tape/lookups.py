@@ -227,7 +227,7 @@ class Seen:
         when = self.times(index)
         done = np.searchsorted(full.known, when, "right")
         runs = np.zeros(len(index), np.bool_)
-        newest = np.empty((0, 8))
+        newest, at = np.empty((0, 8)), done
         if (wish.whole or wish.partial == "truncate") and len(full):
             at = np.minimum(done, len(full) - 1)
             runs = (done < len(full)) & (full.start[at] <= when) & (when < full.end[at])
