@@ -40,8 +40,9 @@ install: $(VENV)/dev ## set up .venv with everything that runs and tests need
 demo: $(VENV)/run ## the main job: ticks to a named model that predicts
 	@$(VENV)/bin/tapeline demo $(if $(TAPE),--tape '$(TAPE)') $(if $(FORMAT),--format '$(FORMAT)')
 
+# Three workers on two cores: much of the suite waits for servers, leases and kills.
 test: $(VENV)/dev ## set up, and pass the tests: unit, contract, service, system
-	@$(PY) -m pytest -n 2 --dist loadfile -m 'not long'
+	@$(PY) -m pytest -n 3 --dist loadfile -m 'not long'
 
 system: $(VENV)/dev ## the system tests alone, the long ones among them
 	@$(PY) -m pytest tests/system

@@ -44,7 +44,12 @@ def compile_extensions(*, debug: bool = False, force: bool = False) -> list[str]
                     continue
                 extra.append("-march=x86-64-v3")
             extensions.append(
-                Extension(name, [source], extra_compile_args=extra, define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")])
+                Extension(
+                    name,
+                    [source],
+                    extra_compile_args=extra,
+                    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+                )
             )
         built = cythonize(extensions, compiler_directives=directives, include_path=["ext"], quiet=True, force=force)
         distribution = Distribution({"name": "tapeline", "ext_modules": built, "package_dir": {"": "ext"}})

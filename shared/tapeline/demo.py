@@ -77,7 +77,8 @@ def job(home: Home, tape: str | None, format: str | None, symbol: str | None) ->
     step("a tape: raw trades, checked, immutable")
     given = get_tape(tape, format, symbol)
     say.print(
-        f"{given.rows:,} trades of {', '.join(given.symbols)} on {len(given.days)} days; sha256 {given.content_sha256[:16]}"
+        f"{given.rows:,} trades of {', '.join(given.symbols)} on {len(given.days)} days; "
+        f"sha256 {given.content_sha256[:16]}"
     )
 
     step("an asset: bars, features and a label, split by whole sessions, with its certificate")
@@ -182,7 +183,7 @@ def best_checkpoint(run: tl.Run) -> tuple[tl.Checkpoint, float]:
 
 
 PREDICT = """
-import json, sys
+import json
 import numpy as np
 from tapeline import sdk as tl
 
@@ -193,7 +194,7 @@ x, y = item.get_data_from_path(file.path)
 up, said = y[0].ravel() > 0.5, model.predict(x, verbose=0).ravel() > 0.5
 recall = [float(np.mean(said[up])), float(np.mean(~said[~up]))]
 spread = (recall[0] * (1 - recall[0]) / up.sum() + recall[1] * (1 - recall[1]) / (~up).sum()) ** 0.5 / 2
-print(json.dumps({"samples": len(up), "accuracy": sum(recall) / 2, "error": float(spread), "keras": sys.modules["keras"].__version__}))
+print(json.dumps({"samples": len(up), "accuracy": sum(recall) / 2, "error": float(spread)}))
 """
 
 

@@ -7,8 +7,7 @@ A service appends the claim together with the birth or renaming of what bears th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-from typing_extensions import assert_never
+from typing import assert_never
 
 from tapeline.contracts.message import Command
 from tapeline.contracts.names import NameClaimed, NameEvent, NameReleased, NumberTaken

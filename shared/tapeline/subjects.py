@@ -5,7 +5,8 @@
 | `tl.<user>.<service>.<verb>`, seen by services as `gw.<team>.<user>.<service>.<verb>` | user |
 | `ag.<verb>`, seen by services as `ag.<agent>.<verb>` | agent |
 | `actl.<agent>.run.<verb>`, seen by the agent as `ctl.run.<verb>` | runs |
-| `evt.<team>.<kind>.<id>`, `met.<team>.<run>`, `feed.<team>.<kind>.<id>`, `build.<team>.<asset>.<part>` | the owning service |
+| `evt.<team>.<kind>.<id>`, `met.<team>.<run>`, `feed.<team>.<kind>.<id>` | the owning service |
+| `build.<team>.<asset>.<part>` | assets |
 """
 
 from __future__ import annotations

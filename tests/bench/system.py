@@ -37,7 +37,8 @@ def percentile(values: list[float], share: float) -> float:
 
 def import_s() -> float:
     """Median seconds that a fresh interpreter takes longer for `from tapeline import sdk`."""
-    probe = "import time; t = time.perf_counter(); from tapeline import sdk as tl; tl.get_runs; print(time.perf_counter() - t)"
+    timed = "from tapeline import sdk as tl; tl.get_runs"
+    probe = f"import time; t = time.perf_counter(); {timed}; print(time.perf_counter() - t)"
     times = [float(subprocess.check_output([sys.executable, "-c", probe], text=True)) for _ in range(7)]
     return statistics.median(times[2:])
 

@@ -89,9 +89,7 @@ def tail(
 @app.command()
 def show(
     place: Annotated[str, typer.Argument(metavar="REF", help="<team>/<kind>/<id>, <kind>/<id>, or a position.")],
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Commits as stored, with digest and chain check.")
-    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Commits as stored, with digest and chain check.")] = False,
     json: Json = False,
 ) -> None:
     """Show every event of an aggregate, or one commit."""

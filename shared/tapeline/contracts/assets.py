@@ -86,7 +86,8 @@ class AssetRemoved:
 
 
 ASSET_EVENTS = (
-    AssetBuildRequested, AssetBuildFailed, AssetBuildCancelled, AssetChecked, AssetBuilt, AssetMarkedStale, AssetRemoved,
+    AssetBuildRequested, AssetBuildFailed, AssetBuildCancelled, AssetChecked, AssetBuilt, AssetMarkedStale,
+    AssetRemoved,
 )  # fmt: skip
 AssetEvent = (
     AssetBuildRequested | AssetBuildFailed | AssetBuildCancelled | AssetChecked | AssetBuilt | AssetMarkedStale

@@ -44,7 +44,8 @@ class Status(StrEnum):
 FINISHED = frozenset({Status.JOB_CREATE_FAILED, Status.JOB_TERMINATED, Status.JOB_FAILED, Status.JOB_COMPLETED})
 
 EndReason = Literal[
-    "user", "pause", "lease_lost", "agent_shutdown", "agent_restarted", "device_lost", "signal", "oom_host", "oom_device",
+    "user", "pause", "lease_lost", "agent_shutdown", "agent_restarted", "device_lost", "signal",
+    "oom_host", "oom_device",
     "stalled", "start_timeout", "exit_code", "validation", "asset_refused", "lookahead_refused",
     "fingerprint_refused", "nan_loss", "timeout", "unschedulable", "disk_full", "resource_limit", "agent_revoked",
 ]  # fmt: skip
@@ -518,7 +519,10 @@ class ValidateRunConfig(Query):
 
 
 class TrainCanvas(Command):
-    """Sent by a user to train a canvas on an asset: a stored one by `canvas`, or a `document` that lives in the run only."""
+    """Sent by a user to train a canvas on an asset.
+
+    `canvas` names a stored one; a `document` lives in the run only.
+    """
 
     canvas: str | None = Field(default=None, max_length=255)
     document: dict[str, Any] | None = None

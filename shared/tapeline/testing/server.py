@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 from nats.aio.client import Client
 
 READY_S = 10.0
@@ -108,6 +109,12 @@ class NatsServer:
         """Let it hang: connections stay open and nothing is answered until `go_on`."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        # The signal is on its way when the call returns; a server of several threads may answer once more.
+        threads = psutil.Process(self.process.pid)
+        for _ in range(500):
+            if threads.status() == psutil.STATUS_STOPPED:
+                break
+            time.sleep(0.01)
 
     def go_on(self) -> None:
         """End a `pause`."""
