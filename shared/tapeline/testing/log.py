@@ -66,7 +66,7 @@ class EventLogContract:
         assert len(head.log_id) == 36
         assert head.max_bytes > 0
         assert await everything(log) == []
-        assert await log.load(till()) == []
+        assert await log.load(till(), leader=True) == []
 
     async def test_positions_and_sequences_are_gapless(self, log: EventLog) -> None:
         first = await log.append(commit("a", Opened(name="x"), Counted(amount=2.0)), expected=0)
@@ -75,14 +75,14 @@ class EventLogContract:
         assert [one.position for one in (first, second, other)] == [1, 2, 3]
         assert [one.sequence for one in (first, second, other)] == [2, 3, 1]
         assert [one.position for one in await everything(log)] == [1, 2, 3]
-        assert [one.position for one in await log.load(till())] == [1, 2]
+        assert [one.position for one in await log.load(till(), leader=True)] == [1, 2]
         assert (await log.head()).position == 3
 
     async def test_what_is_read_is_what_was_appended(self, log: EventLog) -> None:
         events = (Opened(name="Käse", labels={"a": [1, None, {"b": "☃"}]}), Counted(amount=0.1))
         new = commit("a", *events, cause="00000000-0000-0000-0000-000000000000@7")
         await log.append(new, expected=0)
-        for stored in (await everything(log))[0], (await log.load(till()))[0]:
+        for stored in (await everything(log))[0], (await log.load(till(), leader=True))[0]:
             assert (stored.header, stored.body) == codec().encode(new)
             assert stored.stored_at.tzinfo is not None
             decoded = codec().decode(stored)
@@ -132,7 +132,7 @@ class EventLogContract:
             return [await retried(log, f"w{w}-{i}", till()) for i in range(8)]
 
         await asyncio.gather(*(writer(w) for w in range(16)))
-        stored = await log.load(till())
+        stored = await log.load(till(), leader=True)
         briefs = [read_brief(one.header, one.position) for one in stored]
         assert [one.seq for one in briefs] == list(range(1, 129))
         assert len({one.cmd for one in briefs}) == 128
@@ -152,7 +152,7 @@ class EventLogContract:
 
     async def test_digests_chain(self, log: EventLog) -> None:
         await appended(log, 20)
-        self.check_chain(await log.load(till()))
+        self.check_chain(await log.load(till(), leader=True))
 
     def check_chain(self, stored: list[StoredCommit]) -> None:
         prev = GENESIS
@@ -179,7 +179,7 @@ class EventLogContract:
                 batch.append((new, last.position if last else 0))
                 last = Appended(position=i + 1, sequence=i + 1, digest=digest(new.ref.subject, *encoded))
             await log.append_all(batch)
-        stored = await log.load(till())
+        stored = await log.load(till(), leader=True)
         assert [one.position for one in stored] == list(range(1, 2301))
         self.check_chain(stored)
         assert [one.position for one in await everything(log)] == list(range(1, 2301))
@@ -225,7 +225,7 @@ class EventLogContract:
         with pytest.raises(Conflict):
             await log.append_all([(commit("x", ref=till("t1")), 0), (commit("x", ref=till("t2")), 0)])
         assert (await log.head()).position == 1
-        assert await log.load(till("t1")) == []
+        assert await log.load(till("t1"), leader=True) == []
 
     async def test_a_repeated_batch_is_found(self, log: EventLog) -> None:
         batch = [(commit("x", ref=till("t1")), 0), (commit("x", ref=till("t2")), 0)]
@@ -241,7 +241,7 @@ class EventLogContract:
         middle = Appended(position=1, sequence=1, digest=digest(one.ref.subject, *encoded))
         made = await log.append_all([(one, 0), (commit("x2", after=middle), 1)])
         assert [(each.position, each.sequence) for each in made] == [(1, 1), (2, 2)]
-        self.check_chain(await log.load(till()))
+        self.check_chain(await log.load(till(), leader=True))
 
     async def test_a_batch_whose_commits_do_not_chain_is_not_sent(self, log: EventLog) -> None:
         wrong = Appended(position=1, sequence=1, digest="f" * 64)
@@ -262,7 +262,7 @@ class EventLogContract:
             await log.append(commit("a", Opened(name="x" * 600 * 1024)), expected=0)
         assert refused.value.code == "too_large"
         await log.append(commit("a", Opened(name="x" * 500 * 1024)), expected=0)
-        assert [len(one.body) > 500 * 1024 for one in await log.load(till())] == [True]
+        assert [len(one.body) > 500 * 1024 for one in await log.load(till(), leader=True)] == [True]
 
     async def test_a_number_that_is_not_finite_is_refused(self, log: EventLog) -> None:
         for events in [Counted(amount=float("nan"))], [Opened(name="x", labels={"a": [float("inf")]})]:
