@@ -10,7 +10,7 @@ import pytest
 
 from tapeline import topology
 from tapeline.errors import TapelineError
-from tapeline.log import Conflict
+from tapeline.log import Conflict, StoredCommit
 from tapeline.log.codec import read_brief
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.testing.commits import codec, commit, till
@@ -57,6 +57,17 @@ class TestClusteredLog(EventLogContract):
     """Three servers, three replicas."""
 
 
+async def settled(log: JetStreamLog) -> list[StoredCommit]:
+    """Everything, once the three have elected a leader again and answer."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await everything(log)
+            except TapelineError as error:
+                if error.code != "unavailable":
+                    raise
+
+
 async def test_nothing_is_lost_or_doubled_while_servers_are_killed_in_turn(
     servers: list[NatsServer], log: JetStreamLog
 ) -> None:
@@ -91,7 +102,7 @@ async def test_nothing_is_lost_or_doubled_while_servers_are_killed_in_turn(
             await asyncio.sleep(2)
 
     await asyncio.gather(killer(), *(writer(w) for w in range(4)))
-    found = await everything(log)
+    found = await settled(log)
     assert [one.position for one in found] == list(range(1, len(found) + 1))
     for subject in {one.subject for one in found}:
         sequences = [read_brief(one.header, 0).seq for one in found if one.subject == subject]
