@@ -73,7 +73,7 @@ class PostgresServer:
             settings = ["-c", "unix_socket_directories=", "-c", "max_connections=200"]
             if not self._durable:
                 settings += ["-c", "fsync=off", "-c", "full_page_writes=off"]
-            started: subprocess.Popen[bytes] = subprocess.Popen(
+            started: Any = subprocess.Popen(
                 [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(self.port), *settings],
                 stdout=log, stderr=log, cwd=folder, **who,
             )  # fmt: skip
