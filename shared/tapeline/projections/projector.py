@@ -213,6 +213,16 @@ class Projector:
             self._position = position
             self._moved.notify_all()
 
+    async def _look(self) -> None:
+        """See how far the writer is. What was read may be older than what we have folded ourselves since."""
+        async with self._engine.connect() as connection:
+            found = (await connection.execute(self._mine())).first()
+        if found is None or self._is_writer or found.position <= self._position:
+            return
+        async with self._moved:
+            self._position = found.position
+            self._moved.notify_all()
+
     async def _fold(self, position: int, events: list[Any]) -> None:
         async with self._folding:
             if position <= self._position:
@@ -343,7 +353,7 @@ class Projector:
             async with asyncio.timeout(timeout_s):
                 while not self._is_writer and self.fault is None and self._position < position:
                     await asyncio.sleep(STANDBY_LOOK_S)
-                    await self._reload()
+                    await self._look()
                 async with self._moved:
                     await self._moved.wait_for(lambda: self._position >= position or self.fault is not None)
         except TimeoutError:
