@@ -23,6 +23,7 @@ from nats.aio.client import Client
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tapeline import subjects, topology
+from tapeline.address import find_url
 from tapeline.bus import router
 from tapeline.clock import Clock, SystemClock
 from tapeline.connection import connect_as, connect_options
@@ -30,7 +31,7 @@ from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.database import make_engine, sqlite_url
 from tapeline.decider import Deciders
 from tapeline.errors import TapelineError
-from tapeline.home import Home, find_home, read_instance
+from tapeline.home import Home, find_home
 from tapeline.ids import new_id
 from tapeline.log import Appended, NewCommit
 from tapeline.log.codec import Codec
@@ -81,8 +82,6 @@ def run(builds: Mapping[str, Build]) -> None:
 async def _run(builds: Mapping[str, Build], settings: HostSettings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         tasks = asyncio.TaskGroup()
         try:
@@ -99,6 +98,9 @@ async def _run(builds: Mapping[str, Build], settings: HostSettings) -> None:
                         *(task() for task in service.tasks),
                     )
                 ]
+                # Until here a signal ends the process as it stands: nothing has begun that would need an end.
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.add_signal_handler(number, stop.set)
                 tell_ready()
                 log.info("services_ready", services=sorted(builds))
                 await ends
@@ -129,7 +131,7 @@ def enrolled(home: Home) -> AgentTeams:
 @asynccontextmanager
 async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncIterator[Service]:
     home = find_home(settings.home)
-    url = settings.url or _url_of(home)
+    url = await find_url(home, settings.url)
     credentials = read_credentials(home.credential(f"svc-{name}"))
     clock = SystemClock()
     codec = Codec(EVENTS, UPCASTERS)
@@ -218,15 +220,6 @@ def _archivist(home: Home, event_log: JetStreamLog, seals: Shelf, clock: Clock) 
 async def _until_lost(name: str, lost: asyncio.Event) -> None:
     await lost.wait()
     raise TapelineError(f"the bus has ended the connection of {name} for good", code="unavailable")
-
-
-def _url_of(home: Home) -> str:
-    instance = read_instance(home)
-    if instance is None:
-        raise TapelineError(
-            "no instance runs on this home", code="unavailable", hint="tapeline up, or set TAPELINE_URL"
-        )
-    return instance.url
 
 
 async def _await_topology(client: Client) -> str:

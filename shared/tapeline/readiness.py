@@ -8,6 +8,11 @@ VARIABLE = "TAPELINE_READY_FD"
 LINE = b"ready\n"
 
 
+def is_awaited() -> bool:
+    """Whether a supervisor started this process and waits for its line."""
+    return os.environ.get(VARIABLE, "").isdigit()
+
+
 def tell_ready() -> None:
     """Tell the supervisor that this process serves; nothing happens when none asked, or on a second call."""
     number = os.environ.pop(VARIABLE, "")

@@ -23,6 +23,8 @@ from tapeline.security.accounts import Accounts
 
 GIB = 1024**3
 FREE_BYTES_NEEDED = GIB
+MAX_FILE_BYTES = 8 * GIB
+FREE_RATIO = 0.8
 FLOOR = (2, 15, 1)
 
 
@@ -184,6 +186,18 @@ def check_free(free_bytes: int) -> None:
             code="insufficient_storage",
             hint="free space, or set TAPELINE_HOME to a folder on a larger disk",
         )
+
+
+def max_file_bytes(free_bytes: int) -> int:
+    """`max_file` of an embedded server: 8 GiB, or 80 % of the free disk, the smaller.
+
+    Raises
+    ------
+    TapelineError
+        `insufficient_storage` below 1 GiB.
+    """
+    check_free(free_bytes)
+    return min(MAX_FILE_BYTES, int(free_bytes * FREE_RATIO))
 
 
 def find_server() -> Path:

@@ -19,6 +19,7 @@ from uuid_utils import uuid7
 from tapeline import subjects
 from tapeline.errors import TapelineError
 from tapeline.log import wire
+from tapeline.server_config import MAX_FILE_BYTES
 
 OLDEST_SERVER = (2, 15, 1)
 LOG_ID = "tapeline.log_id"
@@ -31,9 +32,6 @@ KIB, MIB, GIB = 1024, 1024**2, 1024**3
 S = 1_000_000_000
 """A second in the broker's nanoseconds."""
 
-MAX_FILE_BYTES = 8 * GIB
-LEAST_FREE_BYTES = GIB
-FREE_RATIO = 0.8
 
 BUILD_BACKOFF_S = (1.0, 5.0, 30.0, 120.0)
 """Delay of each negative acknowledgement of a build. A `backoff` of the consumer itself would replace its
@@ -92,24 +90,6 @@ class Step:
 
     def __str__(self) -> str:
         return f"{self.action} {self.name}" + (f": {'; '.join(self.changes)}" if self.changes else "")
-
-
-def max_file_bytes(free_bytes: int, used_bytes: int = 0) -> int:
-    """`max_file` of an embedded server: 8 GiB, or 80 % of the disk that is free or already its own.
-
-    Raises
-    ------
-    TapelineError
-        `insufficient_storage` below 1 GiB.
-    """
-    room = free_bytes + used_bytes
-    if room < LEAST_FREE_BYTES:
-        raise TapelineError(
-            f"{free_bytes / GIB:.1f} GiB free, at least 1 GiB needed",
-            code="insufficient_storage",
-            hint="free disk, or choose another folder with TAPELINE_HOME",
-        )
-    return min(MAX_FILE_BYTES, int(room * FREE_RATIO))
 
 
 def embedded_sizes(max_file: int) -> Sizes:

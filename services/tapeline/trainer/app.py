@@ -11,11 +11,12 @@ from pathlib import Path
 
 import structlog
 
+from tapeline.address import find_url
 from tapeline.clock import SystemClock
 from tapeline.connection import connect
 from tapeline.contracts.agents import BlueprintOffer
 from tapeline.errors import TapelineError
-from tapeline.home import find_home, read_instance
+from tapeline.home import find_home
 from tapeline.logs import logging_setup
 from tapeline.readiness import tell_ready
 from tapeline.store.local import LocalStore
@@ -38,25 +39,6 @@ class LeaseClock(SystemClock):
         return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
-def find_url() -> str:
-    """Where the bus is: `TAPELINE_URL`, else what the running instance of the home says.
-
-    Raises
-    ------
-    TapelineError
-        `unavailable` when no instance runs.
-    """
-    url = os.environ.get("TAPELINE_URL")
-    if url:
-        return url
-    instance = read_instance(find_home())
-    if instance is None:
-        raise TapelineError(
-            "no instance runs on this home", code="unavailable", hint="tapeline up, or set TAPELINE_URL"
-        )
-    return instance.url
-
-
 def equipment() -> Equipment:
     """What this machine offers."""
     return Equipment(
@@ -71,9 +53,6 @@ async def serve(name: str, *, threads: int, has_spare: bool) -> None:
     """Run one agent until SIGTERM or SIGINT."""
     home = find_home()
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     agents: list[Agent] = []
 
     async def reconnected() -> None:
@@ -87,7 +66,7 @@ async def serve(name: str, *, threads: int, has_spare: bool) -> None:
     credentials = os.environ.get("TAPELINE_CREDS")
     connection = await connect(
         Path(credentials) if credentials else home.credential(f"agent-{name}"),
-        find_url(),
+        await find_url(home, os.environ.get("TAPELINE_URL")),
         name=f"agent-{name}",
         on_reconnect=reconnected,
         on_close=closed,
@@ -104,6 +83,9 @@ async def serve(name: str, *, threads: int, has_spare: bool) -> None:
         patience=Patience(shutdown_grace_s=SHUTDOWN_GRACE_S),
     )
     agents.append(agent)
+    # Until here a signal ends the process as it stands: it holds nothing yet.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         await agent.run(stop, ready)
     finally:

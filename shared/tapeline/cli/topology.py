@@ -24,8 +24,7 @@ def init(
 
     from tapeline import teams
     from tapeline.home import find_home
-    from tapeline.server_config import ServerSettings, install, load_settings, render, save_settings
-    from tapeline.topology import max_file_bytes
+    from tapeline.server_config import ServerSettings, install, load_settings, max_file_bytes, render, save_settings
 
     home = find_home()
     home.make()

@@ -18,14 +18,13 @@ from tapeline.home import Home, read_json, write_json
 from tapeline.security import accounts as principals
 from tapeline.server_config import (
     ServerSettings,
-    check_free,
     find_server,
     install,
     load_settings,
+    max_file_bytes,
     render,
     save_settings,
 )
-from tapeline.topology import max_file_bytes
 
 UNWELL_SECONDS = 10.0
 _ASKED_EVERY_S = 2.0
@@ -41,11 +40,10 @@ class EmbeddedServer:
     def __init__(self, home: Home, *, port: int = -1) -> None:
         self._home = home
         self._program = find_server()
-        free = shutil.disk_usage(home.root).free
-        check_free(free)
+        room = max_file_bytes(shutil.disk_usage(home.root).free)
         before = load_settings(home)
         # Streams reserve their sizes within max_file: it stays as first chosen, however full the disk is now.
-        size = before.max_file_bytes if before is not None else max_file_bytes(free)
+        size = before.max_file_bytes if before is not None else room
         self.settings = replace(before or ServerSettings(), port=port, monitor_port=-1, max_file_bytes=size)
         self._ports: tuple[int, int] | None = None
 
@@ -87,7 +85,7 @@ class EmbeddedServer:
         await self._check_sync(found[1])
         self._ports = found
         created = psutil.Process(pid).create_time()
-        write_json(self._home.server_file, {"pid": pid, "created": created, "monitor_port": found[1]})
+        write_json(self._home.server_file, {"pid": pid, "created": created, "url": self.url, "monitor_port": found[1]})
         return True
 
     async def _check_sync(self, monitor_port: int) -> None:

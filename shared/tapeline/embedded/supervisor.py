@@ -9,17 +9,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import structlog
 
-from tapeline import teams, topology
-from tapeline.connection import BusClient, connect
+from tapeline import teams
 from tapeline.embedded.child import Child, ChildSpec
 from tapeline.embedded.server import EmbeddedServer
 from tapeline.home import Home, HomeLock, Instance, hold, write_instance, write_json
 from tapeline.security.keys import read_credentials
+
+if TYPE_CHECKING:
+    from tapeline.connection import BusClient
 
 TEAM = "main"
 AGENT = teams.AGENT
@@ -28,17 +31,20 @@ START_TRIES = 3
 _OWN_VARIABLES = ("TAPELINE_URL", "TAPELINE_TEAM", "TAPELINE_CREDS", "TAPELINE_PROFILE", "TAPELINE_READY_FD")
 log = structlog.get_logger()
 
-Children = Callable[[Home, str], Sequence[ChildSpec]]
-Topology = Callable[[BusClient, int], Awaitable[None]]
+Children = Callable[[Home], Sequence[ChildSpec]]
+Topology = Callable[["BusClient", int], Awaitable[None]]
 
 
-def environment(home: Home, url: str, **more: str) -> dict[str, str]:
-    """The environment of a child: ours, without what names another instance, with where this one is."""
+def environment(home: Home, **more: str) -> dict[str, str]:
+    """The environment of a child: ours, without what names another instance, with the home of this one.
+
+    Where the server listens is not known yet when a child starts: it finds that in the home.
+    """
     ours = {name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES}
-    return {**ours, "TAPELINE_HOME": str(home.root), "TAPELINE_URL": url, **more}
+    return {**ours, "TAPELINE_HOME": str(home.root), **more}
 
 
-def default_children(home: Home, url: str) -> Sequence[ChildSpec]:
+def default_children(home: Home) -> Sequence[ChildSpec]:
     """The children besides the server, in the order in which they start; they stop in the opposite order."""
     # -P: nothing is imported from the current folder, -u: a log line is there before a kill.
     python = (sys.executable, "-P", "-u", "-m")
@@ -46,13 +52,13 @@ def default_children(home: Home, url: str) -> Sequence[ChildSpec]:
         ChildSpec(
             name="host",
             argv=(*python, "tapeline.host"),
-            env=environment(home, url),
+            env=environment(home),
             stop_grace_s=10.0,
         ),
         ChildSpec(
             name=f"agent-{AGENT}",
             argv=(*python, "tapeline.trainer", "--agent", AGENT),
-            env=environment(home, url, TAPELINE_CREDS=str(home.credential(f"agent-{AGENT}"))),
+            env=environment(home, TAPELINE_CREDS=str(home.credential(f"agent-{AGENT}"))),
             stop_grace_s=30.0,
         ),
     )
@@ -60,6 +66,8 @@ def default_children(home: Home, url: str) -> Sequence[ChildSpec]:
 
 async def apply_topology(client: BusClient, max_file_bytes: int) -> None:
     """Make the streams and buckets of a single server, or check that they are as they must be."""
+    from tapeline import topology
+
     await topology.apply(client, topology.topology(topology.embedded_sizes(max_file_bytes)))
 
 
@@ -108,11 +116,17 @@ class Supervisor:
                 loop.remove_signal_handler(number)
 
     async def _start(self) -> Instance:
+        # What a supervisor that was killed has left would send the children to a server that is gone.
+        self._home.server_file.unlink(missing_ok=True)
         server = self._add(self._server.spec())
-        await server.wait_ready(START_SECONDS, START_TRIES)
-        await self._apply_topology()
-        added = [self._add(spec) for spec in self._make_children(self._home, self._server.url)]
-        await asyncio.gather(*(child.wait_ready(START_SECONDS, START_TRIES) for child in added))
+        # The services spend their first second on imports: the server and the streams are made meanwhile.
+        added = [self._add(spec) for spec in self._make_children(self._home)]
+
+        async def serving() -> None:
+            await server.wait_ready(START_SECONDS, START_TRIES)
+            await self._apply_topology()
+
+        await _all_or_first_error(serving(), *(child.wait_ready(START_SECONDS, START_TRIES) for child in added))
         return Instance(
             pid=os.getpid(),
             started_at=self._started_at.isoformat(),
@@ -124,7 +138,9 @@ class Supervisor:
         )
 
     async def _apply_topology(self) -> None:
-        """Make the streams as admin, and drop the connection before any service starts."""
+        """Make the streams as admin; the services wait for them, and the connection is dropped."""
+        from tapeline.connection import connect
+
         admin = read_credentials(self._home.credential("admin"))
         client = await connect(admin, self._server.url, name="topology")
         try:
@@ -193,6 +209,17 @@ class Supervisor:
 
     def _age_s(self) -> float:
         return time.time() - self._started_at.timestamp()
+
+
+async def _all_or_first_error(*works: Coroutine[object, object, None]) -> None:
+    """Wait for all works; the first that fails ends the others."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def run_foreground(

@@ -14,7 +14,7 @@ from tapeline.embedded.supervisor import environment
 HERE = Path(__file__).parent
 
 
-def table(home, url):
+def table(home):
     """One row for each `NAME:OPTION` of the command line."""
     for row in CHILDREN.split(","):
         name, _, option = row.partition(":")
@@ -22,7 +22,7 @@ def table(home, url):
         yield ChildSpec(
             name=name,
             argv=(sys.executable, "-I", "-S", str(HERE / "dummy_child.py"), *options),
-            env=environment(home, url),
+            env=environment(home),
             stop_grace_s=0.5,
             ready_timeout_s=5.0,
             restart=Restart(first_wait_s=0.05),
