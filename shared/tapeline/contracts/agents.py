@@ -29,6 +29,7 @@ class DeviceAnnounced:
     """An agent is there with these devices; written when what it announces has changed."""
 
     SCHEMA: ClassVar[int] = 1
+    ESTABLISHES: ClassVar[bool] = True
     agent: str
     boot: str
     version: str

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from tapeline.contracts.artifacts import Artifact, ArtifactView
 from tapeline.contracts.message import Command, Query, Text255, View
+from tapeline.contracts.references import ARTIFACT, Makes, Names
 
 AssetStatus = Literal["building", "failed", "cancelled", "ready", "stale", "removed"]
 
@@ -22,7 +23,7 @@ class AssetBuildRequested:
     name: str
     spec: dict[str, Any]
     spec_digest: str
-    tapes: list[str]
+    tapes: Annotated[list[str], Names("tape")]
     user: str = ""
 
 
@@ -61,7 +62,8 @@ class AssetBuilt:
     """
 
     SCHEMA: ClassVar[int] = 1
-    files: list[Artifact]
+    ESTABLISHES: ClassVar[bool] = True
+    files: Annotated[list[Artifact], Makes(ARTIFACT)]
     rows: dict[str, int]
     datasets: list[str]
     features: dict[str, list[int]]
@@ -75,7 +77,7 @@ class AssetMarkedStale:
     """A tape that the asset was cut from has been corrected; the asset still trains, and a run says so."""
 
     SCHEMA: ClassVar[int] = 1
-    tape: str
+    tape: Annotated[str, Names("tape")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from tapeline.contracts.message import Command, Query, Text255, View
+from tapeline.contracts.references import REVISION, Makes, Names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +19,9 @@ class CanvasCreated:
     SCHEMA: ClassVar[int] = 1
     name: str
     content: dict[str, Any]
-    digest: str
+    digest: Annotated[str, Makes(REVISION)]
     user: str = ""
-    copied_from: str | None = None
+    copied_from: Annotated[str | None, Names("canvas")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class CanvasSaved:
     SCHEMA: ClassVar[int] = 1
     revision: int
     content: dict[str, Any]
-    digest: str
+    digest: Annotated[str, Makes(REVISION)]
     user: str = ""
 
 

@@ -8,7 +8,9 @@ of the service decide.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from tapeline.contracts.references import HOLDER, Names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +19,7 @@ class NameClaimed:
 
     SCHEMA: ClassVar[int] = 1
     name: str
-    holder: str
+    holder: Annotated[str, Names(HOLDER)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,7 @@ class NameReleased:
 
     SCHEMA: ClassVar[int] = 1
     name: str
-    holder: str
+    holder: Annotated[str, Names(HOLDER)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,7 @@ class NumberTaken:
 
     SCHEMA: ClassVar[int] = 1
     number: int
-    holder: str
+    holder: Annotated[str, Names(HOLDER)]
 
 
 NAME_EVENTS = (NameClaimed, NameReleased, NumberTaken)

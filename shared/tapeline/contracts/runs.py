@@ -15,6 +15,7 @@ from pydantic import Field
 
 from tapeline.contracts.artifacts import Artifact, ArtifactView
 from tapeline.contracts.message import Command, Notes, Query, Text255, View
+from tapeline.contracts.references import ARTIFACT, ATTEMPT, CHECKPOINT, LEASE, REVISION, Makes, Names
 
 
 class Status(StrEnum):
@@ -80,14 +81,15 @@ class JobCreated:
     """An attempt has a complete start specification; written by the dispatcher."""
 
     SCHEMA: ClassVar[int] = 1
-    attempt: int
+    ESTABLISHES: ClassVar[bool] = True
+    attempt: Annotated[int, Makes(ATTEMPT)]
     session_name: str
     seed: int
     spec: dict[str, Any]
-    canvas_digest: str | None = None
-    asset_id: str | None = None
+    canvas_digest: Annotated[str | None, Names(REVISION)] = None
+    asset_id: Annotated[str | None, Names("asset")] = None
     asset_digest: str | None = None
-    from_checkpoint: str | None = None
+    from_checkpoint: Annotated[str | None, Names(CHECKPOINT)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ class JobSubmitted:
     """An attempt waits for a device."""
 
     SCHEMA: ClassVar[int] = 1
-    attempt: int
+    attempt: Annotated[int, Names(ATTEMPT)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,7 @@ class JobPending:
     """No device is free, or none fits; `nearest` says in words what is missing."""
 
     SCHEMA: ClassVar[int] = 1
-    attempt: int
+    attempt: Annotated[int, Names(ATTEMPT)]
     reason: str
     nearest: str | None = None
 
@@ -124,10 +126,10 @@ class LeaseGranted:
     """An agent holds the run until it stops renewing; the log admits one holder per epoch."""
 
     SCHEMA: ClassVar[int] = 1
-    attempt: int
-    agent: str
+    attempt: Annotated[int, Names(ATTEMPT)]
+    agent: Annotated[str, Names("device")]
     device: str
-    epoch: int
+    epoch: Annotated[int, Makes(LEASE)]
     ttl_s: float
     reclaimed: int | None = None
 
@@ -146,7 +148,7 @@ class JobStarted:
     """The child has built its model and begins to train; reported by the agent."""
 
     SCHEMA: ClassVar[int] = 1
-    epoch: int
+    epoch: Annotated[int, Names(LEASE)]
     pid: int
     resume: Literal["none", "exact", "approximate"]
     differs: list[str] = field(default_factory=list)
@@ -195,7 +197,7 @@ class JobTerminated:
     exit_code: int | None = None
     signal: int | None = None
     last_step: int | None = None
-    checkpoint_id: str | None = None
+    checkpoint_id: Annotated[str | None, Names(CHECKPOINT)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +239,7 @@ class RunRestartRequested:
     reason: str
     attempt: int
     delay_s: float = 0.0
-    from_checkpoint: str | None = None
+    from_checkpoint: Annotated[str | None, Names(CHECKPOINT)] = None
     device: str | None = None
     session_name: str | None = None
     smartfit: bool | None = None
@@ -249,7 +251,7 @@ class ReportNoted:
     """A report of the agent that changes nothing of the run; kept so that its count has no hole."""
 
     SCHEMA: ClassVar[int] = 1
-    epoch: int
+    epoch: Annotated[int, Names(LEASE)]
     kind: str
 
 
@@ -282,7 +284,7 @@ class CheckpointBegun:
 
     SCHEMA: ClassVar[int] = 1
     checkpoint_id: str
-    epoch: int
+    epoch: Annotated[int, Names(LEASE)]
     attempt: int
     global_step: int
 
@@ -292,12 +294,12 @@ class CheckpointCompleted:
     """Every byte of a checkpoint is in the store under its digest."""
 
     SCHEMA: ClassVar[int] = 1
-    checkpoint_id: str
-    epoch: int
+    checkpoint_id: Annotated[str, Makes(CHECKPOINT)]
+    epoch: Annotated[int, Names(LEASE)]
     attempt: int
     global_step: int
     training_epoch: int
-    files: list[Artifact]
+    files: Annotated[list[Artifact], Makes(ARTIFACT)]
     monitored: dict[str, float] = field(default_factory=dict)
     weights_digest: str = ""
     state_digest: str = ""
@@ -308,7 +310,7 @@ class CheckpointDeleted:
     """A checkpoint is no longer listed; `policy` is `user` or `retention`."""
 
     SCHEMA: ClassVar[int] = 1
-    checkpoint_id: str
+    checkpoint_id: Annotated[str, Names(CHECKPOINT)]
     policy: str
     size_bytes: int
 
@@ -318,7 +320,7 @@ class CheckpointPinned:
     """A checkpoint is kept whatever the retention says, or no longer is."""
 
     SCHEMA: ClassVar[int] = 1
-    checkpoint_id: str
+    checkpoint_id: Annotated[str, Names(CHECKPOINT)]
     pinned: bool
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from tapeline.contracts.artifacts import Artifact, ArtifactView
 from tapeline.contracts.message import Command, Digest, Query, Text255, View
+from tapeline.contracts.references import ARTIFACT, Makes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +20,8 @@ class TapeImported:
     SCHEMA: ClassVar[int] = 1
     name: str
     content_sha256: str
-    manifest: Artifact
-    files: list[Artifact]
+    manifest: Annotated[Artifact, Makes(ARTIFACT)]
+    files: Annotated[list[Artifact], Makes(ARTIFACT)]
     symbols: list[str]
     days: list[str]
     rows: int

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from tapeline.contracts.artifacts import Artifact, ArtifactView
 from tapeline.contracts.message import Command, Digest, Notes, Query, Text255, View
+from tapeline.contracts.references import ARTIFACT, CHECKPOINT, Names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,18 +21,18 @@ class VaultItemAdded:
     name: str
     version: str
     summary: str
-    model: Artifact
+    model: Annotated[Artifact, Names(ARTIFACT)]
     model_file: str
     project_id: str
     user: str
     host: str = ""
-    run_id: str | None = None
+    run_id: Annotated[str | None, Names("run")] = None
     run_number: int | None = None
-    checkpoint_id: str | None = None
+    checkpoint_id: Annotated[str | None, Names(CHECKPOINT)] = None
     global_step: int | None = None
     training_epoch: int | None = None
     canvas: dict[str, Any] | None = None
-    asset_id: str | None = None
+    asset_id: Annotated[str | None, Names("asset")] = None
     asset_name: str | None = None
     features: list[list[str]] = field(default_factory=list)
     input_shapes: list[list[int]] = field(default_factory=list)
