@@ -17,6 +17,7 @@ from typing import IO, Any, Literal
 import psutil
 import structlog
 
+from tapeline.embedded.tail import tail
 from tapeline.errors import TapelineError
 from tapeline.readiness import LINE, VARIABLE
 
@@ -271,17 +272,6 @@ class Child:
             code="unavailable",
             hint=f"look into {self.log_file}",
         )
-
-
-def tail(path: Path, lines: int) -> str:
-    """The last lines of a file that say something, on one line; empty when there are none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 8192))
-            found = file.read().decode("utf-8", "replace").splitlines()
-    except FileNotFoundError:
-        return ""
-    return " | ".join([line.strip() for line in found if line.strip()][-lines:])
 
 
 def _open_log(path: Path) -> IO[bytes]:

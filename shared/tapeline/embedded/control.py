@@ -1,14 +1,11 @@
-"""An embedded instance from outside: start it detached, stop it, look at it."""
+"""An embedded instance from outside: stop it, look at it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import select
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,11 +16,9 @@ import psutil
 from nats.errors import Error as NatsError
 
 from tapeline.connection import connect
-from tapeline.embedded.child import tail
-from tapeline.errors import CODES, TapelineError
-from tapeline.home import Home, Instance, holder, read_instance, read_json
+from tapeline.errors import TapelineError
+from tapeline.home import Home, holder, read_instance, read_json
 
-START_SECONDS = 15.0
 STOP_SECONDS = 60.0
 _ASKED_EVERY_S = 0.02
 
@@ -60,79 +55,6 @@ class Status:
     rss_bytes: int = 0
     processes: list[ProcessStatus] = field(default_factory=list)
     positions: dict[str, int] | None = None
-
-
-def start_detached(
-    home: Home,
-    timeout_s: float = START_SECONDS,
-    *,
-    port: int = -1,
-    program: tuple[str, ...] = ("-m", "tapeline.embedded"),
-) -> Instance:
-    """Start an embedded instance that outlives the caller; where it is, once it serves.
-
-    `program` is what the interpreter runs; it takes the arguments of `python -m tapeline.embedded`.
-
-    Raises
-    ------
-    TapelineError
-        What `run_foreground` refuses; `unavailable` when it is not ready in time, and then it is stopped.
-    """
-    home.make()
-    output = home.logs / "supervisor.log"
-    reader, writer = os.pipe()
-    deadline = time.monotonic() + timeout_s
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(output, flags, 0o600), "ab") as file:
-            outer = subprocess.run(
-                [
-                    sys.executable, "-P", *program, "--home", str(home.root), "--port", str(port),
-                    "--detach", "--report-fd", str(writer),
-                ],
-                stdin=subprocess.DEVNULL, stdout=file, stderr=file, pass_fds=(writer,), cwd=home.root,
-                timeout=timeout_s, check=False,
-            )  # fmt: skip
-        os.close(writer)
-        writer = -1
-        line = _read_line(reader, deadline)
-    finally:
-        os.close(reader)
-        if writer >= 0:
-            os.close(writer)
-    if line is None:
-        stop(home)
-        raise TapelineError(
-            f"the instance on {home.root} was not ready after {timeout_s:.0f} s",
-            code="unavailable",
-            hint=f"look into {home.logs}",
-        )
-    if not line:
-        raise TapelineError(
-            f"the instance on {home.root} ended while it was starting ({outer.returncode}): {tail(output, 3)}",
-            code="unavailable",
-            hint=f"look into {output}",
-        )
-    said = json.loads(line)
-    if "ready" in said:
-        return Instance(**said["ready"])
-    refused = said["error"]
-    code = refused["code"] if refused["code"] in CODES else "internal"
-    raise TapelineError(refused["message"], code=code, hint=refused["hint"], data=refused["data"])
-
-
-def _read_line(reader: int, deadline: float) -> bytes | None:
-    """The line on the pipe; empty when its writer is gone, none when the time is over."""
-    found = b""
-    while not found.endswith(b"\n"):
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([reader], [], [], left)[0]:
-            return None
-        part = os.read(reader, 65536)
-        if not part:
-            return b""
-        found += part
-    return found
 
 
 def stop(home: Home, timeout_s: float = STOP_SECONDS) -> bool:
