@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +28,7 @@ from tapeline.cli import (
     team,
     topology,
     vault,
+    why,
 )
 from tapeline.cli.failures import INTERRUPTED, WRONG_USAGE, tell
 from tapeline.cli.nouns import group
@@ -36,6 +38,7 @@ app = group("From a market tape to a trained, traceable model.")
 instance.register(app)
 log.register_top(app)
 history.register(app)
+why.register(app)
 app.add_typer(run_verbs.app, name="run")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(blueprint.app, name="blueprint")
@@ -73,7 +76,7 @@ def options(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
-    as_json = "--json" in arguments
+    as_json = "--json" in arguments or "--format=json" in arguments or ("--format", "json") in pairwise(arguments)
     command: Any = typer.main.get_command(app)
     try:
         found = command.main(args=list(arguments), prog_name="tapeline", standalone_mode=False)

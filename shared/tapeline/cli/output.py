@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Format = Annotated[Literal["text", "json"] | None, typer.Option("--format", help="text, or json: one object a line.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 _LONGEST = 60
 
@@ -33,6 +34,11 @@ def wants_json(local: bool) -> bool:
     """Whether JSON is asked for, before the noun or after the verb."""
     OPTIONS.json = OPTIONS.json or local
     return OPTIONS.json
+
+
+def wants_lines(format: str | None, json: bool = False) -> bool:
+    """Whether JSON lines are asked for: by `--format json`, or by `--json` anywhere."""
+    return wants_json(json) if format is None else format == "json"
 
 
 def document(value: Any) -> None:

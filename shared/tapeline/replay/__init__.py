@@ -6,6 +6,7 @@ Reading order: `reading.py` (open, tail, show), `chain.py` (what is checked of e
 
 from tapeline.projections.parked import Parked
 from tapeline.replay.archivist import Archivist, forget_after, list_seals, seal_now
+from tapeline.replay.causes import Chain, Edge, Link, why
 from tapeline.replay.chain import Fault, Recorded
 from tapeline.replay.check import Report, verify
 from tapeline.replay.diff import Change, Difference, diff, diff_aggregates
@@ -22,13 +23,16 @@ from tapeline.replay.watching import Bookmark, Watched, watch
 __all__ = [
     "Archivist",
     "Bookmark",
+    "Chain",
     "Change",
     "Difference",
+    "Edge",
     "ExportedLog",
     "Fault",
     "Imported",
     "Lag",
     "Line",
+    "Link",
     "Manifest",
     "Parked",
     "Past",
@@ -73,4 +77,5 @@ __all__ = [
     "verify_export",
     "verify_only",
     "watch",
+    "why",
 ]
