@@ -21,7 +21,7 @@ from tapeline.clock import Clock
 from tapeline.errors import TapelineError
 from tapeline.ids import new_id
 from tapeline.log import GENESIS, Appended, Conflict, EventLog, NewCommit, StoredCommit
-from tapeline.log.codec import Codec, digest
+from tapeline.log.codec import Codec, link
 from tapeline.subjects import Ref
 
 S = TypeVar("S")
@@ -285,7 +285,7 @@ class Deciders:
             folded.state = decider.evolve(folded.state, event.data)
         last = events[-1]
         folded.position, folded.sequence = commit.position, last.sequence
-        folded.digest = digest(commit.subject, commit.header, commit.body)
+        folded.digest = link(commit)
         folded.created_at = last.created_at
         folded.remember(last.command_id, _Done(last.command, last.content, commit.position, last.sequence))
 

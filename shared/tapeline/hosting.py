@@ -27,7 +27,7 @@ from tapeline.address import find_url
 from tapeline.bus import router
 from tapeline.clock import Clock, SystemClock
 from tapeline.connection import connect_as, connect_options
-from tapeline.contracts import EVENTS, UPCASTERS
+from tapeline.contracts import EVENTS, TOMBSTONES, UPCASTERS
 from tapeline.database import make_engine, sqlite_url
 from tapeline.decider import Deciders
 from tapeline.errors import TapelineError
@@ -134,7 +134,7 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
     url = await find_url(home, settings.url)
     credentials = read_credentials(home.credential(f"svc-{name}"))
     clock = SystemClock()
-    codec = Codec(EVENTS, UPCASTERS)
+    codec = Codec(EVENTS, UPCASTERS, TOMBSTONES)
     options = dict(connect_options(credentials, name=name))
     seed = str(options.pop("nkeys_seed_str"))
     lost = asyncio.Event()

@@ -41,7 +41,10 @@ class NewCommit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """One event as it stands on the log; `data` is the decoded contract class, upcast to the newest."""
+    """One event as it stands on the log; `data` is the decoded contract class, upcast to the newest.
+
+    `is_erased` says that something of its commit was erased by law: a whole event is then read as its tombstone.
+    """
 
     ref: Ref
     id: str
@@ -58,6 +61,7 @@ class StoredEvent:
     cause: str | None
     correlation_id: str | None
     content: str | None = None
+    is_erased: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

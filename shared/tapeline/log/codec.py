@@ -21,6 +21,7 @@ import msgspec
 
 from tapeline.errors import TapelineError
 from tapeline.log import GENESIS, NewCommit, StoredCommit, StoredEvent
+from tapeline.log.erased import ERASED, blanks
 from tapeline.subjects import Ref, ref_of
 
 NAMESPACE = UUID("6f2c1d5e-8b0a-5c57-9d0e-7461706c696e")
@@ -57,6 +58,7 @@ class Header(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     prev: str
     app: str
     content: str | None = None
+    erased: str | None = None
 
 
 class Brief(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +69,7 @@ class Brief(msgspec.Struct, frozen=True, gc=False):
     n: int
     cmd: str
     prev: str
+    erased: str | None = None
 
 
 H = TypeVar("H", Header, Brief)
@@ -108,6 +111,16 @@ def digest(subject: str, header: bytes, body: bytes) -> str:
     return hashlib.sha256(b"tl1\n%b\n%b\n%b" % (subject.encode(), header, body)).hexdigest()
 
 
+def link(commit: StoredCommit) -> str:
+    """The digest that the next commit of the same aggregate names.
+
+    It is the commit's own, or the one that it had before something in it was erased.
+    """
+    if b'"erased":"' in commit.header and (before := read_brief(commit.header, commit.position).erased):
+        return before
+    return digest(commit.subject, commit.header, commit.body)
+
+
 def event_id(subject: str, command_id: str, index: int) -> str:
     """The id of a command's event: the same whenever the command is repeated.
 
@@ -144,6 +157,11 @@ def _decoded(decoder: msgspec.json.Decoder[H], header: bytes, position: int) -> 
         raise TapelineError(
             f"the header of the commit at position {position} cannot be read: {error}", code="log_damaged"
         ) from error
+    if found.erased is not None and not _DIGEST.fullmatch(found.erased):
+        raise TapelineError(
+            f"the commit at position {position} was erased from {found.erased!r}, which is no digest",
+            code="log_damaged",
+        )
     if found.v > FORMAT:
         raise TapelineError(
             f"the commit at position {position} has envelope format {found.v}; this code knows up to {FORMAT}",
@@ -162,6 +180,8 @@ class Codec:
         Every event class by (tag, schema); the highest schema of a tag is the one that is written.
     upcasters
         By (tag, n): the pure function from data of schema n to data of schema n + 1.
+    tombstones
+        By tag: the event that one of this tag is read as once its data was erased.
     app
         Version written into headers; informative.
     """
@@ -170,11 +190,13 @@ class Codec:
         self,
         events: Mapping[tuple[str, int], type],
         upcasters: Mapping[tuple[str, int], Upcaster] | None = None,
+        tombstones: Mapping[str, Any] | None = None,
         *,
         app: str | None = None,
     ) -> None:
         self._events = dict(events)
         self._upcasters = dict(upcasters or {})
+        self._tombstones = dict(tombstones or {})
         self._app = app or version("tapeline")
         self._newest: dict[str, int] = {}
         for tag, schema in self._events:
@@ -269,7 +291,7 @@ class Codec:
                 type=line.type,
                 schema=line.schema,
                 created_at=line.created_at,
-                data=self._data(line, commit.position),
+                data=self._data(line, commit.position, erased=header.erased is not None),
                 position=commit.position,
                 index=index,
                 actor=header.actor,
@@ -278,11 +300,12 @@ class Codec:
                 cause=header.cause,
                 correlation_id=header.corr,
                 content=header.content,
+                is_erased=header.erased is not None,
             )
             for index, line in enumerate(lines)
         ]
 
-    def _data(self, line: _StoredLine, position: int) -> Any:
+    def _data(self, line: _StoredLine, position: int, *, erased: bool) -> Any:
         newest = self._newest.get(line.type, 0)
         if not 1 <= line.schema <= newest:
             knows = f"up to {newest}" if newest else "no event of that type"
@@ -292,9 +315,13 @@ class Codec:
                 hint="run a version of tapeline that is at least as new as the one that wrote it",
             )
         try:
-            if line.schema == newest:
+            if line.schema == newest and not erased:
                 return self._decoders[line.type].decode(line.data)
             data = msgspec.json.decode(line.data, type=dict[str, Any])
+            if erased:
+                if data == ERASED and line.type in self._tombstones:
+                    return self._tombstones[line.type]
+                data = blanks(self._events.get((line.type, line.schema), self._events[line.type, newest])) | data
             for schema in range(line.schema, newest):
                 data = self._upcasters[line.type, schema](data)
             return msgspec.convert(data, self._events[line.type, newest])
@@ -303,6 +330,10 @@ class Codec:
                 f"{line.type} schema {line.schema} at position {position} cannot be read: {error}",
                 code="log_damaged",
             ) from error
+
+    def tombstone(self, tag: str) -> Any:
+        """What an event of a tag is read as once its data was erased; None when it must not be."""
+        return self._tombstones.get(tag)
 
     def _schema_of(self, event: Any) -> int:
         return self._newest[type(event).__name__]

@@ -7,6 +7,7 @@ what seals sign and what exports carry: two logs with one root at a position are
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
@@ -71,6 +72,7 @@ class Walk:
     ----------
     position, root, digest : of the last commit
     commits, events : how many there were
+    erased : how many commits of each subject had something erased
     """
 
     def __init__(self, codec: Codec, *, after: int = 0, root: bytes = NO_ROOT) -> None:
@@ -83,6 +85,7 @@ class Walk:
         self.digest = GENESIS
         self.commits = 0
         self.events = 0
+        self.erased: Counter[str] = Counter()
 
     @property
     def aggregates(self) -> int:
@@ -128,5 +131,8 @@ class Walk:
             if event.id in self._ids:
                 faults.append(Fault(at, "duplicate", f"{commit.subject}: event id {event.id} is there twice"))
             self._ids.add(event.id)
-        chain.digest = self.digest
+        if brief.erased is not None:
+            self.erased[commit.subject] += 1
+        # The successor names the digest that this commit had before something in it was erased.
+        chain.digest = brief.erased or self.digest
         return faults

@@ -11,13 +11,18 @@ from tapeline.log.codec import digest
 from tapeline.replay.chain import NO_ROOT, Fault, Recorded, Walk
 from tapeline.replay.reading import codec
 from tapeline.replay.seals import Seal, holding
+from tapeline.subjects import ref_of
 
 MAX_FAULTS = 100
 
 
 @dataclass(slots=True)
 class Report:
-    """What a check of the log found; `since` is where a quick one began, `sealed` what the last seal covers."""
+    """What a check of the log found; `since` is where a quick one began, `sealed` what the last seal covers.
+
+    `forgotten` says what an operator admitted to have lost, `erased` in how many commits of which aggregates
+    the law had something removed.
+    """
 
     log_id: str
     position: int
@@ -28,6 +33,7 @@ class Report:
     aggregates: int = 0
     root: str = ""
     forgotten: list[str] = field(default_factory=list)
+    erased: dict[str, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
     @property
@@ -47,7 +53,9 @@ class Report:
         else:
             lines = [str(fault) for fault in self.faults]
             lines.insert(0, f"{len(self.faults)} faults in {self.commits} commits")
-        return "\n".join(lines + [f"forgotten: {lost}" for lost in self.forgotten])
+        lines += [f"forgotten: {lost}" for lost in self.forgotten]
+        lines += [f"erased: in {n} commits of {aggregate}" for aggregate, n in sorted(self.erased.items())]
+        return "\n".join(lines)
 
 
 async def verify(
@@ -109,6 +117,7 @@ async def verify(
         report.faults.append(Fault(head.position, "hole", f"reading ended at {walk.position}"))
     report.commits, report.events, report.aggregates = walk.commits, walk.events, walk.aggregates
     report.root = walk.root.hex()
+    report.erased = {f"{ref.team}/{ref}": n for ref, n in ((ref_of(of), n) for of, n in walk.erased.items())}
     if against is not None and report.ok:
         report.faults += await _compared(log, against, report.since)
     return report

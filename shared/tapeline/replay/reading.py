@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 from nats.aio.client import Client
 
 from tapeline.connection import connect, connect_as
-from tapeline.contracts import EVENTS, UPCASTERS
+from tapeline.contracts import EVENTS, TOMBSTONES, UPCASTERS
 from tapeline.embedded.alone import server_alone
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, holder, read_instance
 from tapeline.log import GENESIS, EventLog, StoredCommit, StoredEvent
-from tapeline.log.codec import Codec, digest, read_brief
+from tapeline.log.codec import Codec, digest, link, read_brief
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.security.keys import read_credentials
 from tapeline.subjects import Ref, parse_ref, ref_of
@@ -28,7 +28,7 @@ _SHORT = 160
 
 def codec() -> Codec:
     """The codec of every event that there is."""
-    return Codec(EVENTS, UPCASTERS)
+    return Codec(EVENTS, UPCASTERS, TOMBSTONES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +210,9 @@ async def show_raw(log: EventLog, place: str, team: str | None = None) -> list[R
     prev, shown = GENESIS, []
     for commit in chain:
         chained = read_brief(commit.header, commit.position).prev == prev
-        prev = digest(commit.subject, commit.header, commit.body)
         if position in (0, commit.position):
-            shown.append(RawCommit(commit, prev, chained))
+            shown.append(RawCommit(commit, digest(commit.subject, commit.header, commit.body), chained))
+        prev = link(commit)
     return shown
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from tapeline.contracts import EVENTS, UPCASTERS
+from tapeline.contracts import EVENTS, TOMBSTONES, UPCASTERS
 from tapeline.log import GENESIS, NewCommit, StoredCommit
 from tapeline.log.codec import Codec
 from tapeline.subjects import Ref
@@ -80,7 +80,7 @@ def read_back(codec: Codec, tag: str, schema: int, data: Any) -> Any:
 
 def write_missing(folder: Path) -> list[Path]:
     """Write the file of each newest event type that has none; those that were written."""
-    codec = Codec(EVENTS, UPCASTERS)
+    codec = Codec(EVENTS, UPCASTERS, TOMBSTONES)
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for (tag, schema), kind in sorted(EVENTS.items(), key=lambda each: each[0]):

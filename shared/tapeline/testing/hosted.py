@@ -15,7 +15,7 @@ from typing import Any
 from tapeline import topology
 from tapeline.bus import Verb, answer
 from tapeline.clock import Clock, SystemClock
-from tapeline.contracts import EVENTS, UPCASTERS
+from tapeline.contracts import EVENTS, TOMBSTONES, UPCASTERS
 from tapeline.contracts.artifacts import PART_BYTES
 from tapeline.database import make_engine, sqlite_url
 from tapeline.decider import Deciders
@@ -98,7 +98,7 @@ async def hosted(
     """
     client = await server.connect()
     await topology.apply(client, topology.topology())
-    codec, clock = Codec(EVENTS, UPCASTERS), SystemClock()
+    codec, clock = Codec(EVENTS, UPCASTERS, TOMBSTONES), SystemClock()
     connect = connector(server.url)
     log = JetStreamLog(client, codec, connect=connect, role=name)
     home = folder / f"{name}-work"
