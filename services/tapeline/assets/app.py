@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tapeline.assets import artifacts
 from tapeline.assets.asset import handlers as asset_handlers
 from tapeline.assets.asset import projection as asset_projection
@@ -9,7 +11,6 @@ from tapeline.assets.asset import users as users_projection
 from tapeline.assets.asset.builder import Builder
 from tapeline.assets.canvas import handlers as canvas_handlers
 from tapeline.assets.canvas import projection as canvas_projection
-from tapeline.assets.components import Registry, registry
 from tapeline.assets.tape import handlers as tape_handlers
 from tapeline.assets.tape import projection as tape_projection
 from tapeline.bus import Verbs
@@ -19,10 +20,17 @@ from tapeline.service import Platform, Service
 from tapeline.subjects import Kind
 from tapeline.uploads import Uploads, add_upload_verbs
 
+if TYPE_CHECKING:
+    from tapeline.assets.components import Registry
+
 
 def build(platform: Platform, components: Registry | None = None) -> Service:
-    """The assets service on a platform."""
-    known = components or registry()
+    """The assets service on a platform; `components` in place of the built-in ones."""
+
+    def known() -> Registry:
+        from tapeline.assets.components import registry
+
+        return components or registry()
 
     def reader(projection: Projection) -> Reader:
         source = LogSource(platform.log, platform.codec, projection.kinds)

@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tapeline import canvas as canvases
 from tapeline.contracts.runs import CreateRun, TrainCanvas
 from tapeline.errors import TapelineError
 from tapeline.runs import jobs
@@ -48,6 +47,8 @@ async def of_canvas(connection: AsyncConnection, team: str, request: TrainCanvas
     TapelineError
         `canvas_invalid` with every fault, `no_asset`, `not_found`, `asset_refused`, `invalid`.
     """
+    from tapeline.canvas import rendered, validate
+
     if (request.canvas is None) == (request.document is None):
         raise TapelineError("either canvas or document says what to train", code="invalid", hint="give one of the two")
     content: Any = request.document
@@ -59,14 +60,14 @@ async def of_canvas(connection: AsyncConnection, team: str, request: TrainCanvas
     asset_name = request.asset or request.config.get("asset") or training.get("asset")
     if not isinstance(asset_name, str) or not asset_name:
         # A canvas that is wrong anyway is refused as such first.
-        canvases.validate(content).require()
+        validate(content).require()
         raise TapelineError(
             "the canvas names no asset, and none was given", code="no_asset", hint="set training.asset of the canvas"
         )
     given = training | request.config | {"asset": asset_name}
     asset = await known.asset(connection, team, asset_name, allow_stale=given.get("allow_stale") is not False)
     found = jobs.checked_canvas(content, asset).require()
-    config = configs.rendered(CANVAS.config_schema, given | {"canvas": canvases.rendered(found)})
+    config = configs.rendered(CANVAS.config_schema, given | {"canvas": rendered(found)})
     configs.checked(CANVAS, config)
     _project(request.project_id)
     return {

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tapeline import canvas as canvases
-from tapeline.canvas import LabelColumns
 from tapeline.errors import TapelineError
 from tapeline.runs.blueprint import config as configs
 from tapeline.runs.blueprint.builtin import CANVAS
 from tapeline.runs.known import queries as known
 from tapeline.runs.run.aggregate import Checkpoint, Run
 from tapeline.runs.run.commands import CreateJob, RefuseJob
+
+if TYPE_CHECKING:
+    # The nodes of a canvas take a moment to import: the first run that has one does that.
+    from tapeline.canvas import Validation
 
 log = structlog.get_logger()
 
@@ -35,9 +37,11 @@ def session_name(name: str, number: int, attempt: int = 1) -> str:
     return plain[: 64 - len(end)] + end
 
 
-def checked_canvas(content: Any, asset: dict[str, Any]) -> canvases.Validation:
+def checked_canvas(content: Any, asset: dict[str, Any]) -> Validation:
     """A canvas against the features and labels of an asset; refused with all its errors."""
-    found = canvases.validate(
+    from tapeline.canvas import LabelColumns, validate
+
+    found = validate(
         content,
         feature_shapes=asset["features"] or {},
         labels={name: LabelColumns.of(*types) for name, types in (asset["labels"] or {}).items()},
@@ -81,12 +85,14 @@ async def _specified(connection: AsyncConnection, team: str, run_id: str, run: R
     }  # fmt: skip
     digests: dict[str, Any] = {}
     if blueprint.name == CANVAS.name:
+        from tapeline.canvas import rendered
+
         asset = await known.asset(connection, team, config["asset"], allow_stale=config["allow_stale"])
         content = config.pop("canvas")
         if isinstance(content, str):
             content = (await known.canvas(connection, team, content))["content"]
         found = checked_canvas(content, asset)
-        spec["canvas"] = canvases.rendered(found.require())
+        spec["canvas"] = rendered(found.require())
         spec["asset"] = _asset_part(asset)
         digests = {
             "canvas_digest": found.digest, "asset_id": asset["id"], "asset_digest": asset["data_digest"],

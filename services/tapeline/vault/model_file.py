@@ -6,11 +6,12 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tapeline.canvas.validate import validate
 from tapeline.errors import TapelineError
-from tapeline.security.models import ModelScan, scan
+
+if TYPE_CHECKING:
+    from tapeline.security.models import ModelScan
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -31,6 +32,8 @@ def checked(path: Path, name: str) -> ModelScan:
             code="model_refused",
             hint="load it where you trust it and save it as .keras: model.save('model.keras')",
         )
+    from tapeline.security.models import scan
+
     return scan(path, name=name)
 
 
@@ -66,6 +69,8 @@ def of_canvas(
     """The features of each input of a canvas, and the shape of one sample of each."""
     if canvas is None:
         return [], []
+    from tapeline.canvas.validate import validate
+
     found = validate(canvas, feature_shapes=feature_shapes or None)
     nodes = [node for node in canvas["nodes"] if node["kind"] == "input"]
     features = [list(node["features"]) for node in nodes]

@@ -14,7 +14,6 @@ from nats.aio.client import Client
 
 from tapeline.connection import connect, connect_as
 from tapeline.contracts import EVENTS, TOMBSTONES, UPCASTERS
-from tapeline.embedded.alone import server_alone
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, holder, read_instance
 from tapeline.log import GENESIS, EventLog, StoredCommit, StoredEvent
@@ -91,6 +90,8 @@ async def opened(home: Home | None = None, url: str | None = None) -> AsyncItera
         if instance is None:
             if not (home.log / "jetstream").exists() or holder(home) is not None:
                 raise TapelineError(f"no instance runs on {home.root}", code="unavailable", hint="tapeline up")
+            from tapeline.embedded.alone import server_alone
+
             async with server_alone(home) as alone, opened(home, alone) as log:
                 yield log
                 return

@@ -9,15 +9,15 @@ from typing import Any
 
 from tapeline import topology
 from tapeline.connection import connect_as
-from tapeline.embedded.alone import server_alone
 from tapeline.errors import TapelineError
 from tapeline.home import Home, read_instance
 from tapeline.log import StoredCommit, wire
 from tapeline.log.bulk import BulkAppender, BulkClient
 from tapeline.log.codec import MAX_BODY_BYTES, MAX_HEADER_BYTES, digest
 from tapeline.replay.chain import Fault, Walk
+from tapeline.replay.manifest import Manifest, Segment, whole_manifest
 from tapeline.replay.reading import codec
-from tapeline.replay.segments import Manifest, Segment, read_manifest, read_segment, salvage
+from tapeline.replay.segments import read_segment, salvage
 from tapeline.security.keys import read_credentials
 from tapeline.subjects import ref_of
 
@@ -55,7 +55,7 @@ def verify_export(folder: Path) -> tuple[Manifest, Walk]:
     TapelineError
         `corrupt` or `log_damaged`, naming what is wrong and where; `schema_unknown` for a newer event.
     """
-    manifest = read_manifest(folder)
+    manifest = whole_manifest(folder)
     decoder = codec()
     walk = Walk(decoder)
     sealed = manifest.seal or {}
@@ -147,6 +147,8 @@ async def restore(
 
     if (instance := read_instance(home)) is not None:
         return await write(instance.url)
+    from tapeline.embedded.alone import server_alone
+
     async with server_alone(home) as url:
         return await write(url)
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tapeline.errors import TapelineError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DAY_NS = 86_400_000_000_000
 BUILT_IN = ("24/7", "SIM")
@@ -116,6 +117,8 @@ def place(ts: NDArray[np.int64], sessions: Sequence[Segment]) -> Placed:
 
     An index equal to the number of trade dates means that the table ends before the trade.
     """
+    import numpy as np
+
     pre = np.array([next(g).pre_open_ns for _, g in groupby(sessions, key=lambda r: r.trade_date)], np.int64)
     post = np.array([list(g)[-1].post_close_ns for _, g in groupby(sessions, key=lambda r: r.trade_date)], np.int64)
     day = np.searchsorted(post, ts, "right").astype(np.int64)

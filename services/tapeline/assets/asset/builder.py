@@ -12,13 +12,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from tapeline.assets.asset import aggregate, queries
-from tapeline.assets.build import Built, build
-from tapeline.assets.components import Registry
 from tapeline.assets.tape import aggregate as tape_aggregate
 from tapeline.contracts.assets import FailBuild, FinishBuild
 from tapeline.decider import Deciders, origin_of
@@ -27,8 +25,12 @@ from tapeline.ids import derived_id
 from tapeline.projections import Reader
 from tapeline.store import ArtifactStore
 from tapeline.subjects import Ref
-from tapeline.tape.manifest import parse
-from tapeline.tape.view import OpenTape
+
+if TYPE_CHECKING:
+    # What computes is imported when the first build runs: the service is ready before numpy is.
+    from tapeline.assets.build import Built
+    from tapeline.assets.components import Registry
+    from tapeline.tape.view import OpenTape
 
 log = structlog.get_logger()
 
@@ -49,6 +51,7 @@ class Builder:
     Parameters
     ----------
     folder : private folder for files that are not yet promoted
+    components : gives the registry of features and labels
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Builder:
         store: ArtifactStore,
         assets: Reader,
         folder: Path,
-        components: Registry,
+        components: Callable[[], Registry],
     ) -> None:
         self._deciders = deciders
         self._store = store
@@ -142,6 +145,9 @@ class Builder:
         log.info("build_ended", asset=ref.id, team=ref.team, name=state.name, result=type(command).__name__)
 
     async def _tapes(self, team: str, state: aggregate.Building) -> dict[str, OpenTape]:
+        from tapeline.tape.manifest import parse
+        from tapeline.tape.view import OpenTape
+
         opened: dict[str, OpenTape] = {}
         for item in state.spec["tapes"]:
             tape = await self._deciders.state(tape_aggregate, Ref(team, "tape", item["tape"]))
@@ -159,6 +165,8 @@ class Builder:
     def _compute(
         self, ref: Ref, state: aggregate.Building, tapes: dict[str, OpenTape], folder: Path, stop: threading.Event
     ) -> Built:
+        from tapeline.assets.build import build
+
         self._progress[ref.id] = {}
         while len(self._progress) > REMEMBERED:
             self._progress.popitem(last=False)
@@ -169,7 +177,7 @@ class Builder:
             spec_digest=state.spec_digest,
             tapes=tapes,
             folder=folder,
-            components=self._components,
+            components=self._components(),
             tell=self._teller(self._progress[ref.id], stop),
         )
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tapeline import names
 from tapeline.assets.asset import aggregate, queries
 from tapeline.assets.asset.builder import Builder
-from tapeline.assets.asset.spec import KnownTape, TapeOf, asset_name, parse, resolve
-from tapeline.assets.components import BUILT_IN, Registry, described
 from tapeline.assets.tape import queries as tape_queries
 from tapeline.bus import Verbs, accepted, answered
 from tapeline.contracts.artifacts import ArtifactView
@@ -35,6 +34,11 @@ from tapeline.names import ClaimName, ReleaseName, name_ref
 from tapeline.projections import Reader
 from tapeline.subjects import Principal, Ref
 
+if TYPE_CHECKING:
+    # The specs and components of features bring numpy: they are imported by the first request that needs them.
+    from tapeline.assets.asset.spec import KnownTape, TapeOf
+    from tapeline.assets.components import Registry
+
 
 def add_verbs(
     verbs: Verbs,
@@ -42,7 +46,7 @@ def add_verbs(
     deciders: Deciders,
     holders: Holders,
     builder: Builder,
-    components: Registry,
+    components: Callable[[], Registry],
     assets: Reader,
     tapes: Reader,
     users: Reader,
@@ -52,10 +56,12 @@ def add_verbs(
 
     @verbs.user("build")
     async def build(caller: Principal, request: BuildAsset) -> Accepted[AssetView]:
+        from tapeline.assets.asset.spec import asset_name, parse, resolve
+
         asked = parse(request.spec)
         command_id = request.command_id or new_id()
         async with tapes.at(request.min_position) as connection:
-            resolved = resolve(asked, await _known_tapes(connection, caller, asked.tapes), components)
+            resolved = resolve(asked, await _known_tapes(connection, caller, asked.tapes), components())
         async with assets.at(request.min_position) as connection:
             same = await queries.of_digest(connection, caller.team, resolved.digest)
         if same is not None and (asked.name is None or same.name == asked.name):
@@ -140,14 +146,20 @@ def add_verbs(
 
     @verbs.user("features")
     async def features(caller: Principal, request: ListFeatures) -> Answer[FeaturesView]:
-        def named(kind: str) -> list[dict[str, Any]]:
-            return [dict(spec) for spec in BUILT_IN.values() if components[spec["component"]].kind == kind]
+        from tapeline.assets.components import BUILT_IN, described
 
-        view = FeaturesView(components=described(components.values()), features=named("feature"), labels=named("label"))
+        known = components()
+
+        def named(kind: str) -> list[dict[str, Any]]:
+            return [dict(spec) for spec in BUILT_IN.values() if known[spec["component"]].kind == kind]
+
+        view = FeaturesView(components=described(known.values()), features=named("feature"), labels=named("label"))
         return answered(view, assets.projector.position, log_id)
 
 
 async def _known_tapes(connection: AsyncConnection, caller: Principal, wanted: list[TapeOf | str]) -> list[KnownTape]:
+    from tapeline.assets.asset.spec import KnownTape
+
     known: list[KnownTape] = []
     for item in wanted:
         name = item if isinstance(item, str) else item.tape

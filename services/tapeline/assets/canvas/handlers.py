@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tapeline import names
 from tapeline.assets.asset import queries as asset_queries
 from tapeline.assets.canvas import aggregate, queries
 from tapeline.bus import Verbs, accepted, answered
-from tapeline.canvas.catalogue import get_available_components
-from tapeline.canvas.columns import LabelColumns
-from tapeline.canvas.digest import canonical_json
-from tapeline.canvas.parse import parsed
-from tapeline.canvas.validate import Validation, validate
 from tapeline.contracts.canvases import (
     CanvasView,
     ComponentsView,
@@ -37,6 +32,10 @@ from tapeline.projections import Reader
 from tapeline.security.names import display_name
 from tapeline.subjects import Principal, Ref
 
+if TYPE_CHECKING:
+    # The nodes of a canvas take a moment to import: the first request that looks into one does that.
+    from tapeline.canvas import LabelColumns, Validation
+
 COPIES = 1000
 
 
@@ -47,6 +46,8 @@ def add_verbs(
 
     @verbs.user("save_canvas")
     async def save(caller: Principal, request: SaveCanvas) -> Accepted[CanvasView]:
+        from tapeline.canvas.parse import parsed
+
         name = display_name(request.name)
         command = StoreCanvas(
             name=name,
@@ -123,6 +124,8 @@ def add_verbs(
 
     @verbs.user("validate_canvas")
     async def check(caller: Principal, request: ValidateCanvas) -> Answer[ValidationView]:
+        from tapeline.canvas import LabelColumns, validate
+
         if (request.content is None) == (request.name is None):
             raise TapelineError("give either content or name", code="invalid", hint="content is the document itself")
         content: dict[str, Any] | None = request.content
@@ -147,6 +150,8 @@ def add_verbs(
 
     @verbs.user("components")
     async def components(caller: Principal, request: ListComponents) -> Answer[ComponentsView]:
+        from tapeline.canvas.catalogue import get_available_components
+
         view = ComponentsView(components=get_available_components())
         return answered(view, canvases.projector.position, log_id)
 
@@ -164,6 +169,9 @@ def _validation_view(found: Validation) -> ValidationView:
 
 
 def _digest(content: dict[str, Any]) -> str:
+    from tapeline.canvas.digest import canonical_json
+    from tapeline.canvas.validate import validate
+
     # A draft with errors has no meaning to digest: its text stands for it.
     return validate(content).digest or hashlib.sha256(canonical_json(content)).hexdigest()
 

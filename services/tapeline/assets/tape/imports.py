@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tapeline.errors import TapelineError
-from tapeline.security.hdf5 import open_asset
 from tapeline.store import ArtifactStore
 from tapeline.tape import manifest as manifests
-from tapeline.tape.day_file import verify_day_file
 from tapeline.uploads import Uploads
 
 MANIFEST_BYTES = 16 * 1024**2
@@ -95,6 +93,9 @@ async def check(
 
 
 def _verify(manifest: dict[str, Any], files: dict[str, Path]) -> None:
+    from tapeline.security.hdf5 import open_asset
+    from tapeline.tape.day_file import verify_day_file
+
     kinds = {symbol["symbol"]: symbol["volume_kind"] for symbol in manifest["symbols"]}
     lenient = bool(manifest["report"].get("allow_nonpositive"))
     known_dates = {row[0] for row in manifest["sessions"]}

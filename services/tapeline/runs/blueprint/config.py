@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError as SchemaError
+from typing import TYPE_CHECKING, Any
 
 from tapeline.errors import TapelineError
 from tapeline.runs.blueprint.builtin import BUNDLED, Blueprint
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError as SchemaError
 
 MAX_CONFIG_BYTES = 512 * 1024
 MAX_FAULTS = 100
@@ -44,6 +44,9 @@ def checked(blueprint: Blueprint, config: dict[str, Any]) -> None:
         raise TapelineError(
             f"the config is {size // 1024} KiB; the limit is {MAX_CONFIG_BYTES // 1024} KiB", code="too_large"
         )
+    # Imported here: a service should be ready before it has learned JSON Schema.
+    from jsonschema import Draft202012Validator
+
     faults = _not_finite(config, [])
     validator = Draft202012Validator(blueprint.config_schema)
     for error in sorted(validator.iter_errors(config), key=lambda each: [str(step) for step in each.absolute_path]):

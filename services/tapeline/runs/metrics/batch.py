@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from tapeline.errors import TapelineError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAX_POINTS = 16_384
 MAX_TAG = 250
@@ -34,12 +36,18 @@ class Column(msgspec.Struct):
     value: bytes
 
     def steps(self) -> NDArray[np.int64]:
+        import numpy as np
+
         return np.frombuffer(self.step, "<i8")
 
     def times_us(self) -> NDArray[np.int64]:
+        import numpy as np
+
         return np.frombuffer(self.time, "<i8") // 1000
 
     def values(self) -> NDArray[Any]:
+        import numpy as np
+
         return np.frombuffer(self.value, "<i8" if self.kind == "i8" else "<f8")
 
 
@@ -134,6 +142,8 @@ def parse(columns: list[dict[str, Any]]) -> list[Parsed]:
 
 
 def _whole(given: list[Any], tag: str, name: str) -> NDArray[np.int64]:
+    import numpy as np
+
     for i, value in enumerate(given):
         if type(value) is not int or not 0 <= value < 2**63:
             raise _refusal(f"{name} {str(value)[:40]} of {tag!r} at {i} is not a whole number from 0")
@@ -141,6 +151,8 @@ def _whole(given: list[Any], tag: str, name: str) -> NDArray[np.int64]:
 
 
 def _values(given: list[Any], tag: str, kind: str) -> NDArray[Any]:
+    import numpy as np
+
     if kind == "i8":
         for i, value in enumerate(given):
             if type(value) is not int or not -(2**63) <= value < 2**63:
@@ -161,6 +173,8 @@ def _refusal(message: str) -> TapelineError:
 
 def timed(parsed: list[Parsed], last_us: int) -> tuple[list[Column], int]:
     """Columns whose times, all together, increase strictly from after `last_us`; and the new last one."""
+    import numpy as np
+
     if not parsed:
         return [], last_us
     times = np.concatenate([column.times for column in parsed]) // 1000

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 from sqlalchemy import Table
 
 from tapeline.log.metrics import MetricsMessage
@@ -38,6 +37,8 @@ def apply(rows: Rows, event: MetricsMessage) -> None:
         "points": found.points, "refused": found.refused[:400] if found.refused else None, "body": event.body,
     }  # fmt: skip
     if found.columns:
+        import numpy as np
+
         times = np.concatenate([column.times_us() for column in found.columns])
         steps = np.concatenate([column.steps() for column in found.columns])
         row |= {

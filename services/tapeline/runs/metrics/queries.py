@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,6 +15,10 @@ from tapeline.runs.metrics import batch as batches
 from tapeline.runs.metrics.tables import latest_metrics, metric_batches, progress
 from tapeline.runs.moments import moment, us_of
 from tapeline.runs.run.tables import attempts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BATCHES_AT_ONCE = 64
 Bounds = dict[int, int]
@@ -71,6 +74,8 @@ async def points(connection: AsyncConnection, team: str, run_id: str, query: Lis
 
 
 def _of_batch(row: RowMapping, query: ListMetrics, effective: Bounds, limit: int) -> list[MetricView]:
+    import numpy as np
+
     batch = batches.decode(row["body"])
     chosen: list[tuple[int, int, batches.Column]] = []
     bound = effective.get(row["attempt"])
@@ -104,7 +109,7 @@ def _point(run_id: str, attempt: int, batch: int, column: batches.Column, i: int
 
 
 def _plain(value: float | int) -> float | int | Literal["NaN", "Infinity", "-Infinity"]:
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return batches.special(value)  # type: ignore[return-value]
     return value
 
