@@ -22,6 +22,9 @@ V = TypeVar("V", bound=View)
 RETRIED = frozenset({"unavailable", "timeout", "unknown_outcome", "rate_limited", "behind", "insufficient_storage"})
 """Refusals that say nothing about the request itself."""
 
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 1.0
+STARTING_S = 3.0
 INTERNAL_TRIES = 10
 """How often a request is repeated that the service answers with `internal`."""
 
@@ -79,8 +82,10 @@ class Requests:
         TapelineError
             The refusal, when the service refuses for a reason that trying again does not change.
         """
-        pause_s = 0.05
+        pause_s = FIRST_PAUSE_S
         internal = 0
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while True:
             try:
                 return await self.once(verb, command, view, timeout_s=timeout_s)
@@ -90,7 +95,9 @@ class Requests:
                     raise
                 logger.debug("request_repeated", verb=verb, code=error.code, command_id=command.command_id)
             await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
-            pause_s = min(1.0, pause_s * 2)
+            # A system that starts is there in a moment: it should not wait for us then.
+            if loop.time() - began > STARTING_S:
+                pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
 
 
 def _view_of(verb: str, data: bytes) -> dict[str, Any]:
