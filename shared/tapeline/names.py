@@ -6,10 +6,11 @@ A service appends the claim together with the birth or renaming of what bears th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Any, Self, assert_never
 
-from tapeline.contracts.message import Command
+from tapeline.contracts.message import Command, Told
 from tapeline.contracts.names import NameClaimed, NameEvent, NameReleased, NumberTaken
 from tapeline.errors import TapelineError
 from tapeline.ids import derived_id
@@ -31,6 +32,10 @@ class ClaimName(Command):
     holder: str
     what: str
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0], what=events[0].ref.kind)
+
 
 class ReleaseName(Command):
     """Free a name that the holder has."""
@@ -38,12 +43,20 @@ class ReleaseName(Command):
     name: str
     holder: str
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
+
 
 class TakeNumber(Command):
     """Move a counter from `number - 1` to `number`."""
 
     number: int
     holder: str
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
 
 
 ClaimCommand = ClaimName | ReleaseName | TakeNumber

@@ -22,6 +22,7 @@ from tapeline.cli import (
     instance,
     log,
     parked,
+    rehearsal,
     run_verbs,
     seal,
     tape,
@@ -39,6 +40,7 @@ instance.register(app)
 log.register_top(app)
 history.register(app)
 why.register(app)
+rehearsal.register(app)
 app.add_typer(run_verbs.app, name="run")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(blueprint.app, name="blueprint")

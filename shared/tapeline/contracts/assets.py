@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from tapeline.contracts.artifacts import Artifact, ArtifactView
-from tapeline.contracts.message import Command, Query, Text255, View
+from tapeline.contracts.message import Command, Query, Text255, Told, View
 from tapeline.contracts.references import ARTIFACT, Makes, Names
 
 AssetStatus = Literal["building", "failed", "cancelled", "ready", "stale", "removed"]
@@ -115,6 +116,10 @@ class RequestBuild(Command):
     tapes: list[str]
     user: str = ""
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
+
 
 class FinishBuild(Command):
     """Sent by the build itself: the certificate and the promoted files, in one commit."""
@@ -130,6 +135,13 @@ class FinishBuild(Command):
     data_digest: str
     stats: dict[str, Any] = {}
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        checked, built = events
+        return cls.of(
+            built, spec_digest=state.spec_digest, certificate=checked.data.certificate, verdict=checked.data.verdict
+        )
+
 
 class FailBuild(Command):
     """Sent by the build itself: it ended without an asset; with a certificate when a check failed."""
@@ -140,17 +152,30 @@ class FailBuild(Command):
     hint: str | None = None
     certificate: dict[str, Any] | None = None
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        certificate = events[0].data.certificate if len(events) > 1 else None
+        return cls.of(events[-1], spec_digest=state.spec_digest, certificate=certificate)
+
 
 class CancelBuild(Command):
     """Sent by a user to end a build."""
 
     name: Text255
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(name=events[0].ref.id)
+
 
 class RemoveAsset(Command):
     """Sent by a user; refused while an unfinished run or a vault item needs the asset."""
 
     name: Text255
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(name=events[0].ref.id)
 
 
 class GetAsset(Query):

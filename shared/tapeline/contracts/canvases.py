@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
-from tapeline.contracts.message import Command, Query, Text255, View
+from tapeline.contracts.message import Command, Query, Text255, Told, View
 from tapeline.contracts.references import REVISION, Makes, Names
 
 
@@ -76,6 +77,10 @@ class RemoveCanvas(Command):
 
     name: Text255
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(name=events[0].ref.id)
+
 
 class ValidateCanvas(Query):
     """Sent by a user to have a document checked; with `asset`, against its features and labels too."""
@@ -108,6 +113,11 @@ class StoreCanvas(Command):
     user: str = ""
     expected_revision: int | None = None
     copied_from: str | None = None
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        told = events[0]
+        return cls.of(told, name=getattr(told.data, "name", told.ref.id))
 
 
 class CanvasView(View):

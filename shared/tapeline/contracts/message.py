@@ -9,8 +9,10 @@ A command or query is a JSON object sent to `tl.<user>.<service>.<verb>`; the re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,6 +31,23 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
 
+class Told(Protocol):
+    """What a stored event tells of the command that it came from."""
+
+    @property
+    def data(self) -> Any: ...
+    @property
+    def ref(self) -> Any: ...
+    @property
+    def actor(self) -> str: ...
+    @property
+    def command_id(self) -> str: ...
+
+
+class Lossy(Exception):
+    """The events of a commit do not tell what was asked for."""
+
+
 class Command(Message):
     """A wish that may be refused.
 
@@ -37,9 +56,27 @@ class Command(Message):
     the service wait until its tables have reached that position before it looks anything up.
     """
 
+    LOSSY: ClassVar[str | None] = None
+    """Why no command of this class can be made again from its events; None when it can."""
+
     command_id: CommandId | None = None
     at: datetime = UNSET_TIME
     min_position: int | None = Field(default=None, ge=0)
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        """The command that led to the events of one commit, for trying other rules on a recorded log.
+
+        `state` is the aggregate before them: what a command says that its events do not repeat was true of
+        it, or the command would have been refused. Raises `Lossy` where even that does not tell.
+        """
+        raise Lossy(f"{cls.__name__} is not made again from its events")
+
+    @classmethod
+    def of(cls, told: Told, **more: Any) -> Self:
+        """The command with the fields that an event shares with it, and `more`."""
+        known = {name: value for name, value in asdict(told.data).items() if name in cls.model_fields}
+        return cls(**known | more)
 
 
 class Query(Message):

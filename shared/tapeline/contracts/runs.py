@@ -6,15 +6,16 @@ A run is one training execution. Its status is a fold of its events; the transit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from tapeline.contracts.artifacts import Artifact, ArtifactView
-from tapeline.contracts.message import Command, Notes, Query, Text255, View
+from tapeline.contracts.message import Command, Notes, Query, Text255, Told, View
 from tapeline.contracts.references import ARTIFACT, ATTEMPT, CHECKPOINT, LEASE, REVISION, Makes, Names
 
 
@@ -546,12 +547,24 @@ class StopRun(Command):
     run: RunName
     grace_s: float = Field(default=600.0, ge=1.0, le=86_400.0)
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        asked = events[0].data
+        at = asked.deadline - timedelta(seconds=asked.grace_s)
+        return cls(run=events[0].ref.id, grace_s=asked.grace_s, at=at)
+
 
 class PauseRun(Command):
     """Sent by a user to stop a run that will be resumed."""
 
     run: RunName
     grace_s: float = Field(default=600.0, ge=1.0, le=86_400.0)
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        asked = events[0].data
+        at = asked.deadline - timedelta(seconds=asked.grace_s)
+        return cls(run=events[0].ref.id, grace_s=asked.grace_s, at=at)
 
 
 class ResumeRun(Command):
@@ -564,6 +577,10 @@ class ResumeRun(Command):
     epochs: int | None = Field(default=None, ge=1, le=100_000)
     session_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0], run=events[0].ref.id, epochs=events[0].data.training_epochs)
+
 
 class RestartRun(Command):
     """Sent by a user to begin a new attempt, from step 0 when `from_checkpoint` is None."""
@@ -575,6 +592,10 @@ class RestartRun(Command):
     epochs: int | None = Field(default=None, ge=1, le=100_000)
     session_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0], run=events[0].ref.id, epochs=events[0].data.training_epochs)
+
 
 class DeleteRun(Command):
     """Sent by a user to remove a run that has ended from every view."""
@@ -582,12 +603,24 @@ class DeleteRun(Command):
     run: RunName
     stop: bool = False
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        asked = events[0].data
+        if isinstance(asked, RunDeleted):
+            return cls(run=events[0].ref.id)
+        at = asked.deadline - timedelta(seconds=asked.grace_s)
+        return cls(run=events[0].ref.id, stop=True, at=at)
+
 
 class RenameRun(Command):
     """Sent by a user to give a run another display name."""
 
     run: RunName
     name: Text255
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0], run=events[0].ref.id)
 
 
 class PinCheckpoint(Command):
@@ -602,6 +635,10 @@ class SetNotes(Command):
 
     run: RunName
     notes: Notes | None = None
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0], run=events[0].ref.id)
 
 
 class DeleteCheckpoints(Command):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
 from tapeline.contracts.artifacts import Artifact, ArtifactView
-from tapeline.contracts.message import Command, Digest, Query, Text255, View
+from tapeline.contracts.message import Command, Digest, Query, Text255, Told, View
 from tapeline.contracts.references import ARTIFACT, Makes
 
 
@@ -64,6 +65,10 @@ class RemoveTape(Command):
 
     name: Text255
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(name=events[0].ref.id)
+
 
 class GetTape(Query):
     """Sent by a user to see one tape, with its manifest's summary."""
@@ -93,6 +98,10 @@ class ImportUploads(Command):
     report: dict[str, Any] = {}
     user: str = ""
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
+
 
 class FailImport(Command):
     """What the service makes of `ImportTape` when the bytes are refused."""
@@ -100,6 +109,10 @@ class FailImport(Command):
     name: str
     code: str
     message: str
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
 
 
 class TapeView(View):

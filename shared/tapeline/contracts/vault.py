@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
 from tapeline.contracts.artifacts import Artifact, ArtifactView
-from tapeline.contracts.message import Command, Digest, Notes, Query, Text255, View
+from tapeline.contracts.message import Command, Digest, Notes, Query, Text255, Told, View
 from tapeline.contracts.references import ARTIFACT, CHECKPOINT, Names
 
 
@@ -101,6 +102,10 @@ class PromoteModel(Command):
     input_shapes: list[list[int]] = []
     value: float | None = None
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
+
 
 class RenameVaultItem(Command):
     """Sent by a user to rename an item."""
@@ -108,11 +113,19 @@ class RenameVaultItem(Command):
     name: Text255
     new_name: Text255
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(name=events[0].data.old_name, new_name=events[0].data.name)
+
 
 class RemoveVaultItem(Command):
     """Sent by a user to remove an item."""
 
     name: Text255
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(name=events[0].ref.id)
 
 
 class GetVaultItem(Query):

@@ -15,6 +15,7 @@ from tapeline.replay.parked import parked, parked_of, retry, retry_of
 from tapeline.replay.past import Past, at, parse_when, position_at
 from tapeline.replay.reading import Line, RawCommit, find_ref, opened, show, show_raw, tail
 from tapeline.replay.rebuild import Rebuilt, dump, rebuild, rebuild_tables
+from tapeline.replay.rehearsal import Dissent, Parted, Rehearsal, dry_run, lines_of
 from tapeline.replay.restore import Imported, import_log, restore, verify_export, verify_only
 from tapeline.replay.seals import Seal, Shelf, check_seals, last_seal, shelf
 from tapeline.replay.segments import ExportedLog, Manifest, Segment, export, read_manifest
@@ -26,6 +27,7 @@ __all__ = [
     "Chain",
     "Change",
     "Difference",
+    "Dissent",
     "Edge",
     "ExportedLog",
     "Fault",
@@ -35,10 +37,12 @@ __all__ = [
     "Link",
     "Manifest",
     "Parked",
+    "Parted",
     "Past",
     "RawCommit",
     "Rebuilt",
     "Recorded",
+    "Rehearsal",
     "Report",
     "Seal",
     "Segment",
@@ -48,6 +52,7 @@ __all__ = [
     "check_seals",
     "diff",
     "diff_aggregates",
+    "dry_run",
     "dump",
     "export",
     "find_ref",
@@ -56,6 +61,7 @@ __all__ = [
     "lag",
     "lag_of",
     "last_seal",
+    "lines_of",
     "list_seals",
     "opened",
     "parked",

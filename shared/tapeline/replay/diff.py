@@ -73,7 +73,7 @@ def diff_aggregates(a: Sequence[StoredCommit], b: Sequence[StoredCommit]) -> Cha
         left, right = ours.get(sequence), theirs.get(sequence)
         if left is None or right is None:
             return _one_sided(left, right)
-        if paths := tuple(_paths(_content(left), _content(right), "")):
+        if paths := tuple(paths_of(_content(left), _content(right))):
             return Change(f"{right.ref.team}/{right.ref}", sequence, "changed", paths)
     return None
 
@@ -108,7 +108,7 @@ def _changes(ours: dict[int, StoredEvent], theirs: dict[int, StoredEvent]) -> It
         left, right = ours.get(sequence), theirs.get(sequence)
         if left is None or right is None:
             yield _one_sided(left, right)
-        elif paths := tuple(_paths(_whole(left), _whole(right), "")):
+        elif paths := tuple(paths_of(_whole(left), _whole(right))):
             yield Change(f"{right.ref.team}/{right.ref}", sequence, "changed", paths)
 
 
@@ -129,17 +129,18 @@ def _whole(event: StoredEvent) -> dict[str, Any]:
     return _content(event) | {"id": event.id, "created_at": created_at, "by": by, "cause": event.cause}
 
 
-def _paths(left: Any, right: Any, path: str) -> Iterator[str]:
+def paths_of(left: Any, right: Any, path: str = "") -> Iterator[str]:
+    """Where two values of JSON differ, and how, path by path."""
     if isinstance(left, dict) and isinstance(right, dict):
         for key in sorted({*left, *right}):
             inner = f"{path}.{key}" if path else key
             if key not in left or key not in right:
                 yield f"{inner} is only in {'the second' if key not in left else 'the first'}"
             else:
-                yield from _paths(left[key], right[key], inner)
+                yield from paths_of(left[key], right[key], inner)
     elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
         for i, (one, other) in enumerate(zip(left, right, strict=True)):
-            yield from _paths(one, other, f"{path}[{i}]")
+            yield from paths_of(one, other, f"{path}[{i}]")
     elif left != right:
         yield f"{path}: {_short(left)} -> {_short(right)}"
 

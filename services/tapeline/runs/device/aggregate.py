@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self, assert_never
 
 from tapeline.contracts.agents import Announce, DeviceAnnounced, DeviceEvent, DeviceGone
-from tapeline.contracts.message import Command
+from tapeline.contracts.message import Command, Told
 
 _PASSING = ("free", "disk_free_bytes")
 """What changes by itself and is no news."""
@@ -19,12 +20,22 @@ class Admit(Command):
     teams: list[str]
     said: Announce
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        said = asdict(events[0].data)
+        announced = Announce(**{name: said[name] for name in Announce.model_fields if name in said})
+        return cls(agent=said["agent"], teams=said["teams"], said=announced)
+
 
 class Forget(Command):
     """From the handler of `agent forget`, or of an announcement that says farewell."""
 
     agent: str
     cause: str
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
 
 
 DeviceCommand = Admit | Forget

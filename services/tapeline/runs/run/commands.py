@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
-from tapeline.contracts.message import Command
+from tapeline.contracts.message import Command, Lossy, Told
 from tapeline.contracts.runs import (
     CheckpointBegun,
     CheckpointCompleted,
@@ -19,6 +21,7 @@ from tapeline.contracts.runs import (
     LeaseExpired,
     PauseRun,
     RenameRun,
+    ReportNoted,
     RestartRun,
     ResumeRun,
     SetNotes,
@@ -38,6 +41,14 @@ AgentEvent = (
 )
 """What an agent's report stands for."""
 
+_KINDS: dict[type, str] = {
+    JobStarted: "started", JobTerminateRequested: "terminate_requested", JobTerminating: "terminating",
+    JobTerminated: "terminated", JobCompleted: "completed", JobFailed: "failed", LeaseExpired: "lease_lost",
+    CheckpointBegun: "checkpoint_begun", CheckpointCompleted: "checkpoint",
+}  # fmt: skip
+_REPORT = re.compile(r"-e([0-9]+)-s([0-9]+)$")
+"""How agents number their reports in the ids of their commands: lease epoch, and sequence within it."""
+
 
 class BearRun(Command):
     """From the handler of `runs.create` and `runs.train`: everything is checked, the number is taken."""
@@ -56,6 +67,10 @@ class BearRun(Command):
     session_name: str | None
     notes: str | None
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
+
 
 class CreateJob(Command):
     """From the dispatcher: the attempt's start specification is complete."""
@@ -69,6 +84,10 @@ class CreateJob(Command):
     asset_digest: str | None = None
     from_checkpoint: str | None = None
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
+
 
 class RefuseJob(Command):
     """From the dispatcher: something that the attempt names is missing or refused."""
@@ -78,6 +97,10 @@ class RefuseJob(Command):
     message: str
     hint: str | None = None
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
+
 
 class HoldBack(Command):
     """From the dispatcher: no device is free, or none fits."""
@@ -85,6 +108,10 @@ class HoldBack(Command):
     attempt: int
     reason: str
     nearest: str | None = None
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
 
 
 class GrantLease(Command):
@@ -95,6 +122,10 @@ class GrantLease(Command):
     device: str
     ttl_s: float
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
+
 
 class RegrantLease(Command):
     """From the handler of an agent's reclaim: its child had ended before `epoch` was lost."""
@@ -103,12 +134,22 @@ class RegrantLease(Command):
     epoch: int
     ttl_s: float
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0], epoch=events[0].data.reclaimed)
+
 
 class ExpireLease(Command):
     """From the sweeper, or from an announcement of a newer boot that no longer holds the run."""
 
     epoch: int
     cause: Literal["not_renewed", "agent_restarted"]
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        if isinstance(events[0].data, LeaseExpired):
+            return cls.of(events[0])
+        return cls(epoch=state.epoch, cause="not_renewed")
 
 
 class GiveUp(Command):
@@ -117,12 +158,20 @@ class GiveUp(Command):
     epoch: int
     reason: EndReason = "lease_lost"
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(epoch=state.epoch, reason=events[0].data.reason)
+
 
 class Overdue(Command):
     """From the dispatcher: the run has waited for a device longer than it may."""
 
     attempt: int
     message: str
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(attempt=state.attempt, message=events[0].data.message)
 
 
 class TakeReport(Command):
@@ -134,11 +183,25 @@ class TakeReport(Command):
     kind: str
     event: AgentEvent
 
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        told = events[0]
+        if isinstance(told.data, ReportNoted):
+            raise Lossy("a report that changed nothing is noted without what it said")
+        numbered = _REPORT.search(told.command_id)
+        epoch, seq = map(int, numbered.groups()) if numbered else (state.epoch, state.reports + 1)
+        agent = told.actor.removeprefix("agent:")
+        return cls(agent=agent, epoch=epoch, seq=seq, kind=_KINDS[type(told.data)], event=told.data)
+
 
 class DropCheckpoints(Command):
     """From the handler of `runs.delete_checkpoints`: all of these, or none."""
 
     ids: list[str]
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(ids=[told.data.checkpoint_id for told in events])
 
 
 class Pin(Command):
@@ -146,6 +209,10 @@ class Pin(Command):
 
     checkpoint_id: str
     pinned: bool
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
 
 
 RunCommand = (
