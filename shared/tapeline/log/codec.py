@@ -335,6 +335,10 @@ class Codec:
         """What an event of a tag is read as once its data was erased; None when it must not be."""
         return self._tombstones.get(tag)
 
+    def newest(self, tag: str) -> type:
+        """The class that an event of a tag is read as."""
+        return self._events[tag, self._newest[tag]]
+
     def _schema_of(self, event: Any) -> int:
         return self._newest[type(event).__name__]
 

@@ -10,7 +10,9 @@ from tapeline.replay.causes import Chain, Edge, Link, why
 from tapeline.replay.chain import Fault, Recorded
 from tapeline.replay.check import Report, verify
 from tapeline.replay.diff import Change, Difference, diff, diff_aggregates
+from tapeline.replay.exports import export, export_erased, export_part
 from tapeline.replay.lag import Lag, lag, lag_of
+from tapeline.replay.manifest import Erasure, Manifest, Segment, read_manifest
 from tapeline.replay.parked import parked, parked_of, retry, retry_of
 from tapeline.replay.past import Past, at, parse_when, position_at
 from tapeline.replay.reading import Line, RawCommit, find_ref, opened, show, show_raw, tail
@@ -18,7 +20,7 @@ from tapeline.replay.rebuild import Rebuilt, dump, rebuild, rebuild_tables
 from tapeline.replay.rehearsal import Dissent, Parted, Rehearsal, dry_run, lines_of
 from tapeline.replay.restore import Imported, import_log, restore, verify_export, verify_only
 from tapeline.replay.seals import Seal, Shelf, check_seals, last_seal, shelf
-from tapeline.replay.segments import ExportedLog, Manifest, Segment, export, read_manifest
+from tapeline.replay.segments import ExportedLog
 from tapeline.replay.watching import Bookmark, Watched, watch
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Difference",
     "Dissent",
     "Edge",
+    "Erasure",
     "ExportedLog",
     "Fault",
     "Imported",
@@ -55,6 +58,8 @@ __all__ = [
     "dry_run",
     "dump",
     "export",
+    "export_erased",
+    "export_part",
     "find_ref",
     "forget_after",
     "import_log",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tapeline import topology
@@ -60,22 +61,7 @@ def verify_export(folder: Path) -> tuple[Manifest, Walk]:
     walk = Walk(decoder)
     sealed = manifest.seal or {}
     for segment in manifest.segments:
-        commits, fault = salvage(folder, segment)
-        faults: list[Fault] = []
-        for commit in commits:
-            faults += _hostile(commit) or walk.add(commit)
-            if commit.position == sealed.get("position") and sealed.get("root") != walk.root.hex():
-                faults.append(Fault(commit.position, "seal", "the root is not the sealed one"))
-            if faults:
-                break
-        if not fault and not faults and commits[0].position != segment.first:
-            fault = f"begins at position {commits[0].position}, expected {segment.first}"
-        if not fault and not faults and (walk.position, walk.digest, walk.root.hex()) != (
-            segment.last, segment.digest, segment.root,
-        ):  # fmt: skip
-            fault = f"ends at position {walk.position} with another root than the manifest says"
-        if fault or faults:
-            _refuse(segment, fault, faults, commits)
+        check_segment(folder, segment, walk, sealed=sealed)
     if walk.position != manifest.position or walk.root.hex() != manifest.root:
         raise TapelineError(f"{folder} ends at {walk.position} with another root than its manifest", code="corrupt")
     if sealed and sealed.get("log_id") != manifest.log_id:
@@ -85,7 +71,48 @@ def verify_export(folder: Path) -> tuple[Manifest, Walk]:
     return manifest, walk
 
 
-def _refuse(segment: Segment, fault: str, faults: list[Fault], commits: list[StoredCommit]) -> None:
+def check_segment(
+    folder: Path, segment: Segment, walk: Walk, *, sealed: Mapping[str, Any] = MappingProxyType({}), dense: bool = True
+) -> list[StoredCommit]:
+    """The commits of a segment, once each has passed; `walk` goes over them.
+
+    Parameters
+    ----------
+    sealed
+        A seal that the root at its position must fit.
+    dense
+        Whether positions follow each other; those of a bundle only rise.
+
+    Raises
+    ------
+    TapelineError
+        `corrupt` for a damaged file and for what no log holds, `invalid` for such in a bundle,
+        `schema_unknown` for a newer event.
+    """
+    commits, fault = salvage(folder, segment)
+    faults: list[Fault] = []
+    for commit in commits:
+        if not dense and commit.position > walk.position:
+            walk.position = commit.position - 1
+        faults += _hostile(commit) or walk.add(commit)
+        if commit.position == sealed.get("position") and sealed.get("root") != walk.root.hex():
+            faults.append(Fault(commit.position, "seal", "the root is not the sealed one"))
+        if faults:
+            break
+    if not fault and not faults and not commits:
+        fault = "holds no commit"
+    if not fault and not faults and commits[0].position != segment.first:
+        fault = f"begins at position {commits[0].position}, expected {segment.first}"
+    if not fault and not faults and (walk.position, walk.digest, walk.root.hex()) != (
+        segment.last, segment.digest, segment.root,
+    ):  # fmt: skip
+        fault = f"ends at position {walk.position} with another root than the manifest says"
+    if fault or faults:
+        _refuse(segment, fault, faults, code="corrupt" if dense or fault else "invalid")
+    return commits
+
+
+def _refuse(segment: Segment, fault: str, faults: list[Fault], *, code: str) -> None:
     unknown = [one for one in faults if one.kind == "decode" and "this code knows" in one.message]
     if unknown and not fault:
         raise TapelineError(
@@ -96,7 +123,7 @@ def _refuse(segment: Segment, fault: str, faults: list[Fault], commits: list[Sto
     found = f"; first fault at position {faults[0].position}: {faults[0].kind}: {faults[0].message}" if faults else ""
     raise TapelineError(
         f"segment {segment.name} {fault or 'is not what a log holds'}{found}",
-        code="corrupt",
+        code=code,
         hint="use another backup; nothing was written",
     )
 
