@@ -63,7 +63,7 @@ bench: $(VENV)/dev ## the figures of the README, measured here and now
 	@for file in tests/bench/*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
 
 chaos: $(VENV)/dev ## kill everything at random: SECONDS=60 SEED=1
-	@TAPELINE_CHAOS_SECONDS=$(SECONDS) TAPELINE_CHAOS_SEED=$(SEED) $(PY) -m pytest tests/system -k kill -m 'not long'
+	@TAPELINE_CHAOS_SECONDS=$(SECONDS) TAPELINE_CHAOS_SEED=$(SEED) $(PY) -m pytest -s tests/system -k kill -m 'not long'
 
 golden: $(VENV)/dev ## write the golden files of event types that have none; changes no other
 	@$(PY) -m tapeline.testing.golden tests/assets/events

@@ -1,7 +1,8 @@
-"""kill -9 at random moments: of the services, the agent, the training child, the server.
+"""kill -9 at random moments: of the services, the agent, the training child, the server, and everything at once.
 
-Afterwards every acknowledged command is on the log, sequences are gapless, the tables equal a fold of the
-log, and every run has ended: completed, or failed with a typed reason.
+Afterwards every acknowledged command is on the log exactly once and where its answer said, no commit is torn,
+sequences are gapless, the tables equal a fold of the log into an empty database, and every run has ended:
+completed, or failed with a typed reason.
 """
 
 from __future__ import annotations
@@ -10,179 +11,179 @@ import asyncio
 import os
 import random
 import signal
-import threading
+import statistics
 import time
-from collections import Counter
-from typing import Any, get_args
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
 
-import psutil
 import pytest
 
 from tapeline import replay
 from tapeline import sdk as tl
 from tapeline.contracts.runs import FINISHED, EndReason
-from tapeline.embedded import status
+from tapeline.database import sqlite_url
 from tapeline.home import Home
 from tapeline.ids import new_id
+from tapeline.log import StoredCommit
+from tapeline.testing.history import Checked, History, check_history, read_history
+from tapeline.testing.postgres import PostgresServer
 
-TARGETS = ("host", "agent-local", "server", "child")
+from .torture import APART, FOLDS, Apart, Writers, dumped, kill, kill_everything, refilled, until, victim
+
+TARGETS = ("host", "agent-local", "server", "child", f"{APART}-apart")
+WRITERS = 16
 SECONDS = float(os.environ.get("TAPELINE_CHAOS_SECONDS", "30"))
 SEED = int(os.environ.get("TAPELINE_CHAOS_SEED", "1"))
 # A lease that is not renewed ends after 30 s, its grace after 15 s more, and a run may be restarted twice.
 SETTLE_S = 240.0
+EVERYTHING_EVERY_S = 60.0
+"""How often all processes are killed at once in a long run; in a short one that happens at its end."""
 
 
-def victim(home: Home, target: str) -> int | None:
-    """The pid of what is to be killed; the training child is a child of the agent."""
-    found = {process.name: process.pid for process in status(home, positions=False).processes if process.alive}
-    if target != "child":
-        return found.get(target)
-    agent = found.get("agent-local")
-    if agent is None:
-        return None
-    try:
-        children = psutil.Process(agent).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return None
-    return children[-1].pid if children else None
-
-
-def create(steps: int, command_id: str) -> str:
-    return tl.create_run(
-        name=f"run {command_id[-6:]}",
-        version="1",
-        resources=tl.Resources(cpu="1", memory="64Mi"),
-        config={"steps": steps, "step_s": 0.02, "checkpoint_every": 25},
-        task_type="selftest",
-        blueprint_id=tl.lookup_blueprint_id("selftest"),
-        project_id="default",
-        command_id=command_id,
-    )
-
-
-class Writer(threading.Thread):
-    """Keeps a few runs going and writes notes; remembers what was acknowledged, and under which command."""
-
-    def __init__(self, seed: int, enough: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self.random = random.Random(seed)
-        self.enough = enough
-        self.runs: list[str] = []
-        self.acknowledged: set[str] = set()
-        self.unknown: set[str] = set()
-        self.failure: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            while not self.enough.is_set():
-                self._one()
-                time.sleep(self.random.uniform(0.0, 0.1))
-        except BaseException as error:
-            self.failure = error
-
-    def _one(self) -> None:
-        command_id = new_id()
-        try:
-            if len(self.runs) < 2 or self.random.random() < 0.005:
-                self.runs.append(create(self.random.randint(50, 120), command_id))
-            else:
-                run = tl.Run(id=self.random.choice(self.runs))
-                run.set_notes(f"note {command_id}", command_id=command_id)
-            self.acknowledged.add(command_id)
-        except (tl.errors.OutcomeUnknown, tl.errors.UnavailableError):
-            self.unknown.add(command_id)
-
-
-def count(writers: list[Writer]) -> int:
-    """How many commands have been acknowledged so far."""
-    return sum(len(writer.acknowledged) for writer in writers)
-
-
-async def effects(home: Home) -> Counter[str]:
-    """How many events each command of a user left on the log, which is checked to be whole."""
-    async with replay.opened(home) as log:
-        assert (await replay.verify(log)).faults == []
-        return Counter(
-            [
-                line.event.command_id
-                async for line in replay.tail(log, after=0)
-                if line.event.type in ("RunCreated", "NotesChanged")
-            ]
-        )
-
-
-def settle(runs: list[str]) -> dict[str, str]:
+def settle(runs: Sequence[str]) -> dict[str, str]:
     """Wait until every run has ended; their statuses."""
     end = time.monotonic() + SETTLE_S
     while True:
-        found = {str(run.id): str(run.status) for run in tl.get_runs(ids=runs, limit=len(runs))}
+        found = {str(run.id): str(run.status) for run in tl.get_runs(ids=list(runs), limit=len(runs))}
         if len(found) == len(runs) and all(each in FINISHED for each in found.values()):
             return found
         assert time.monotonic() < end, f"runs that never ended: {found}"
         time.sleep(0.5)
 
 
-def test_nothing_acknowledged_is_lost_and_no_run_runs_for_ever(home: Home) -> None:
-    chance, enough = random.Random(SEED), threading.Event()
-    writers = [Writer(SEED * 100 + number, enough) for number in range(3)]
-    for writer in writers:
-        writer.start()
-    kills: dict[str, int] = dict.fromkeys(TARGETS, 0)
-    order: list[str] = []
-    until = time.monotonic() + SECONDS
-    while time.monotonic() < until or min(kills.values()) == 0:
-        order = order or chance.sample(TARGETS, len(TARGETS))
-        pid = victim(home, order[-1])
-        if pid is not None:
-            target = order.pop()
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            kills[target] += 1
-            # On a slow machine a kill every second would leave nothing alive to be killed.
-            before = count(writers)
-            _until(lambda before=before: count(writers) > before + 3)
-        time.sleep(chance.uniform(0.1, 1.5))
-        assert time.monotonic() < until + SETTLE_S, f"not every target could be hit: {kills}"
-    enough.set()
-    for writer in writers:
-        writer.join(60)
-        assert not writer.is_alive(), "a writer hangs"
-        assert writer.failure is None, repr(writer.failure)
+class Killer:
+    """Kills one target after another at random, each once that the writers are answered again."""
 
-    runs = [run for writer in writers for run in writer.runs]
-    ended = settle(runs)
-    acknowledged = set().union(*(writer.acknowledged for writer in writers))
-    print(f"seed {SEED}: {kills} kills, {len(acknowledged)} acknowledged, {len(runs)} runs: {sorted(ended.values())}")
-    assert len(acknowledged) > 20
+    def __init__(self, home: Home, apart: Apart, writers: Writers) -> None:
+        self.kills: Counter[str] = Counter(dict.fromkeys(TARGETS, 0))
+        self.silent_s: dict[str, list[float]] = defaultdict(list)
+        self._home = home
+        self._apart = apart
+        self._writers = writers
+        self._chance = random.Random(SEED)
 
-    on_log = asyncio.run(effects(home))
-    assert [each for each in acknowledged if on_log[each] != 1] == []
-    assert [each for writer in writers for each in writer.unknown if on_log[each] > 1] == []
+    def go_on(self, seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        again = time.monotonic() + EVERYTHING_EVERY_S
+        order: list[str] = []
+        while time.monotonic() < until_s or min(self.kills[target] for target in TARGETS) == 0:
+            order = order or self._chance.sample(TARGETS, len(TARGETS))
+            for target in order:
+                if kill(self._apart.pid if target.endswith("-apart") else victim(self._home, target)):
+                    order.remove(target)
+                    self._killed(target, time.monotonic())
+                    break
+            if time.monotonic() > again:
+                self.everything()
+                again = time.monotonic() + EVERYTHING_EVERY_S
+            time.sleep(self._chance.uniform(0.1, 1.5))
+            assert time.monotonic() < until_s + SETTLE_S, f"not every target could be hit: {self.kills}"
 
-    for run in (tl.Run.from_id(each) for each in runs):
-        events = run.get_events(limit=10_000, sort=["sequence:asc"])
-        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-        epochs = [event.details["epoch"] for event in events if event.details["type"] == "LeaseGranted"]
-        assert epochs == sorted(set(epochs))
+    def everything(self) -> None:
+        began = time.monotonic()
+        kill_everything(self._home)
+        self._killed("everything", began)
+
+    def _killed(self, target: str, began: float) -> None:
+        self.kills[target] += 1
+        # Each writer may still hear the answer of what was stored before; one more is of a living system.
+        before = self._writers.answered
+        until(lambda: self._writers.answered > before + WRITERS)
+        self.silent_s[target].append(time.monotonic() - began)
+
+    def __str__(self) -> str:
+        times = (f"{target} {statistics.median(found):.2f}/{max(found):.2f}" for target, found in self.silent_s.items())
+        return f"kills: {dict(self.kills)}\nanswered again after (median/longest, s): {', '.join(times)}"
+
+
+async def whole_log(home: Home) -> list[StoredCommit]:
+    """Every commit, after a check that the log itself finds nothing wrong."""
+    async with replay.opened(home) as log:
+        assert (await replay.verify(log)).faults == []
+        return [one async for many in log.read() for one in many]
+
+
+async def compared(home: Home, apart: Apart, folder: Path) -> list[str]:
+    """The tables that differ from a fold of the log into an empty database."""
+    differ = []
+    async with replay.opened(home) as log:
+        head = (await log.head()).position
+        for service, folds in FOLDS.items():
+            fresh = await refilled(log, folds, folder / f"{service}.db", head)
+            live = {service: sqlite_url(home.db / f"{service}.db")}
+            if service == APART:
+                live[f"{service}, apart on PostgreSQL"] = apart.engine_url
+            for name, url in live.items():
+                found = await dumped(url, folds, head)
+                differ += [f"{name}: {table}" for table in fresh if found[table] != fresh[table]]
+    return differ
+
+
+def torture(home: Home, database_url: str, folder: Path, seconds: float) -> tuple[Checked, Killer, Counter[str]]:
+    """Kill for so many seconds, let the runs end, and check everything."""
+    with (
+        History(folder / "history.jsonl") as history,
+        Apart(home, database_url, folder / "apart.log").running() as apart,
+    ):
+        writers = Writers(WRITERS, SEED, history)
+        killer = Killer(home, apart, writers)
+        writers.start()
+        try:
+            killer.go_on(seconds)
+            killer.everything()
+        finally:
+            writers.end()
+        ended = settle(writers.runs)
+        commits = asyncio.run(whole_log(home))
+        checked = check_history(read_history(history.path), commits)
+        print(f"\nseed {SEED}, {seconds:g} s, {WRITERS} writers\n{killer}")
+        print(
+            f"{checked.acknowledged} acknowledged ({history.count('info')} times asked again), {checked.lost} lost, "
+            f"{checked.unknown} never answered; {checked.commits} commits, {checked.events} events"
+        )
+        print(f"runs: {dict(Counter(ended.values()))}")
+        assert [str(finding) for finding in checked.findings] == []
+        assert asyncio.run(compared(home, apart, folder)) == []
+    return checked, killer, Counter(ended.values())
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer) -> str:
+    return postgres.make_database()
+
+
+@pytest.mark.timeout(SECONDS + 2 * SETTLE_S)
+def test_nothing_acknowledged_is_lost_and_no_run_runs_for_ever(home: Home, database_url: str, tmp_path: Path) -> None:
+    checked, killer, _ = torture(home, database_url, tmp_path, SECONDS)
+    assert checked.acknowledged > 100
+    assert min(killer.kills[target] for target in (*TARGETS, "everything")) > 0
+    for run in tl.get_runs(limit=1000):
         if run.status == "job_failed":
-            (reason,) = [e.details["reason"] for e in events[-3:] if e.details["type"] == "JobFailed"][-1:]
+            events = run.get_events(limit=10_000, sort=["sequence:desc"])
+            reason = next(each.details["reason"] for each in events if each.details["type"] == "JobFailed")
             assert reason in get_args(EndReason)
-
     reports = replay.rebuild(home, "all", timeout_s=60)
     assert [report.name for report in reports if not report.equal] == []
 
 
 @pytest.mark.long
-def test_ten_minutes_of_kills(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(1500)
+def test_ten_minutes_of_kills(home: Home, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "SECONDS", 600.0)
-    test_nothing_acknowledged_is_lost_and_no_run_runs_for_ever(home)
+    test_nothing_acknowledged_is_lost_and_no_run_runs_for_ever(home, database_url, tmp_path)
 
 
 def test_a_dead_agents_run_goes_on_from_its_checkpoint(home: Home) -> None:
-    run = tl.Run.from_id(create(150, new_id()))
-    _until(lambda: run.get_global_steps_with_checkpoints() != [])
+    run = tl.Run.from_id(
+        tl.create_run(
+            name="run", version="1", task_type="selftest", project_id="default", command_id=new_id(),
+            resources=tl.Resources(cpu="1", memory="64Mi"), blueprint_id=tl.lookup_blueprint_id("selftest"),
+            config={"steps": 150, "step_s": 0.02, "checkpoint_every": 25},
+        )
+    )  # fmt: skip
+    until(lambda: run.get_global_steps_with_checkpoints() != [])
     pid = victim(home, "agent-local")
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -193,10 +194,3 @@ def test_a_dead_agents_run_goes_on_from_its_checkpoint(home: Home) -> None:
     assert "RunRestartRequested" in types
     metrics = [metric.global_step for metric in run.get_all_metrics() if metric.tag == "train/loss"]
     assert len(metrics) == len(set(metrics)), "a step appears twice in the effective series"
-
-
-def _until(condition: Any, timeout_s: float = 60.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
