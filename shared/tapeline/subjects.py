@@ -171,6 +171,11 @@ def metrics_owner(subject: str) -> tuple[str, str]:
     return parts[1], parts[2]
 
 
+def events_of(team: str | None = None) -> str:
+    """Where all events of a team lie, or those of all teams."""
+    return ALL_EVENTS if team is None else f"evt.{check_slug(team, 'team') if team != PLATFORM_TEAM else team}.*.*"
+
+
 def feed(ref: Ref) -> str:
     """Where a team is told that an aggregate has a new event."""
     return f"feed.{ref.team}.{ref.kind}.{ref.id}"

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+import msgspec
+
 from tapeline.subjects import Ref
 
 GENESIS = "0" * 64
@@ -39,8 +41,7 @@ class NewCommit:
     content: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredEvent:
+class StoredEvent(msgspec.Struct, frozen=True, gc=False):
     """One event as it stands on the log; `data` is the decoded contract class, upcast to the newest.
 
     `is_erased` says that something of its commit was erased by law: a whole event is then read as its tombstone.
@@ -64,8 +65,7 @@ class StoredEvent:
     is_erased: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredCommit:
+class StoredCommit(msgspec.Struct, frozen=True, gc=False):
     """One commit as it stands on the log: raw bytes, decoded on demand.
 
     `position` is its place in the log, `header` the bytes of `Tl-Commit`, `body` the JSON list of events,
@@ -128,6 +128,13 @@ class EventLog(Protocol):
         """The commits of one aggregate with `after < position <= upto`, in order.
 
         `leader` reads past any replica that may lag.
+        """
+        ...
+
+    async def page(self, *, after: int, limit: int, team: str | None = None) -> list[StoredCommit]:
+        """At most `limit` commits after a position, in order: of one team, or of all; 1000 at most.
+
+        Made for a few of them at a time; `read` is the way through a whole log.
         """
         ...
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, Union
 from uuid import UUID
 
 import msgspec
@@ -84,6 +84,16 @@ class _Line(msgspec.Struct, frozen=True, gc=False):
     data: Any
 
 
+class Placed(Protocol):
+    """An event's id and its place in its aggregate."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def sequence(self) -> int: ...
+
+
 class _StoredLine(msgspec.Struct, frozen=True, gc=False):
     id: str
     sequence: int
@@ -104,6 +114,7 @@ _encoder = msgspec.json.Encoder()
 _headers = msgspec.json.Decoder(Header)
 _briefs = msgspec.json.Decoder(Brief)
 _lines = msgspec.json.Decoder(list[_StoredLine])
+_ref_of = lru_cache(maxsize=65_536)(ref_of)
 
 
 def digest(subject: str, header: bytes, body: bytes) -> str:
@@ -211,6 +222,10 @@ class Codec:
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {
             tag: msgspec.json.Decoder(self._events[tag, newest]) for tag, newest in self._newest.items()
         }
+        # A body of newest schemas is decoded in one pass, by a class for the line of each tag.
+        self._line_tags = {_line_of(tag, self._events[tag, newest]): tag for tag, newest in self._newest.items()}
+        union: Any = Union[tuple(self._line_tags)]  # noqa: UP007 - made of a list
+        self._whole: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[union])
 
     def encode(self, commit: NewCommit) -> Encoded:
         """The header and body of a commit, checked so that no fault of ours can enter the log.
@@ -274,6 +289,76 @@ class Codec:
             `schema_unknown`, with position, type and schema, for a type or schema that this code does not
             know; `log_damaged` for bytes that are not what their schema says.
         """
+        if (found := self._read_newest(commit)) is None:
+            return self._decode_any(commit)
+        header, lines = found
+        ref = _ref_of(commit.subject)
+        tags, newest, position = self._line_tags, self._newest, commit.position
+        actor, command, cmd = header.actor, header.command, header.cmd
+        cause, corr, content = header.cause, header.corr, header.content
+        if len(lines) == 1:  # most commits: what follows, without its bookkeeping
+            [line] = lines
+            tag = tags[line.__class__]
+            return [
+                StoredEvent(
+                    ref, line.id, line.sequence, tag, newest[tag], line.created_at, line.data, position, 0,
+                    actor, command, cmd, cause, corr, content,
+                )
+            ]  # fmt: skip
+        return [
+            StoredEvent(
+                ref, line.id, line.sequence, (tag := tags[line.__class__]), newest[tag], line.created_at, line.data,
+                position, index, actor, command, cmd, cause, corr, content,
+            )
+            for index, line in enumerate(lines)
+        ]  # fmt: skip
+
+    def check(self, commit: StoredCommit) -> tuple[Header, Sequence[Placed]]:
+        """The header of a stored commit and the places of its events, once all of it was decoded.
+
+        Raises
+        ------
+        TapelineError
+            As `decode`; `log_damaged` also when header and body do not name the same types and schemas.
+        """
+        if (found := self._read_newest(commit)) is not None:
+            header, lines = found
+            if len(lines) == 1 == len(header.types):
+                [line] = lines
+                if header.types[0] == self._line_tags[line.__class__] and header.schemas == [line.schema]:
+                    return found
+            named = [(self._line_tags[line.__class__], line.schema) for line in lines]
+            placed: Sequence[Placed] = lines
+        else:
+            header = read_header(commit.header, commit.position)
+            events = self._decode_any(commit)
+            named = [(event.type, event.schema) for event in events]
+            placed = events
+        if named != list(zip(header.types, header.schemas, strict=False)) or len(header.types) != len(header.schemas):
+            raise TapelineError(
+                f"the header of the commit at position {commit.position} names {header.types} of the schemas "
+                f"{header.schemas}, its body {[tag for tag, _ in named]} of {[schema for _, schema in named]}",
+                code="log_damaged",
+            )
+        return header, placed
+
+    def _read_newest(self, commit: StoredCommit) -> tuple[Header, list[Any]] | None:
+        """Header and lines of a commit whose events are all of the newest schemas; None for any other."""
+        try:
+            header = _headers.decode(commit.header)
+            lines = self._whole.decode(commit.body)
+        except msgspec.MsgspecError:
+            return None  # `_decode_any` reads it, or says what is wrong
+        if header.v > FORMAT or header.erased is not None:
+            return None
+        newest, tags = self._newest, self._line_tags
+        for line in lines:
+            if line.schema != newest[tags[line.__class__]]:
+                return None
+        return header, lines
+
+    def _decode_any(self, commit: StoredCommit) -> list[StoredEvent]:
+        """The events of a commit, one after another: of older schemas, erased ones, or none that can be read."""
         header = read_header(commit.header, commit.position)
         ref = ref_of(commit.subject)
         try:
@@ -399,6 +484,14 @@ class Codec:
 def _check_subject(ref: Ref) -> None:
     """Refuse an aggregate that no subject can name; remembered for those that passed."""
     ref_of(ref.subject)
+
+
+def _line_of(tag: str, event: type) -> type:
+    """The class of a line whose `type` is a tag, with its data decoded along with it."""
+    fields: list[tuple[str, Any]] = [
+        ("id", str), ("sequence", int), ("schema", int), ("created_at", datetime), ("data", event),
+    ]  # fmt: skip
+    return msgspec.defstruct(f"{tag}Line", fields, tag_field="type", tag=tag, frozen=True, gc=False)
 
 
 def _check_sizes(header: bytes, body: bytes) -> None:

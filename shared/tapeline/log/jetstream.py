@@ -21,7 +21,7 @@ from tapeline.log import Appended, Conflict, Head, NewCommit, StoredCommit, wire
 from tapeline.log.codec import Codec, Encoded, digest
 from tapeline.log.outcomes import all_ours, check_batch, check_chain, check_expectation, message_id, ours
 from tapeline.log.reader import Connect, Reader, commit_of
-from tapeline.subjects import Ref
+from tapeline.subjects import Ref, events_of
 
 STREAM = "EVENTS"
 LOG_ID = "tapeline.log_id"
@@ -145,6 +145,11 @@ class JetStreamLog:
             found += [_stored(one) for one in messages if upto is None or one.position <= upto]
             after = messages[-1].position if messages else after
         return found
+
+    async def page(self, *, after: int, limit: int, team: str | None = None) -> list[StoredCommit]:
+        """A few commits after a position; see `EventLog.page`."""
+        messages, _ = await self._direct.messages(events_of(team), after=after, batch=min(limit, BATCH))
+        return [_stored(one) for one in messages]
 
     async def read(
         self, *, after: int = 0, upto: int | None = None, follow: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime, timedelta
 
@@ -86,6 +87,12 @@ class InMemoryLog:
         """The commits of one aggregate; see `EventLog.load`."""
         await asyncio.sleep(0)
         return [one for one in self._since(ref, after) if upto is None or one.position <= upto]
+
+    async def page(self, *, after: int, limit: int, team: str | None = None) -> list[StoredCommit]:
+        """A few commits after a position; see `EventLog.page`."""
+        await asyncio.sleep(0)
+        of_team = (one for one in self._commits[after:] if team in (None, one.subject.split(".")[1]))
+        return list(itertools.islice(of_team, min(limit, LIST_SIZE)))
 
     async def read(
         self, *, after: int = 0, upto: int | None = None, follow: bool = False

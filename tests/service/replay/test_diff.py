@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tapeline import replay
@@ -41,7 +41,9 @@ async def test_a_changed_event_is_named_with_the_path_that_differs(recorded: Any
     whole = recorded.commits[at]
     before = copy.copy(recorded)
     before.commits = list(recorded.commits)
-    before.commits[at] = replace(whole, body=whole.body.replace(b'"data":{"name":"', b'"data":{"name":"x'))
+    before.commits[at] = msgspec.structs.replace(
+        whole, body=whole.body.replace(b'"data":{"name":"', b'"data":{"name":"x')
+    )
     found = await replay.diff(recorded, before)
     assert found is not None
     assert found.position == whole.position

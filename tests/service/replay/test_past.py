@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tapeline import replay
-from tapeline.cli import history
 from tapeline.clock import FakeClock
 from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.errors import TapelineError
@@ -103,29 +100,6 @@ async def test_watching_from_past_the_end_is_invalid(recorded: Any) -> None:
     assert refused.value.code == "invalid"
 
 
-def test_a_bookmark_belongs_to_one_log(tmp_path: Path) -> None:
-    mark = replay.Bookmark(tmp_path / "mark.json")
-    assert mark.read("a") is None
-    mark.write("a", 41)
-    assert mark.read("a") == 41
-    with pytest.raises(TapelineError) as refused:
-        mark.read("b")
-    assert refused.value.code == "log_mismatch"
-    mark.path.write_text("{")
-    with pytest.raises(TapelineError, match="holds no position"):
-        mark.read("a")
-
-
-def test_a_program_that_fails_stops_the_watch(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    copy = f"import sys; open({str(out)!r}, 'a').write(sys.stdin.read())"
-    history._run([sys.executable, "-c", copy], '{"position": 3}')
-    assert out.read_text() == '{"position": 3}\n'
-    for command in ([sys.executable, "-c", "raise SystemExit(3)"], ["/no/such/program"]):
-        with pytest.raises(TapelineError):
-            history._run(command, "{}")
-
-
 async def test_the_tail_can_be_that_of_one_aggregate_or_type(recorded: Any) -> None:
     ref = refs(recorded)[-1]
     lines = [line async for line in replay.tail(recorded, n=100, aggregate=str(ref))]
@@ -145,7 +119,7 @@ async def test_a_raw_commit_comes_with_its_digest_and_the_check_of_its_chain(rec
     last = commits[-1].position
     assert await replay.show_raw(recorded, str(last)) == shown[-1:]
     changed = recorded.commits[commits[0].position - 1]
-    recorded.commits[commits[0].position - 1] = replace(changed, body=changed.body + b" ")
+    recorded.commits[commits[0].position - 1] = msgspec.structs.replace(changed, body=changed.body + b" ")
     second = str(commits[1].position)
     assert not (await replay.show_raw(recorded, second))[0].is_chained
     with pytest.raises(TapelineError, match="no event of 99"):

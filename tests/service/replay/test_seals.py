@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +191,7 @@ async def test_a_log_is_compared_with_its_export(make_log: MakeLog, tmp_path: Pa
     await replay.export(log, tmp_path / "x", upto=2400)
     assert (await replay.verify(log, against=replay.ExportedLog(tmp_path / "x"))).ok
     commits = await everything(log)
-    commits[2345 - 1] = replace(commits[2345 - 1], subject=commits[0].subject.replace("name", "game"))
+    commits[2345 - 1] = msgspec.structs.replace(commits[2345 - 1], subject=commits[0].subject.replace("name", "game"))
     other = Recorded("x", commits)
     assert [fault.position for fault in (await replay.verify(log, against=other)).faults] == [2345]
 
@@ -214,7 +213,7 @@ async def test_every_single_byte_change_in_a_log_of_a_thousand_events_is_found(
         i = chosen.randrange(len(data))
         data = data[:i] + bytes([data[i] ^ (1 << chosen.randrange(7))]) + data[i + 1 :]
         change: dict[str, Any] = {field: data if isinstance(text, bytes) else data.decode("latin-1")}
-        changed = replace(commits[k], **change)
+        changed = msgspec.structs.replace(commits[k], **change)
         report = await replay.verify(Recorded(log_id, [*commits[:k], changed, *commits[k + 1 :]]), seals=seals)
         assert not report.ok, f"byte {i} of the {field} of commit {k + 1} changed unnoticed"
         assert min(fault.position for fault in report.faults) >= k + 1

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, ClassVar
 from uuid import UUID, uuid5
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,7 +155,7 @@ def line(type: str, schema: int, data: Any) -> bytes:
 
 
 def with_body(body: bytes) -> StoredCommit:
-    return replace(stored(commit("a"), position=880), body=body)
+    return msgspec.structs.replace(stored(commit("a"), position=880), body=body)
 
 
 def test_data_of_an_older_schema_is_turned_into_the_newest() -> None:
@@ -183,7 +184,7 @@ def test_what_this_code_does_not_know_is_named(body: bytes, says: str) -> None:
 
 def test_a_newer_envelope_is_refused() -> None:
     one = stored(commit("a"))
-    newer = replace(one, header=one.header.replace(b'"v":1', b'"v":2'))
+    newer = msgspec.structs.replace(one, header=one.header.replace(b'"v":1', b'"v":2'))
     with pytest.raises(TapelineError, match="format 2") as refused:
         codec().decode(newer)
     assert refused.value.code == "schema_unknown"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tapeline.log import GENESIS, Appended, StoredCommit
@@ -51,19 +52,23 @@ async def recorded() -> tuple[Seen, Log]:
 
 
 def _header(log: Log, at: int, **changed: Any) -> Log:
-    log[at] = replace(log[at], header=json.dumps(json.loads(log[at].header) | changed).encode())
+    log[at] = msgspec.structs.replace(log[at], header=json.dumps(json.loads(log[at].header) | changed).encode())
     return log
 
 
 def _events(log: Log, at: int, change: Callable[[list[Any]], Any]) -> Log:
     events = json.loads(log[at].body)
     change(events)
-    log[at] = replace(log[at], body=json.dumps(events).encode())
+    log[at] = msgspec.structs.replace(log[at], body=json.dumps(events).encode())
     return log
 
 
+def _moved(one: StoredCommit, position: int) -> StoredCommit:
+    return msgspec.structs.replace(one, position=position)
+
+
 def _renumbered(log: Log) -> Log:
-    return [replace(one, position=place) for place, one in enumerate(log, 1)]
+    return [_moved(one, place) for place, one in enumerate(log, 1)]
 
 
 def _swapped(log: Log) -> Log:
@@ -92,7 +97,7 @@ FAULTS: dict[str, tuple[str, Callable[[Seen, Log], tuple[Seen, Log]]]] = {
     "an acknowledged commit in the middle is gone": ("lost", lambda seen, log: (seen, log[:1] + log[2:])),
     "it is gone and the rest has moved up": ("chain", lambda seen, log: (seen, _renumbered(log[:1] + log[2:]))),
     "everything is gone": ("lost", lambda seen, log: (seen, [])),
-    "a position is left out": ("hole", lambda seen, log: (seen, [*log[:-1], replace(log[-1], position=99)])),
+    "a position is left out": ("hole", lambda seen, log: (seen, [*log[:-1], _moved(log[-1], 99)])),
     "two commits have changed places": ("answer", lambda seen, log: (seen, _swapped(log))),
     "a commit stands there twice": ("doubled", lambda seen, log: (seen, _renumbered([*log, log[-1]]))),
     "an event stands there twice": ("repeated", lambda seen, log: (seen, _renumbered([*log, log[-1]]))),
