@@ -39,12 +39,13 @@ Audience = Literal["user", "agent"]
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One command or query of a service: its name, who may send it, its contract and its handler."""
+    """One command or query of a service: its name, who may send it, its contract, its reply and its handler."""
 
     service: str
     name: str
     audience: Audience
     request: type[BaseModel]
+    reply: type[BaseModel]
     handler: Handler
 
     @property
@@ -79,9 +80,12 @@ class Verbs:
             request = hints.get(parameters[1]) if len(parameters) == 2 else None
             if not (isinstance(request, type) and issubclass(request, BaseModel)):
                 raise TypeError(f"{service}.{name} has no contract: annotate its second argument")
+            reply = hints.get("return")
+            if not (isinstance(reply, type) and issubclass(reply, BaseModel)):
+                raise TypeError(f"{service}.{name} does not say what it replies: annotate its result")
             if (audience, name) in self._verbs:
                 raise TypeError(f"{service}.{name} is registered twice")
-            self._verbs[audience, name] = Verb(service, name, audience, request, handler)
+            self._verbs[audience, name] = Verb(service, name, audience, request, reply, handler)
             return handler
 
         return register

@@ -1,6 +1,10 @@
-"""Start every service in this process: `python -m tapeline.host`."""
+"""Start every service in this process: `python -m tapeline.host`.
+
+`--asyncapi` writes the AsyncAPI document of all services to the standard output instead.
+"""
 
 import gc
+import sys
 
 
 def main() -> None:
@@ -14,7 +18,13 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
-    run({"runs": runs.build, "assets": assets.build, "vault": vault.build})
+    builds = {"runs": runs.build, "assets": assets.build, "vault": vault.build}
+    if "--asyncapi" in sys.argv[1:]:
+        from tapeline.asyncapi import document_text, verbs_of
+
+        sys.stdout.write(document_text(verbs_of(builds)))
+    else:
+        run(builds)
 
 
 if __name__ == "__main__":
