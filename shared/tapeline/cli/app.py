@@ -56,6 +56,7 @@ backup.register(log.app)
 seal.register(log.app)
 diff.register(log.app)
 app.add_typer(log.app, name="log")
+app.add_typer(backup.bundles, name="bundle")
 app.add_typer(parked.app, name="parked")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tapeline.errors import TapelineError
 from tapeline.log import StoredCommit
 from tapeline.log.codec import Codec
 from tapeline.replay.manifest import Manifest, corrupt, sync, write_manifest
+from tapeline.replay.reading import codec
 from tapeline.replay.segments import read_segment
 from tapeline.store import ArtifactStore, key_of
 from tapeline.store.local import hash_file
@@ -25,12 +26,12 @@ from tapeline.store.local import hash_file
 FOLDER = "artifacts"
 
 
-def artifacts_in(commits: list[StoredCommit], codec: Codec) -> Iterator[Artifact]:
+def artifacts_in(commits: list[StoredCommit], decoder: Codec) -> Iterator[Artifact]:
     """Each artifact that the events of these commits name."""
     for commit in commits:
         # Few commits name any, and this says so without decoding the others.
         if b'"sha256":"' in commit.body:
-            for event in codec.decode(commit):
+            for event in decoder.decode(commit):
                 yield from _within(event.data)
 
 
@@ -45,9 +46,9 @@ def _within(value: Any) -> Iterator[Artifact]:
             yield from _within(each)
 
 
-async def add_artifacts(folder: Path, manifest: Manifest, store: ArtifactStore, codec: Codec) -> tuple[Manifest, int]:
+async def add_artifacts(folder: Path, manifest: Manifest, store: ArtifactStore) -> tuple[Manifest, int]:
     """Copy what an export's events name into it; its manifest then, and how many the store does not have."""
-    named = sorted({one.sha256 for commits in _lists(folder, manifest) for one in artifacts_in(commits, codec)})
+    named = _named(folder, manifest)
     copied, missing = [], 0
     for sha256 in named:
         if not await store.has(sha256):
@@ -91,21 +92,17 @@ async def put_artifacts(folder: Path, manifest: Manifest, store: ArtifactStore) 
     return added
 
 
-async def missing_artifacts(folder: Path, manifest: Manifest, store: ArtifactStore, codec: Codec) -> list[str]:
+async def missing_artifacts(folder: Path, manifest: Manifest, store: ArtifactStore) -> list[str]:
     """The SHA-256 of what events of an export name and a store does not have, in order."""
-    named = {one.sha256 for commits in _lists(folder, manifest) for one in artifacts_in(commits, codec)}
-    return [sha256 async for sha256 in _lacking(sorted(named), store)]
+    return [sha256 for sha256 in _named(folder, manifest) if not await store.has(sha256)]
 
 
-async def _lacking(named: list[str], store: ArtifactStore) -> AsyncIterator[str]:
-    for sha256 in named:
-        if not await store.has(sha256):
-            yield sha256
-
-
-def _lists(folder: Path, manifest: Manifest) -> Iterator[list[StoredCommit]]:
+def _named(folder: Path, manifest: Manifest) -> list[str]:
+    decoder, found = codec(), set()
     for segment in manifest.segments:
-        yield from read_segment(folder, segment)
+        for commits in read_segment(folder, segment):
+            found |= {one.sha256 for one in artifacts_in(commits, decoder)}
+    return sorted(found)
 
 
 def _path(folder: Path, sha256: str) -> Path:

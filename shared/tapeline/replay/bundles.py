@@ -7,10 +7,11 @@ and one that was cut off goes on when it is imported again.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from nats.aio.client import Client
 
 from tapeline import topology
 from tapeline.connection import connect
-from tapeline.embedded.alone import server_alone
 from tapeline.errors import TapelineError
 from tapeline.home import Home, read_instance
 from tapeline.log import EventLog, StoredCommit
@@ -28,7 +28,7 @@ from tapeline.log.graft import BATCH, graft
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.replay.artifacts import FOLDER, check_artifacts, put_artifacts
 from tapeline.replay.chain import Walk
-from tapeline.replay.manifest import MANIFEST, Manifest, read_manifest
+from tapeline.replay.manifest import MANIFEST, Manifest, read_manifest, sync
 from tapeline.replay.reading import codec
 from tapeline.replay.restore import check_segment
 from tapeline.security.keys import read_credentials
@@ -176,6 +176,25 @@ def unpacked(path: Path) -> Iterator[Path]:
         yield folder
 
 
+def pack(folder: Path, path: Path) -> None:
+    """Make one file of the folder of a bundle, on disk before its name is there."""
+    manifest = read_manifest(folder)
+    names = [MANIFEST, *(each.name for each in manifest.segments)]
+    names += [f"{FOLDER}/{key_of(sha256)}" for sha256 in manifest.artifacts]
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with temporary.open("xb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for name in names:
+                    archive.write(folder / name, name)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
 def _take(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str, folder: Path) -> None:
     """Write one member whose name the caller has made; a missing one is found by the check of the folder."""
     if name not in members or ".." in name.split("/") or name.startswith("/"):
@@ -262,17 +281,14 @@ async def _unused(_client: Client, /, **_more: Any) -> None:
 
 @asynccontextmanager
 async def _admin(home: Home) -> AsyncIterator[Client]:
-    instance = read_instance(home)
-    if instance is None:
-        async with server_alone(home) as url:
-            client = await connect(read_credentials(home.credential("admin")), url, name="import")
-            try:
-                yield client
-            finally:
-                await client.close()
-        return
-    client = await connect(read_credentials(home.credential("admin")), instance.url, name="import")
-    try:
+    """A connection as admin to the broker of a home, which runs alone meanwhile when no instance does."""
+    async with AsyncExitStack() as stack:
+        if (instance := read_instance(home)) is not None:
+            url = instance.url
+        else:
+            from tapeline.embedded.alone import server_alone
+
+            url = await stack.enter_async_context(server_alone(home))
+        client = await connect(read_credentials(home.credential("admin")), url, name="import")
+        stack.push_async_callback(client.close)
         yield client
-    finally:
-        await client.close()

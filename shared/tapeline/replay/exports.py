@@ -14,10 +14,11 @@ from typing import Any
 from tapeline.errors import TapelineError
 from tapeline.ids import new_id
 from tapeline.log import EventLog, Head, StoredCommit
-from tapeline.log.codec import Codec, digest
+from tapeline.log.codec import digest
 from tapeline.replay.chain import NO_ROOT
 from tapeline.replay.erasure import Eraser
 from tapeline.replay.manifest import MANIFEST, Erasure, Manifest, Part, Segment, read_manifest, write_manifest
+from tapeline.replay.reading import codec
 from tapeline.replay.segments import SegmentWriter
 from tapeline.subjects import parse_ref, ref_of
 
@@ -129,7 +130,7 @@ async def export_part(
 
 
 async def export_erased(
-    log: EventLog, folder: Path, erasures: Sequence[Erasure], codec: Codec, *, on_segment: OnSegment = _silent
+    log: EventLog, folder: Path, erasures: Sequence[Erasure], *, on_segment: OnSegment = _silent
 ) -> Manifest:
     """Write the whole log into a new folder without what is to be erased; it becomes a log of its own.
 
@@ -140,7 +141,7 @@ async def export_erased(
         for what cannot be erased.
     """
     head = await log.head()
-    eraser = Eraser(erasures, codec)
+    eraser = Eraser(erasures, codec())
     _make(folder)
 
     async def erased() -> AsyncGenerator[list[StoredCommit], None]:

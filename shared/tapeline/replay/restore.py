@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,11 +15,13 @@ from tapeline.home import Home, read_instance
 from tapeline.log import StoredCommit, wire
 from tapeline.log.bulk import BulkAppender, BulkClient
 from tapeline.log.codec import MAX_BODY_BYTES, MAX_HEADER_BYTES, digest
+from tapeline.replay.artifacts import check_artifacts, missing_artifacts, put_artifacts
 from tapeline.replay.chain import Fault, Walk
 from tapeline.replay.manifest import Manifest, Segment, whole_manifest
 from tapeline.replay.reading import codec
 from tapeline.replay.segments import read_segment, salvage
 from tapeline.security.keys import read_credentials
+from tapeline.store import LocalStore
 from tapeline.subjects import ref_of
 
 STREAM = "EVENTS"
@@ -27,7 +29,11 @@ STREAM = "EVENTS"
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import found and did."""
+    """What an import found and did.
+
+    `artifacts` came from beside the export into the store; `missing_artifacts` are named by events and lie in
+    neither.
+    """
 
     log_id: str
     position: int
@@ -36,6 +42,8 @@ class Imported:
     root: str
     written: int
     verified_only: bool
+    artifacts: int = 0
+    missing_artifacts: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The report with stable keys."""
@@ -45,7 +53,12 @@ class Imported:
         whole = f"complete: {self.events} events in {self.commits} commits"
         if self.verified_only:
             return whole
-        return f"{whole}; {self.written} written, log {self.log_id} ends at {self.position}"
+        found = f"{whole}; {self.written} written, log {self.log_id} ends at {self.position}"
+        if self.artifacts:
+            found += f"; {self.artifacts} artifacts put into the store"
+        if self.missing_artifacts:
+            found += f"\n{self.missing_artifacts} artifacts that events name are not in the store: copy them into it"
+        return found
 
 
 def verify_export(folder: Path) -> tuple[Manifest, Walk]:
@@ -144,6 +157,7 @@ def _hostile(commit: StoredCommit) -> list[Fault]:
 def verify_only(folder: Path) -> Imported:
     """Check an export and write nothing."""
     manifest, walk = verify_export(folder)
+    check_artifacts(folder, manifest)
     return Imported(manifest.log_id, walk.position, walk.commits, walk.events, walk.root.hex(), 0, True)
 
 
@@ -162,7 +176,8 @@ async def restore(
         As `import_log`; an instance that runs has commits of its own already (`not_empty`).
     """
     # The cheap refusals first: a bad export starts no server.
-    verify_export(folder)
+    manifest, _ = verify_export(folder)
+    check_artifacts(folder, manifest)
 
     async def write(url: str) -> Imported:
         client = BulkClient()
@@ -173,11 +188,16 @@ async def restore(
             await client.close()
 
     if (instance := read_instance(home)) is not None:
-        return await write(instance.url)
-    from tapeline.embedded.alone import server_alone
+        done = await write(instance.url)
+    else:
+        from tapeline.embedded.alone import server_alone
 
-    async with server_alone(home) as url:
-        return await write(url)
+        async with server_alone(home) as url:
+            done = await write(url)
+    store = LocalStore(home.store)
+    added = await put_artifacts(folder, manifest, store)
+    missing = await missing_artifacts(folder, manifest, store)
+    return replace(done, artifacts=added, missing_artifacts=len(missing))
 
 
 async def import_log(

@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-import zstandard
 
 from tapeline.errors import TapelineError
 from tapeline.log import Head, StoredCommit, wire
@@ -58,17 +57,20 @@ class SegmentWriter:
         self._folder = folder
         self._path = folder / f".{first:020d}.partial"
         self._out = _Hashing(self._path)
+        import zstandard
+
         self._zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
         self._lines: list[Line] = []
         self._first = first
         self._last = first - 1
+        self._commits = 0
         self._size = 0
         self._root = root
         self._digest = ""
 
     @property
     def is_full(self) -> bool:
-        return self._last - self._first + 1 >= SEGMENT_COMMITS or self._size >= SEGMENT_BYTES
+        return self._commits >= SEGMENT_COMMITS or self._size >= SEGMENT_BYTES
 
     def add(self, commit: StoredCommit) -> None:
         try:
@@ -88,6 +90,7 @@ class SegmentWriter:
         self._digest = digest(commit.subject, commit.header, commit.body)
         self._root = extended(self._root, self._digest)
         self._last = commit.position
+        self._commits += 1
         self._size += len(commit.body) + len(commit.header)
         self._lines.append(line)
         if len(self._lines) >= 1000:
@@ -161,6 +164,8 @@ _MOST_BYTES = 2 * SEGMENT_BYTES
 
 def salvage(folder: Path, segment: Segment) -> tuple[list[StoredCommit], str]:
     """What can be read of a segment, and what is wrong with its file, or nothing."""
+    import zstandard
+
     try:
         data = (folder / segment.name).read_bytes()
     except FileNotFoundError:
