@@ -6,6 +6,7 @@ import asyncio
 import json as json_module
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -48,9 +49,13 @@ def at(
 
 def watch(
     context: typer.Context,
-    since: Annotated[int | None, typer.Option(help="After this position; the end of the log when not given.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="POS|REF", help="After this position or time; of an aggregate from its birth; now."),
+    ] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind; may be repeated.")] = None,
     type: Annotated[list[str] | None, typer.Option(help="Only this type of event; may be repeated.")] = None,
+    team: Annotated[str | None, typer.Option(help="Only of this team.")] = None,
     state: Annotated[Path | None, typer.Option(help="Keep the position in this file, and go on from it.")] = None,
     execute: Annotated[str | None, typer.Option("--exec", help="Run this for each event, given on its input.")] = None,
     until_head: Annotated[bool, typer.Option("--until-head", help="End at what is now the last event.")] = False,
@@ -61,20 +66,24 @@ def watch(
     context.with_resource(quiet())
     bookmark = replay.Bookmark(state) if state is not None else None
     command = shlex.split(execute) if execute is not None else None
+    sheet = replay.Sheet(sys.stdout.fileno()) if command is None else None
+
+    async def told(event: replay.Watched) -> None:
+        await asyncio.to_thread(_run, command or [], json_module.dumps(event.to_json()))
 
     async def work() -> None:
         async with replay.opened() as log:
             head = await log.head()
-            kept = bookmark.read(head.log_id) if bookmark is not None else None
-            start = kept if kept is not None else since if since is not None else head.position
-            events = replay.watch(log, since=start, kinds=kind or (), types=type or (), follow=not until_head)
-            async for event in events:
-                if command is None:
-                    output.line(event.to_json())
-                else:
-                    await asyncio.to_thread(_run, command, json_module.dumps(event.to_json()))
-                if bookmark is not None and event.last_of_commit:
-                    bookmark.write(head.log_id, event.position)
+
+            async def begin() -> int:
+                return head.position if since is None else await replay.since_of(log, since)
+
+            start = await replay.begun(bookmark, sheet, log_id=head.log_id, start=begin)
+            events = replay.watch(
+                log, since=start, kinds=kind or (), types=type or (), team=team, follow=not until_head
+            )
+            give = sheet.give if sheet is not None else told
+            await replay.deliver(events, give, log_id=head.log_id, bookmark=bookmark, sheet=sheet)
 
     try:
         asyncio.run(work())

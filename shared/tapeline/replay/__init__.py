@@ -1,17 +1,15 @@
 """Reading the log as its operator: look at it, check it, save and restore it, rebuild the tables from it.
 
 Reading order: `reading.py` (open, tail, show), `chain.py` (what is checked of each commit), `check.py`
-(verify), `seals.py`, `manifest.py`, `segments.py` and `exports.py` (export), `restore.py`, `bundles.py`,
-`rebuild.py`.
+(verify), `seals.py`, `segments.py` (export), `restore.py`, `rebuild.py`.
 """
 
 from tapeline.projections.parked import Parked
 from tapeline.replay.archivist import Archivist, forget_after, list_seals, seal_now
-from tapeline.replay.artifacts import add_artifacts, missing_artifacts
-from tapeline.replay.bundles import Bundled, Grafted, import_bundle, pack, read_bundle, take_in, unpacked
 from tapeline.replay.causes import Chain, Edge, Link, why
 from tapeline.replay.chain import Fault, Recorded
 from tapeline.replay.check import Report, verify
+from tapeline.replay.delivery import Bookmark, Mark, Sheet, begun, deliver
 from tapeline.replay.diff import Change, Difference, diff, diff_aggregates
 from tapeline.replay.exports import export, export_erased, export_part
 from tapeline.replay.lag import Lag, lag, lag_of
@@ -24,12 +22,11 @@ from tapeline.replay.rehearsal import Dissent, Parted, Rehearsal, dry_run, lines
 from tapeline.replay.restore import Imported, import_log, restore, verify_export, verify_only
 from tapeline.replay.seals import Seal, Shelf, check_seals, last_seal, shelf
 from tapeline.replay.segments import ExportedLog
-from tapeline.replay.watching import Bookmark, Watched, watch
+from tapeline.replay.watching import Watched, since_of, watch
 
 __all__ = [
     "Archivist",
     "Bookmark",
-    "Bundled",
     "Chain",
     "Change",
     "Difference",
@@ -38,12 +35,12 @@ __all__ = [
     "Erasure",
     "ExportedLog",
     "Fault",
-    "Grafted",
     "Imported",
     "Lag",
     "Line",
     "Link",
     "Manifest",
+    "Mark",
     "Parked",
     "Parted",
     "Past",
@@ -54,11 +51,13 @@ __all__ = [
     "Report",
     "Seal",
     "Segment",
+    "Sheet",
     "Shelf",
     "Watched",
-    "add_artifacts",
     "at",
+    "begun",
     "check_seals",
+    "deliver",
     "diff",
     "diff_aggregates",
     "dry_run",
@@ -68,21 +67,17 @@ __all__ = [
     "export_part",
     "find_ref",
     "forget_after",
-    "import_bundle",
     "import_log",
     "lag",
     "lag_of",
     "last_seal",
     "lines_of",
     "list_seals",
-    "missing_artifacts",
     "opened",
-    "pack",
     "parked",
     "parked_of",
     "parse_when",
     "position_at",
-    "read_bundle",
     "read_manifest",
     "rebuild",
     "rebuild_tables",
@@ -93,9 +88,8 @@ __all__ = [
     "shelf",
     "show",
     "show_raw",
+    "since_of",
     "tail",
-    "take_in",
-    "unpacked",
     "verify",
     "verify_export",
     "verify_only",

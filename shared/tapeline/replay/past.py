@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 import msgspec
+import structlog
 
 from tapeline import names
 from tapeline.clock import Clock, SystemClock
@@ -20,6 +21,10 @@ from tapeline.subjects import Kind, Ref
 
 DECIDERS = "tapeline.deciders"
 """Group of entry points: by kind of aggregate, the module that folds it. Shared code does not know services."""
+
+AROUND = 500
+"""How many commits before and after are looked at for times that step back."""
+log_lines = structlog.get_logger()
 
 _AGO = re.compile(r"([0-9]+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -103,21 +108,38 @@ async def at(log: EventLog, when: int | datetime, ref: Ref) -> Past:
 
 
 async def position_at(log: EventLog, when: datetime) -> int:
-    """The last position not later than a time, by bisection; 0 before the first."""
-    before, after = 0, (await log.head()).position + 1
+    """The last position not later than a time, by bisection; 0 before the first.
+
+    The time of a commit is the broker's, or that of its original when it was imported. Where times step back
+    around the one asked for, several positions fit: the lowest is taken, and a warning says so.
+    """
+    head = (await log.head()).position
+    before, after = 0, head + 1
     while after - before > 1:
         middle = (before + after) // 2
-        if (await _commit(log, middle)).stored_at <= when:
+        if (await _around(log, middle, 1))[0].stored_at <= when:
             before = middle
         else:
             after = middle
-    return before
+    if head == 0:
+        return 0
+    begin = max(0, before - AROUND)
+    near = await _around(log, begin + 1, min(before + AROUND, head) - begin)
+    # Nothing lies before the first commit, and what ends the window counts as later.
+    later = [begin > 0, *(commit.stored_at > when for commit in near), True]
+    fits = [begin + i for i in range(len(later) - 1) if not later[i] and later[i + 1]]
+    if near[-1].position < head and fits[-1:] == [near[-1].position]:
+        fits.pop()
+    if len(fits) > 1:
+        log_lines.warning("times_step_back", at=wire.time_text(when), positions=fits, taken=fits[0])
+    return fits[0] if fits else before
 
 
-async def _commit(log: EventLog, position: int) -> StoredCommit:
-    async for commits in log.read(after=position - 1, upto=position):
-        return commits[0]
-    raise TapelineError(f"there is no commit at position {position}", code="log_damaged", hint="tapeline log verify")
+async def _around(log: EventLog, first: int, limit: int) -> list[StoredCommit]:
+    found = await log.page(after=first - 1, limit=limit)
+    if not found or found[0].position != first:
+        raise TapelineError(f"there is no commit at position {first}", code="log_damaged", hint="tapeline log verify")
+    return found
 
 
 def parse_when(text: str, clock: Clock | None = None) -> int | datetime:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tapeline.errors import TapelineError
-from tapeline.home import write_json
 from tapeline.log import EventLog, StoredEvent
-from tapeline.replay.reading import Line, codec
+from tapeline.replay.past import parse_when, position_at
+from tapeline.replay.reading import Line, codec, find_ref
 from tapeline.subjects import ref_of
 
 
@@ -64,7 +62,7 @@ async def watch(
             hint="pass the position of the last event that was seen, of this log",
         )
     decoder = codec()
-    async with aclosing(log.read(after=since, follow=follow)) as lists:
+    async with aclosing(log.read(after=since, upto=None if follow else head, follow=follow)) as lists:
         async for commits in lists:
             for commit in commits:
                 ref = ref_of(commit.subject)
@@ -75,31 +73,19 @@ async def watch(
                     yield Watched(event, event is chosen[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class Bookmark:
-    """A file that keeps how far a watcher has come, and in which log."""
+async def since_of(log: EventLog, text: str) -> int:
+    """The position that a watch begins after: a position, a time, or the one before an aggregate's birth.
 
-    path: Path
-
-    def read(self, log_id: str) -> int | None:
-        """The position; none without a file. `log_mismatch` when it belongs to another log."""
-        try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            position, of = int(found["position"]), str(found["log_id"])
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise TapelineError(
-                f"{self.path} holds no position: {error}", code="invalid", hint="remove it, and give --since"
-            ) from error
-        if of != log_id:
-            raise TapelineError(
-                f"{self.path} is a position of log {of}, this is log {log_id}",
-                code="log_mismatch",
-                hint="use another file for this log",
-            )
-        return position
-
-    def write(self, log_id: str, position: int) -> None:
-        """Keep a position, on disk before this returns."""
-        write_json(self.path, {"log_id": log_id, "position": position})
+    Raises
+    ------
+    TapelineError
+        `not_found` for an aggregate without events, `invalid` for what is none of the three.
+    """
+    if "/" in text:
+        ref = await find_ref(log, text)
+        commits = await log.load(ref)
+        if not commits:
+            raise TapelineError(f"no event of {text}", code="not_found", hint="tapeline log tail")
+        return commits[0].position - 1
+    when = parse_when(text)
+    return when if isinstance(when, int) else await position_at(log, when)

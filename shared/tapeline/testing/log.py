@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -190,6 +191,20 @@ class EventLogContract:
         assert [one.position for one in await everything(log, after=4, upto=6)] == [5, 6]
         assert await everything(log, after=9) == []
         assert [one.position for one in await everything(log, after=7, upto=99)] == [8, 9]
+
+    async def test_a_page_holds_a_few_commits_of_one_team_or_of_all(self, log: EventLog) -> None:
+        for i in range(6):
+            await appended(log, 1, ref=till(f"t{i}", team="fabrikam" if i % 2 else "contoso"))
+
+        async def positions(**asked: Any) -> list[int]:
+            return [one.position for one in await log.page(**asked)]
+
+        assert await positions(after=0, limit=4) == [1, 2, 3, 4]
+        assert await positions(after=4, limit=10) == [5, 6]
+        assert await positions(after=1, limit=2, team="contoso") == [3, 5]
+        assert await positions(after=0, limit=9, team="fabrikam") == [2, 4, 6]
+        assert await positions(after=6, limit=1) == []
+        assert await positions(after=0, limit=1, team="elsewhere") == []
 
     async def test_following_hears_what_comes_later(self, log: EventLog) -> None:
         made = await appended(log, 3)

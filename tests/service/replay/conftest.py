@@ -16,7 +16,7 @@ from tapeline.log.codec import Codec
 from tapeline.log.memory import InMemoryLog
 from tapeline.names import name_ref
 from tapeline.replay.segments import Line
-from tapeline.subjects import Ref
+from tapeline.subjects import Ref, ref_of
 
 MakeLog = Callable[..., Awaitable[InMemoryLog]]
 AT = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -74,6 +74,10 @@ class Shelved:
     ) -> AsyncGenerator[list[StoredCommit], None]:
         for start in range(after, len(self.commits) if upto is None else upto, 7):
             yield self.commits[start : min(start + 7, upto or len(self.commits))]
+
+    async def page(self, *, after: int, limit: int, team: str | None = None) -> list[StoredCommit]:
+        found = [one for one in self.commits if one.position > after and team in (None, ref_of(one.subject).team)]
+        return found[:limit]
 
     async def load(
         self, ref: Ref, *, after: int = 0, upto: int | None = None, leader: bool = False
