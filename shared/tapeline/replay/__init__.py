@@ -1,11 +1,14 @@
 """Reading the log as its operator: look at it, check it, save and restore it, rebuild the tables from it.
 
 Reading order: `reading.py` (open, tail, show), `chain.py` (what is checked of each commit), `check.py`
-(verify), `seals.py`, `segments.py` (export), `restore.py`, `rebuild.py`.
+(verify), `seals.py`, `manifest.py`, `segments.py` and `exports.py` (export), `restore.py`, `bundles.py`,
+`rebuild.py`.
 """
 
 from tapeline.projections.parked import Parked
 from tapeline.replay.archivist import Archivist, forget_after, list_seals, seal_now
+from tapeline.replay.artifacts import add_artifacts, missing_artifacts
+from tapeline.replay.bundles import Bundled, Grafted, import_bundle, pack, read_bundle, take_in, unpacked
 from tapeline.replay.causes import Chain, Edge, Link, why
 from tapeline.replay.chain import Fault, Recorded
 from tapeline.replay.check import Report, verify
@@ -27,6 +30,7 @@ from tapeline.replay.watching import Watched, since_of, watch
 __all__ = [
     "Archivist",
     "Bookmark",
+    "Bundled",
     "Chain",
     "Change",
     "Difference",
@@ -35,6 +39,7 @@ __all__ = [
     "Erasure",
     "ExportedLog",
     "Fault",
+    "Grafted",
     "Imported",
     "Lag",
     "Line",
@@ -54,6 +59,7 @@ __all__ = [
     "Sheet",
     "Shelf",
     "Watched",
+    "add_artifacts",
     "at",
     "begun",
     "check_seals",
@@ -67,17 +73,21 @@ __all__ = [
     "export_part",
     "find_ref",
     "forget_after",
+    "import_bundle",
     "import_log",
     "lag",
     "lag_of",
     "last_seal",
     "lines_of",
     "list_seals",
+    "missing_artifacts",
     "opened",
+    "pack",
     "parked",
     "parked_of",
     "parse_when",
     "position_at",
+    "read_bundle",
     "read_manifest",
     "rebuild",
     "rebuild_tables",
@@ -90,6 +100,8 @@ __all__ = [
     "show_raw",
     "since_of",
     "tail",
+    "take_in",
+    "unpacked",
     "verify",
     "verify_export",
     "verify_only",
