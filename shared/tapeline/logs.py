@@ -6,8 +6,6 @@ import logging
 import sys
 from typing import Any
 
-import structlog
-
 from tapeline.security.redact import redact
 
 
@@ -24,6 +22,9 @@ def logging_setup(name: str, *, level: str = "INFO") -> None:
     level : str
         Lines below it are dropped.
     """
+    import structlog
+
+    _put_off.clear()
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -57,6 +58,25 @@ def logging_setup(name: str, *, level: str = "INFO") -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+_put_off: list[str] = []
+
+
+def logging_setup_later(name: str) -> None:
+    """Do `logging_setup` when the first line is written, for a process that has more urgent things to import."""
+    _put_off[:] = [name]
+
+
+class LaterLogger:
+    """A logger that brings structlog with its first line."""
+
+    def __getattr__(self, name: str) -> Any:
+        import structlog
+
+        for process in list(_put_off):
+            logging_setup(process)
+        return getattr(structlog.get_logger(), name)
 
 
 def _process_name(name: str) -> Any:

@@ -36,9 +36,9 @@ def up(
 
     if detach:
         return told(embedded.start_detached(find_home(), port=port))
-    from tapeline.logs import logging_setup
+    from tapeline.logs import logging_setup_later
 
-    logging_setup("supervisor")
+    logging_setup_later("supervisor")
     embedded.run_foreground(find_home(), port=port, on_ready=told)
 
 

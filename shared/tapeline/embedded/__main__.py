@@ -13,7 +13,7 @@ from dataclasses import asdict
 from tapeline.embedded.supervisor import Children, Topology, apply_topology, default_children, run_foreground
 from tapeline.errors import TapelineError, exit_of, fault
 from tapeline.home import find_home
-from tapeline.logs import logging_setup
+from tapeline.logs import logging_setup_later
 
 
 def main(children: Children = default_children, make_topology: Topology = apply_topology) -> int:
@@ -31,7 +31,7 @@ def main(children: Children = default_children, make_topology: Topology = apply_
         if os.fork() > 0:
             os._exit(0)
 
-    logging_setup("supervisor")
+    logging_setup_later("supervisor")
 
     def report(line: Mapping[str, object]) -> None:
         if options.report_fd is not None:

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import psutil
-import structlog
 
 from tapeline.embedded.tail import tail
 from tapeline.errors import TapelineError
+from tapeline.logs import LaterLogger
 from tapeline.readiness import LINE, VARIABLE
 
 State = Literal["starting", "ready", "waiting", "failed", "stopped"]
 _LAUNCH = Path(__file__).with_name("launch.py")
 _LOG_BYTES = 8 * 1024 * 1024
-log = structlog.get_logger()
+log = LaterLogger()
 
 
 @dataclass(frozen=True, slots=True)

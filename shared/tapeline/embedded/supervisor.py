@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import os
 import signal
 import sys
@@ -13,12 +12,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import structlog
-
 from tapeline import teams
 from tapeline.embedded.child import Child, ChildSpec
 from tapeline.embedded.server import EmbeddedServer
 from tapeline.home import Home, HomeLock, Instance, hold, write_instance, write_json
+from tapeline.logs import LaterLogger
 from tapeline.security.keys import read_credentials
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ AGENT = teams.AGENT
 START_SECONDS = 30.0
 START_TRIES = 3
 _OWN_VARIABLES = ("TAPELINE_URL", "TAPELINE_TEAM", "TAPELINE_CREDS", "TAPELINE_PROFILE", "TAPELINE_READY_FD")
-log = structlog.get_logger()
+log = LaterLogger()
 
 Children = Callable[[Home], Sequence[ChildSpec]]
 Topology = Callable[["BusClient", int], Awaitable[None]]
@@ -127,6 +125,8 @@ class Supervisor:
             await self._apply_topology()
 
         await _all_or_first_error(serving(), *(child.wait_ready(START_SECONDS, START_TRIES) for child in added))
+        from importlib.metadata import version
+
         return Instance(
             pid=os.getpid(),
             started_at=self._started_at.isoformat(),
@@ -134,7 +134,7 @@ class Supervisor:
             web_url=None,
             team=TEAM,
             creds=str(self._home.credential("me")),
-            version=importlib.metadata.version("tapeline"),
+            version=version("tapeline"),
         )
 
     async def _apply_topology(self) -> None:
