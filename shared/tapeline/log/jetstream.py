@@ -94,7 +94,7 @@ class JetStreamLog:
         self._timeout_s = timeout_s
         self._deadline_s = deadline_s
         self._direct = wire.DirectGet(client, STREAM)
-        self._reader = Reader(connect, stream=STREAM, role=role, make=commit_of)
+        self._reader = Reader(connect, stream=STREAM, role=role, make=commit_of, quick=StoredCommit)
         self._nuid = NUID()
         self._unknowns = 0
         self._probe_at = 0.0
