@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from tapeline.cli import output
 from tapeline.cli.nouns import group
-from tapeline.cli.output import Json
+from tapeline.cli.output import Format, Json
 
 app = group("The event log.")
 
@@ -52,61 +52,84 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 @app.command()
 def tail(
-    n: Annotated[int, typer.Option("-n", help="How many events.")] = 20,
+    n: Annotated[int, typer.Option("-n", help="How many events.", min=0)] = 20,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on for ever.")] = False,
-    after: Annotated[int | None, typer.Option(help="Only after this position.")] = None,
+    after: Annotated[int | None, typer.Option(help="Only after this position.", min=0)] = None,
     team: Annotated[str | None, typer.Option()] = None,
     kind: Annotated[str | None, typer.Option()] = None,
     aggregate: Annotated[str | None, typer.Option(metavar="REF", help="Only of this aggregate.")] = None,
     type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
+    format: Format = None,
     json: Json = False,
 ) -> None:
-    """Show the last events of the log."""
+    """Show the last events of the log; Ctrl-C ends it and says at which position."""
     from tapeline import replay
 
-    as_json = output.wants_json(json)
-
-    async def show(events: AsyncIterator[replay.Line]) -> None:
-        async for event in events:
-            if as_json:
-                output.line(event.to_json())
-            else:
-                print("\t".join(event.cells()), flush=True)
+    as_json = output.wants_lines(format, json)
+    seen: int | None = None
 
     async def work() -> None:
+        nonlocal seen
         async with replay.opened() as log:
-            await show(
-                replay.tail(log, n=n, follow=follow, after=after, team=team, kind=kind, aggregate=aggregate, type=type)
-            )
+            seen = (await log.head()).position if after is None else after
+            lines = replay.tail(
+                log, n=n, follow=follow, after=after, team=team, kind=kind, aggregate=aggregate, type=type
+            )  # fmt: skip
+            async for line in lines:
+                if as_json:
+                    output.line(line.to_json())
+                else:
+                    print("\t".join(line.cells()), flush=True)
+                seen = max(seen, line.event.position)
 
     try:
         _run(work())
     except KeyboardInterrupt:
-        if not follow:
+        if seen is None:
             raise
+        # Not among the events, which may be read by a program.
+        print(f"position {seen}", file=sys.stderr)
 
 
 @app.command()
 def show(
-    place: Annotated[str, typer.Argument(metavar="REF", help="<team>/<kind>/<id>, <kind>/<id>, or a position.")],
+    place: Annotated[str, typer.Argument(metavar="REF|POS", help="<team>/<kind>/<id>, <kind>/<id>, or a position.")],
     raw: Annotated[bool, typer.Option("--raw", help="Commits as stored, with digest and chain check.")] = False,
+    schema: Annotated[
+        Literal["newest", "stored"], typer.Option(help="Events as today's code reads them, or as they were written.")
+    ] = "newest",
+    format: Format = None,
     json: Json = False,
 ) -> None:
-    """Show every event of an aggregate, or one commit."""
+    """Show every event of an aggregate, or one commit with its header, digest and chain check."""
     from tapeline import replay
 
-    async def work() -> tuple[list[replay.Line], list[replay.RawCommit]]:
+    async def work() -> Sequence[replay.Line | replay.RawCommit | replay.ShownCommit]:
         async with replay.opened() as log:
-            return ([], await replay.show_raw(log, place)) if raw else (await replay.show(log, place), [])
+            if raw:
+                return await replay.show_raw(log, place)
+            if place.isdigit():
+                return [await replay.show_commit(log, int(place), schema=schema)]
+            return await replay.show(log, place, schema=schema)
 
-    found, commits = _run(work())
-    if output.wants_json(json):
-        return output.document([each.to_json() for each in (*found, *commits)])
-    if not raw:
-        return output.table(replay.Line.COLUMNS, (event.cells() for event in found))
-    for commit in commits:
-        output.fields(commit.to_json())
+    found = _run(work())
+    if output.wants_lines(format, json):
+        if format is None:
+            return output.document([each.to_json() for each in found])
+        for each in found:
+            output.line(each.to_json())
+        return
+    lines = []
+    for each in found:
+        if isinstance(each, replay.Line):
+            lines.append(each)
+            continue
+        shown = each.fields() if isinstance(each, replay.ShownCommit) else each.to_json()
+        output.fields(shown)
         print()
+        lines += each.lines if isinstance(each, replay.ShownCommit) else ()
+    if lines:
+        output.table(replay.Line.COLUMNS, (line.cells() for line in lines))
 
 
 @app.command()

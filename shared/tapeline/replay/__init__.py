@@ -19,12 +19,13 @@ from tapeline.replay.lag import Lag, lag, lag_of
 from tapeline.replay.manifest import Erasure, Manifest, Segment, read_manifest
 from tapeline.replay.parked import parked, parked_of, retry, retry_of
 from tapeline.replay.past import Past, at, parse_when, position_at
-from tapeline.replay.reading import Line, RawCommit, find_ref, opened, show, show_raw, tail
+from tapeline.replay.reading import Line, find_ref, opened, tail
 from tapeline.replay.rebuild import Rebuilt, dump, rebuild, rebuild_tables
 from tapeline.replay.rehearsal import Dissent, Parted, Rehearsal, dry_run, lines_of
 from tapeline.replay.restore import Imported, import_log, restore, verify_export, verify_only
 from tapeline.replay.seals import Seal, Shelf, check_seals, last_seal, shelf
 from tapeline.replay.segments import ExportedLog
+from tapeline.replay.showing import RawCommit, ShownCommit, show, show_commit, show_raw
 from tapeline.replay.watching import Watched, since_of, watch
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "Segment",
     "Sheet",
     "Shelf",
+    "ShownCommit",
     "Watched",
     "add_artifacts",
     "at",
@@ -97,6 +99,7 @@ __all__ = [
     "seal_now",
     "shelf",
     "show",
+    "show_commit",
     "show_raw",
     "since_of",
     "tail",

@@ -16,8 +16,8 @@ from tapeline.connection import connect, connect_as
 from tapeline.contracts import EVENTS, TOMBSTONES, UPCASTERS
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, holder, read_instance
-from tapeline.log import GENESIS, EventLog, StoredCommit, StoredEvent
-from tapeline.log.codec import Codec, digest, link, read_brief
+from tapeline.log import EventLog, StoredCommit, StoredEvent
+from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.security.keys import read_credentials
 from tapeline.subjects import Ref, parse_ref, ref_of
@@ -122,6 +122,11 @@ async def tail(
     """The last `n` events, or all after a position, and with `follow` what comes then.
 
     `aggregate` is written as `<kind>/<id>` or `<team>/<kind>/<id>`.
+
+    Raises
+    ------
+    TapelineError
+        `invalid` for a position past the end of the log.
     """
     decoder = codec()
 
@@ -133,6 +138,10 @@ async def tail(
 
     head = (await log.head()).position
     start = after
+    if start is not None and start > head:
+        raise TapelineError(
+            f"position {start} is past the end of the log ({head})", code="invalid", hint="tapeline log tail -n 1"
+        )
     if start is None:
         kept: deque[Line] = deque(maxlen=n)
         # With a filter the last n may lie far back: a first form reads all of a log that it does not index.
@@ -149,72 +158,6 @@ async def tail(
         for commit in commits:
             for line in chosen(commit):
                 yield line
-
-
-async def show(log: EventLog, place: str, team: str | None = None) -> list[Line]:
-    """Every event of an aggregate `<team>/<kind>/<id>`, or of the commit at a position.
-
-    Raises
-    ------
-    TapelineError
-        `not_found` when there is none.
-    """
-    decoder = codec()
-    if place.isdigit():
-        position = int(place)
-        found = [commit async for commits in log.read(after=position - 1, upto=position) for commit in commits]
-    else:
-        found = await log.load(await find_ref(log, place, team))
-    if not found:
-        raise TapelineError(f"no event of {place}", code="not_found", hint="tapeline log tail")
-    return [Line(event) for commit in found for event in decoder.decode(commit)]
-
-
-@dataclass(frozen=True, slots=True)
-class RawCommit:
-    """One commit as it is stored; `is_chained` says whether it names the digest of the one before it."""
-
-    commit: StoredCommit
-    digest: str
-    is_chained: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """The bytes as text, with stable keys."""
-        commit = self.commit
-        return {
-            "position": commit.position,
-            "subject": commit.subject,
-            "stored_at": _plain(commit.stored_at),
-            "header": commit.header.decode(errors="replace"),
-            "body": commit.body.decode(errors="replace"),
-            "digest": self.digest,
-            "is_chained": self.is_chained,
-        }
-
-
-async def show_raw(log: EventLog, place: str, team: str | None = None) -> list[RawCommit]:
-    """The commits of an aggregate, or the one at a position, undecoded and with the check of their chain.
-
-    Raises
-    ------
-    TapelineError
-        `not_found` when there is none.
-    """
-    if place.isdigit():
-        position = int(place)
-        found = [commit async for commits in log.read(after=position - 1, upto=position) for commit in commits]
-        chain = await log.load(ref_of(found[0].subject), upto=position) if found else []
-    else:
-        position, chain = 0, await log.load(await find_ref(log, place, team))
-    if not chain:
-        raise TapelineError(f"no event of {place}", code="not_found", hint="tapeline log tail")
-    prev, shown = GENESIS, []
-    for commit in chain:
-        chained = read_brief(commit.header, commit.position).prev == prev
-        if position in (0, commit.position):
-            shown.append(RawCommit(commit, digest(commit.subject, commit.header, commit.body), chained))
-        prev = link(commit)
-    return shown
 
 
 async def find_ref(log: EventLog, place: str, team: str | None = None) -> Ref:
