@@ -36,16 +36,17 @@ from tapeline.ids import new_id
 from tapeline.log import Appended, NewCommit
 from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
-from tapeline.log.lease import KvLease
+from tapeline.log.lease import KvLease, while_held
 from tapeline.log.metrics import MetricsStream
 from tapeline.logs import logging_setup
 from tapeline.projections import CANCEL_AGAIN_S
 from tapeline.readiness import tell_ready
 from tapeline.replay.archivist import Archivist
+from tapeline.replay.backups import EVERY, Backups
 from tapeline.replay.seals import Shelf, check_seals, shelf
 from tapeline.security.accounts import AccountsFile
 from tapeline.security.keys import read_credentials
-from tapeline.service import AgentTeams, Build, Platform, Service, Task, own_team_only
+from tapeline.service import AgentTeams, Build, Lead, Platform, Service, Task, by_itself, own_team_only
 from tapeline.store import LocalStore
 
 log = structlog.get_logger()
@@ -62,6 +63,7 @@ class HostSettings(BaseSettings):
     """Settings of a service process, from `TAPELINE_*` variables.
 
     `database_url` may hold `{service}`; without it each service has a SQLite file in the home.
+    `archive_every` is after how many commits the log is backed up, if the night has not come before.
     """
 
     model_config = SettingsConfigDict(env_prefix="TAPELINE_", extra="ignore")
@@ -70,6 +72,7 @@ class HostSettings(BaseSettings):
     url: str | None = None
     database_url: str | None = None
     log_level: str = "INFO"
+    archive_every: int = EVERY
 
 
 def run(builds: Mapping[str, Build]) -> None:
@@ -165,6 +168,8 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
         await check_seals(event_log, seals)
         engine = make_engine((settings.database_url or sqlite_url(home.db / f"{name}.db")).format(service=name))
         stack.push_async_callback(engine.dispose)
+        # A SQLite file is its home's alone; a server's database may have several copies of a service.
+        has_copies = engine.dialect.name != "sqlite"
         work = home.run / name
         work.mkdir(mode=0o700, exist_ok=True)
 
@@ -190,12 +195,14 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
                 publish=client.publish,
                 home=work,
                 agent_teams=enrolled(home),
-                archivist=_archivist(home, event_log, seals, clock) if name == ARCHIVES else None,
+                archivist=(
+                    _archivist(home, event_log, seals, clock, settings.archive_every) if name == ARCHIVES else None
+                ),
+                lead=_leading(client, name) if has_copies else by_itself,
             )
         )
         for projector in service.projectors:
-            if engine.dialect.name != "sqlite":
-                # A SQLite file is its home's alone; a server's database may have several copies of a service.
+            if has_copies:
                 projector.stand_by(
                     KvLease(client, f"projection.{projector.name}", f"{name}@{gethostname()}:{new_id()}")
                 )
@@ -207,14 +214,31 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
         yield replace(service, tasks=(*service.tasks, lambda: _until_lost(name, lost)))
 
 
-def _archivist(home: Home, event_log: JetStreamLog, seals: Shelf, clock: Clock) -> Task | None:
-    """What seals the log; none where the seal key is not."""
+def _leading(client: Client, name: str) -> Lead:
+    """Tasks that only one copy of a service does at a time, whoever holds the lease."""
+
+    def lead(what: str, task: Task) -> Task:
+        return lambda: while_held(KvLease(client, what, f"{name}@{gethostname()}:{new_id()}"), task)
+
+    return lead
+
+
+def _archivist(home: Home, event_log: JetStreamLog, seals: Shelf, clock: Clock, archive_every: int) -> Task | None:
+    """What seals the log and backs it up; none where the seal key is not."""
     key = home.credential("seal")
     if not key.exists():
         return None
     credentials = read_credentials(key)
     store = LocalStore(home.store)
-    return Archivist(log=event_log, store=store, shelf=seals, credentials=credentials, clock=clock).run
+    archivist = Archivist(log=event_log, store=store, shelf=seals, credentials=credentials, clock=clock)
+    backups = Backups(event_log, home, seals, clock, archive_every)
+
+    async def archive() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(archivist.run(), name="seals")
+            tasks.create_task(backups.run(), name="backups")
+
+    return archive
 
 
 async def _until_lost(name: str, lost: asyncio.Event) -> None:

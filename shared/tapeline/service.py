@@ -23,8 +23,14 @@ from tapeline.store import ArtifactStore
 
 Task = Callable[[], Coroutine[Any, Any, None]]
 Publish = Callable[[str, bytes], Awaitable[None]]
+Lead = Callable[[str, Task], Task]
 AgentTeams = Callable[[str], Sequence[str]]
 """The teams that an agent is enrolled for, by its name; asked anew each time, so that changes hold at once."""
+
+
+def by_itself(name: str, task: Task) -> Task:
+    """The task as it is: there is no other copy of the service."""
+    return task
 
 
 def own_team_only(agent: str) -> Sequence[str]:
@@ -37,7 +43,8 @@ class Platform:
     """The parts that a service is composed of.
 
     `publish` sends a core message (feed, control of agents); `home` is a private folder of the service
-    for caches and work that may be lost; `archivist` seals the log, where the process has the key for it.
+    for caches and work that may be lost; `archivist` seals the log and backs it up, where the process has the
+    key for it; `lead` makes of a task one that only one of several copies of the service does at a time.
     """
 
     log: EventLog
@@ -52,6 +59,7 @@ class Platform:
     home: Path
     agent_teams: AgentTeams = own_team_only
     archivist: Task | None = None
+    lead: Lead = by_itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,10 @@ def build(platform: Platform) -> Service:
     return Service(
         verbs=verbs,
         projectors=(projector, measured),
-        tasks=(dispatcher.follow, dispatcher.run, *([platform.archivist] if platform.archivist else [])),
+        tasks=(
+            dispatcher.follow,
+            platform.lead("process.dispatcher", dispatcher.run),
+            *([platform.lead("archivist", platform.archivist)] if platform.archivist else []),
+        ),
         start=dispatcher.start,
     )

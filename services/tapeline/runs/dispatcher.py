@@ -128,6 +128,8 @@ class Dispatcher:
     async def run(self) -> None:
         """Look at every wake-up, and once a second, from the moment that the tables have caught up."""
         await self._catch_up()
+        # Another copy may have looked until now, and have heard of renewals that this one did not.
+        self.leases.renew_all()
         while True:
             _leave_if_cancelled()
             with contextlib.suppress(TimeoutError):

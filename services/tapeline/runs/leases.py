@@ -50,6 +50,12 @@ class Leases:
         if held is not None and held.epoch == epoch:
             held.deadline = self._clock.monotonic() + held.ttl_s
 
+    def renew_all(self) -> None:
+        """Give each lease one full ttl: nobody counted until now."""
+        now = self._clock.monotonic()
+        for held in self._held.values():
+            held.deadline = now + held.ttl_s
+
     def end(self, team: str, run: str, epoch: int) -> None:
         """The lease of an epoch is over; tables that lag behind cannot bring it back."""
         held = self._held.get((team, run))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 from nats.aio.client import Client
@@ -25,6 +27,7 @@ TTL_S = 15.0
 """`max_age` of the bucket: so long after its last renewal a lease is gone."""
 RENEW_S = 5.0
 AGAIN_S = 1.0
+CANCEL_AGAIN_S = 0.1
 
 
 class KvLease:
@@ -115,3 +118,34 @@ class KvLease:
         if ack.error.err_code in wire.CONFLICTS:
             return False
         raise TapelineError(f"the broker refused the lease {self.name}: {ack.error.description}", code="unavailable")
+
+
+async def while_held(lease: KvLease, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do something only while a lease is ours: wait for it, begin, end when it is lost, and wait again.
+
+    Returns or raises when the work itself does.
+    """
+    while True:
+        try:
+            is_ours = await lease.take()
+        except TapelineError as error:
+            log.warning("lease_not_taken", name=lease.name, why=error.message)
+            is_ours = False
+        if not is_ours:
+            await asyncio.sleep(AGAIN_S)
+            continue
+        log.info("lease_taken", name=lease.name, holder=lease.holder)
+        working, keeping = asyncio.ensure_future(work()), asyncio.ensure_future(lease.keep())
+        try:
+            await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            log.warning("lease_lost", name=lease.name, holder=lease.holder)
+        finally:
+            left: set[asyncio.Future[None]] = {working, keeping}
+            while left := {task for task in left if not task.done()}:
+                # The client library may swallow a cancellation that meets its request.
+                for task in left:
+                    task.cancel()
+                await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+            await lease.give_back()
