@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,47 +15,125 @@ from tapeline.cli.output import OPTIONS, Json, Yes
 app = group("Tapes: imported, checked, immutable trades.")
 
 
+Files = Annotated[list[Path], typer.Argument(help="Files, or a folder.")]
+TradeFormat = Annotated[
+    str,
+    typer.Option(
+        help="auto, lean, binance-trades, binance-aggtrades, databento-dbn, kraken-csv, tardis-csv, csv, parquet, "
+        "arrow."
+    ),
+]
+Symbol = Annotated[str | None, typer.Option(help="Symbol of files that do not say it.")]
+Map = Annotated[str | None, typer.Option(help="ts=Time,price=Px,volume=Qty[,seq=,cond=,symbol=]")]
+TsUnit = Annotated[str | None, typer.Option(help="s, ms, us, ns")]
+Ts = Annotated[str | None, typer.Option(help="Of databento-dbn: event (default) or recv.")]
+Tz = Annotated[str | None, typer.Option(help="Zone of times that have none.")]
+Delimiter = Annotated[str | None, typer.Option(help="Of csv; the default is a comma.")]
+Decimal = Annotated[str | None, typer.Option(help="Of csv; the default is a point.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse times that would be sorted.")]
+VoidOutliers = Annotated[bool, typer.Option("--void-outliers", help="Count no price far from its neighbours.")]
+DropDuplicates = Annotated[str | None, typer.Option(help="exact or seq")]
+KeepFinal = Annotated[bool, typer.Option("--keep-final-duplicate", help="Of lean futures.")]
+SkipBad = Annotated[int | None, typer.Option(help="Rows that may be unreadable.")]
+MaxVoid = Annotated[float | None, typer.Option(help="Share of void trades that is let pass.")]
+Complete = Annotated[bool, typer.Option("--require-complete", help="Refuse a session without trades.")]
+Codec = Annotated[str | None, typer.Option(help="none (default) or gzip")]
+Shown = Annotated[str, typer.Option("--progress", help="auto, or json: an object a line on standard error.")]
+
+
 @app.command("import")
 def import_(
-    files: Annotated[list[Path], typer.Argument(help="Files, or a folder.")],
+    files: Files,
     name: Annotated[str, typer.Option(help="Name of the tape.")],
-    format: Annotated[
-        str,
-        typer.Option(
-            help="auto, lean, binance-trades, binance-aggtrades, kraken-csv, tardis-csv, csv, parquet, arrow."
-        ),
-    ] = "auto",
-    symbol: Annotated[str | None, typer.Option(help="Symbol of files that do not say it.")] = None,
-    calendar: Annotated[str | None, typer.Option(help="XNYS, 24/7, ...")] = None,
-    map: Annotated[str | None, typer.Option(help="ts=Time,price=Px,volume=Qty")] = None,
-    ts_unit: Annotated[str | None, typer.Option(help="s, ms, us, ns")] = None,
-    tz: Annotated[str | None, typer.Option(help="Zone of times that have none.")] = None,
-    delimiter: Annotated[str | None, typer.Option()] = None,
-    decimal: Annotated[str | None, typer.Option()] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse what would be repaired.")] = False,
-    allow_nonpositive: Annotated[bool, typer.Option("--allow-nonpositive")] = False,
-    drop_duplicates: Annotated[str | None, typer.Option(help="exact or seq")] = None,
-    skip_bad: Annotated[int | None, typer.Option(help="Rows that may be unreadable.")] = None,
-    max_void: Annotated[float | None, typer.Option(help="Share of void trades that is let pass.")] = None,
+    format: TradeFormat = "auto",
+    symbol: Symbol = None,
+    calendar: Annotated[str | None, typer.Option(help="XNYS, CMES, 24/7, SIM, ...")] = None,
+    close_grace: Annotated[int | None, typer.Option(help="Seconds by which closes are moved, for auctions.")] = None,
+    extended: Annotated[str | None, typer.Option(help="Extended hours, local: 04:00-20:00.")] = None,
+    map: Map = None,
+    ts_unit: TsUnit = None,
+    ts: Ts = None,
+    tz: Tz = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    strict: Strict = False,
+    allow_nonpositive: Annotated[
+        bool, typer.Option("--allow-nonpositive", help="Prices may be 0 or less: spreads, power.")
+    ] = False,
+    void_outliers: VoidOutliers = False,
+    drop_duplicates: DropDuplicates = None,
+    keep_final_duplicate: KeepFinal = False,
+    skip_bad: SkipBad = None,
+    max_void: MaxVoid = None,
+    require_complete: Complete = False,
     conditions: Annotated[Path | None, typer.Option(help="CSV table of mask,flags.")] = None,
-    currency: Annotated[str | None, typer.Option()] = None,
+    currency: Annotated[str | None, typer.Option(help="Of prices, such as USD.")] = None,
+    tick_size: Annotated[float | None, typer.Option(help="Least step of prices.")] = None,
+    codec: Codec = None,
+    progress: Shown = "auto",
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Import trades as a tape."""
     from tapeline import sdk as tl
     from tapeline.tape.options import conditions_of
 
-    given: dict[str, Any] = {
-        "calendar": calendar, "ts_unit": ts_unit, "tz": tz, "delimiter": delimiter, "decimal": decimal,
-        "strict": strict or None, "allow_nonpositive": allow_nonpositive or None, "drop_duplicates": drop_duplicates,
-        "skip_bad": skip_bad, "max_void": max_void, "currency": currency,
-        "conditions": conditions_of(conditions) if conditions else None,
-        "map": dict(_pair(each) for each in map.split(",")) if map else None,
-    }  # fmt: skip
-    more = {key: value for key, value in given.items() if value is not None}
-    as_json = output.wants_json(json)
-    quiet = OPTIONS.quiet or as_json
-    _made(tl.tapes.import_(files, format=format, name=name, symbol=symbol, quiet=quiet, **more), json)
+    more = _given(
+        calendar=calendar, close_grace_s=close_grace, extended=extended, map=_mapped(map), ts_unit=ts_unit, ts=ts,
+        tz=tz, delimiter=delimiter, decimal=decimal, strict=strict, allow_nonpositive=allow_nonpositive,
+        void_outliers=void_outliers, drop_duplicates=drop_duplicates, keep_final_duplicate=keep_final_duplicate,
+        skip_bad=skip_bad, max_void=max_void, require_complete=require_complete,
+        conditions=conditions_of(conditions) if conditions else None, currency=currency, tick_size=tick_size,
+        codec=codec,
+    )  # fmt: skip
+    taken = _guessed(files, format, yes)
+    _made(tl.tapes.import_(files, format=taken, name=name, symbol=symbol, **_shown(progress, json), **more), json)
+
+
+@app.command()
+def extend(
+    tape: Annotated[str, typer.Argument(help="Tape to extend.")],
+    files: Files,
+    name: Annotated[str | None, typer.Option("--as", help="Name of the new tape; else TAPE and its last date.")] = None,
+    format: TradeFormat = "auto",
+    symbol: Symbol = None,
+    map: Map = None,
+    ts_unit: TsUnit = None,
+    ts: Ts = None,
+    tz: Tz = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    strict: Strict = False,
+    void_outliers: VoidOutliers = False,
+    drop_duplicates: DropDuplicates = None,
+    keep_final_duplicate: KeepFinal = False,
+    skip_bad: SkipBad = None,
+    max_void: MaxVoid = None,
+    require_complete: Complete = False,
+    codec: Codec = None,
+    progress: Shown = "auto",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Make a new tape of a tape's days and those of files; calendar and eligibility are the tape's."""
+    from tapeline import sdk as tl
+
+    more = _given(
+        map=_mapped(map), ts_unit=ts_unit, ts=ts, tz=tz, delimiter=delimiter, decimal=decimal, strict=strict,
+        void_outliers=void_outliers, drop_duplicates=drop_duplicates, keep_final_duplicate=keep_final_duplicate,
+        skip_bad=skip_bad, max_void=max_void, require_complete=require_complete, codec=codec,
+    )  # fmt: skip
+    taken = _guessed(files, format, yes)
+    _made(tl.tapes.extend(tape, files, name=name, format=taken, symbol=symbol, **_shown(progress, json), **more), json)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value not in (None, False)}
+
+
+def _mapped(text: str | None) -> dict[str, str] | None:
+    return dict(_pair(each) for each in text.split(",")) if text else None
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -64,6 +143,37 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
+def _guessed(files: list[Path], format: str, yes: bool) -> str:
+    """The format that the files look like, confirmed on a terminal."""
+    if format != "auto":
+        return format
+    from tapeline.sdk.errors import translated
+    from tapeline.tape.sources import guessed
+
+    with translated():
+        found = guessed(files)
+    if not OPTIONS.quiet:
+        print(f"format: {found}", file=sys.stderr)
+    if sys.stdin.isatty() and not yes:
+        output.confirmed(f"Import them as {found}?", yes)
+    return found
+
+
+def _shown(progress: str, json: bool) -> dict[str, Any]:
+    """How progress is shown: drawn, not at all, or as JSON lines."""
+    if progress not in ("auto", "json"):
+        raise typer.BadParameter(f"--progress is {progress!r}: take auto or json")
+    if progress == "json":
+        return {"quiet": True, "progress": _told}
+    return {"quiet": OPTIONS.quiet or output.wants_json(json)}
+
+
+def _told(step: dict[str, Any]) -> None:
+    import json
+
+    print(json.dumps(step), file=sys.stderr, flush=True)
+
+
 @app.command()
 def simulate(
     name: Annotated[str, typer.Option(help="Name of the tape.")],
@@ -71,16 +181,22 @@ def simulate(
     symbols: Annotated[int, typer.Option()] = 1,
     days: Annotated[int, typer.Option()] = 60,
     start: Annotated[str, typer.Option(help="First trade date.")] = "2024-01-02",
+    calendar: Annotated[str, typer.Option(help="SIM, 24/7, XNYS, ...")] = "SIM",
     trades_per_day: Annotated[int, typer.Option()] = 20_000,
     signal: Annotated[float, typer.Option(help="0 to 1: how much can be learnt.")] = 0.15,
+    ties: Annotated[float, typer.Option(help="Share of trades at the time of the one before.")] = 0.3,
+    jumps: Annotated[float, typer.Option(help="Jumps of the price in a session, on average.")] = 0.5,
+    price: Annotated[float, typer.Option(help="First price.")] = 100.0,
+    tick: Annotated[float, typer.Option(help="Least step of prices.")] = 0.01,
     json: Json = False,
 ) -> None:
     """Make a seeded synthetic tape with a learnable signal."""
     from tapeline import sdk as tl
 
     made = tl.tapes.simulate(
-        name=name, seed=seed, symbols=symbols, days=days, start=start, trades_per_day=trades_per_day, signal=signal,
-        quiet=OPTIONS.quiet,
+        name=name, seed=seed, symbols=symbols, days=days, start=start, calendar=calendar,
+        trades_per_day=trades_per_day, signal=signal, ties=ties, jumps=jumps, price=price, tick=tick,
+        quiet=OPTIONS.quiet or output.wants_json(json),
     )  # fmt: skip
     _made(made, json)
 
@@ -101,24 +217,48 @@ def ls(json: Json = False) -> None:
 
 @app.command()
 def show(name: str, json: Json = False) -> None:
-    """Show a tape."""
+    """Show a tape, and the tapes that it extends."""
     from tapeline.sdk import tapes
 
-    found = tapes.get_tape(name)
+    found, *before = tapes.get_lineage(name)
     if output.wants_json(json):
-        return output.document(found)
-    output.fields(dict(found))
+        return output.document(dict(found) | {"lineage": [tape.name for tape in before]})
+    pairs = dict(found)
+    if before:
+        pairs["parent"] = " < ".join(tape.name for tape in before)
+    output.fields(pairs)
 
 
 @app.command()
-def verify(name: str, json: Json = False) -> None:
+def verify(
+    name: Annotated[str | None, typer.Argument(help="Tape; or --all.")] = None,
+    all: Annotated[bool, typer.Option("--all", help="Every tape of the team.")] = False,
+    json: Json = False,
+) -> None:
     """Compare every column of a tape with its digest."""
     from tapeline.sdk import tapes
+    from tapeline.sdk.errors import TapelineError
 
-    found = tapes.verify_tape(name)
+    if (name is None) is not all:
+        raise typer.BadParameter("name a tape, or give --all")
+    found: list[dict[str, Any]] = []
+    failed: TapelineError | None = None
+    for each in [tape.name for tape in tapes.get_tapes()] if all else [str(name)]:
+        try:
+            found.append(tapes.verify_tape(each) | {"intact": True})
+        except TapelineError as error:
+            if not all:
+                raise
+            failed = failed or error
+            found.append({"name": each, "intact": False, "code": error.code, "message": error.message})
     if output.wants_json(json):
-        return output.document(found)
-    output.said(f"tape {name}: {found['rows']:,} trades on {found['days']} days are as they were imported")
+        output.document(found if all else found[0])
+    else:
+        for one in found:
+            right = one["intact"] and f"{one['rows']:,} trades on {one['days']} days are as they were imported"
+            output.said(f"tape {one['name']}: {right or one['message']}")
+    if failed is not None:
+        raise failed
 
 
 @app.command()
@@ -135,6 +275,11 @@ def head(
 
     frame = tapes.open_adapter(name, symbol, view=view).get_date(date).head(rows)  # type: ignore[arg-type]
     _framed(frame, json)
+
+
+def register(top: typer.Typer) -> None:
+    """Make `bars` a verb of its own."""
+    top.command("bars")(bars)
 
 
 @app.command()
@@ -192,3 +337,10 @@ def _made(tape: Any, json: bool) -> None:
     if output.wants_json(json):
         return output.document(tape)
     output.said(f"tape {tape.name}: {tape.rows} trades of {len(tape.symbols)} symbols on {len(tape.days)} days")
+    counts = [(name, value) for name, value in tape.report.items() if isinstance(value, int) and value]
+    stamps = ("rows", "first_ts", "last_ts", "rows_read", "files")
+    odd = [(name.replace("_", " "), value) for name, value in counts if name not in stamps]
+    if odd and not OPTIONS.quiet:
+        output.table(("found", "count"), odd)
+    for text in tape.report.get("examples", [])[:5]:
+        output.said(f"  {text}")

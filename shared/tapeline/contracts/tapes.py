@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tapeline.contracts.artifacts import Artifact, ArtifactView
 from tapeline.contracts.message import Command, Digest, Query, Text255, Told, View
-from tapeline.contracts.references import ARTIFACT, Makes
+from tapeline.contracts.references import ARTIFACT, Makes, Names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class TapeImported:
     rows: int
     calendar: str
     synthetic: dict[str, Any] | None = None
+    parent: Annotated[str | None, Names("tape")] = None
     report: dict[str, Any] = field(default_factory=dict)
     user: str = ""
 
@@ -95,6 +96,7 @@ class ImportUploads(Command):
     rows: int
     calendar: str
     synthetic: dict[str, Any] | None = None
+    parent: str | None = None
     report: dict[str, Any] = {}
     user: str = ""
 
@@ -116,7 +118,7 @@ class FailImport(Command):
 
 
 class TapeView(View):
-    """A tape: what it holds and the digest of its numbers."""
+    """A tape: what it holds, the digest of its numbers, and the id of the tape that it extends."""
 
     id: str
     name: str
@@ -126,6 +128,7 @@ class TapeView(View):
     rows: int
     calendar: str
     synthetic: dict[str, Any] | None = None
+    parent: str | None = None
     report: dict[str, Any] = {}
     manifest: ArtifactView
     files: list[ArtifactView] = []

@@ -7,7 +7,7 @@ assets service checks them again.
 from __future__ import annotations
 
 import builtins
-import tempfile
+import re
 from collections.abc import Callable, Iterable
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,18 +17,18 @@ from tapeline.sdk import artifacts
 from tapeline.sdk.arguments import name as checked_name
 from tapeline.sdk.arguments import paged
 from tapeline.sdk.client import Client, client_of
-from tapeline.sdk.errors import translated
-from tapeline.sdk.records import BaseModelWithDatetime, Moment, Progress
+from tapeline.sdk.errors import NotFoundError, translated
+from tapeline.sdk.records import BaseModelWithDatetime, Moment
 
 if TYPE_CHECKING:
-    from tapeline.sdk.progress import Bars
+    from tapeline.sdk.stages import Stages
     from tapeline.tape.adapter import TapeAdapter
     from tapeline.tape.prepared import PreparedTape
     from tapeline.tape.view import OpenTape, View
 
 
 class Tape(BaseModelWithDatetime):
-    """An imported tape: what it holds, and the digest of its numbers."""
+    """An imported tape: what it holds, the digest of its numbers, and the id of the tape that it extends."""
 
     id: str
     name: str
@@ -38,6 +38,7 @@ class Tape(BaseModelWithDatetime):
     rows: int
     calendar: str
     synthetic: dict[str, Any] | None = None
+    parent: str | None = None
     report: dict[str, Any] = {}
     created_at: Moment
     user: str = ""
@@ -51,6 +52,7 @@ def import_(
     symbol: str | None = None,
     team: str | None = None,
     quiet: bool = True,
+    progress: Callable[[dict[str, Any]], None] | None = None,
     command_id: str | None = None,
     **options: Any,
 ) -> Tape:
@@ -68,6 +70,8 @@ def import_(
         The symbol of files that do not say it.
     quiet : bool
         Whether no progress is drawn.
+    progress : callable, optional
+        Called with each step `{stage, done, total, unit, rows, rate, eta_s}`.
     **options
         Fields of `tapeline.tape.options.ImportOptions`, such as `calendar` and `tz`.
 
@@ -77,22 +81,91 @@ def import_(
         A file cannot be read as the format, or what it holds is refused; nothing is kept.
     AlreadyExistsError
         The name is taken.
+    UnavailableError
+        The disk is full; nothing was imported.
     """
-    from tapeline.sdk.progress import Bars
+    from tapeline.sdk.stages import Stages
     from tapeline.tape.imports import import_tape
     from tapeline.tape.options import ImportOptions
+    from tapeline.tape.staging import staging
 
     checked_name("name", name)
-    given = [files] if isinstance(files, str | PathLike) else builtins.list(files)
-    sources = [Path(fspath(each)) for each in given]
     client = client_of(team)
-    with translated(), tempfile.TemporaryDirectory(prefix="tapeline-tape-") as folder:
-        with Bars(f"tape {name}", quiet=quiet) as bars:
-            prepared = import_tape(
-                sources, format, symbol=symbol, out_dir=Path(folder), options=ImportOptions(**options),
-                progress=_drawn(bars),
-            )  # fmt: skip
-        return _send(client, prepared, name, quiet, command_id)
+    with translated(), staging() as folder, Stages(f"tape {name}", quiet=quiet, tell=progress) as stages:
+        prepared = import_tape(
+            _paths(files), format, symbol=symbol, out_dir=folder, options=ImportOptions(**options), progress=stages.show
+        )
+        return _send(client, prepared, name, stages, command_id)
+
+
+def extend(
+    tape: str,
+    files: str | PathLike[str] | Iterable[str | PathLike[str]],
+    *,
+    name: str | None = None,
+    format: str = "auto",
+    symbol: str | None = None,
+    team: str | None = None,
+    quiet: bool = True,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    command_id: str | None = None,
+    **options: Any,
+) -> Tape:
+    """A new tape: the days of a tape and those of the files. The old one stays, the days they share are stored once.
+
+    Parameters
+    ----------
+    tape : str
+        The tape to extend.
+    name : str, optional
+        The new tape's name; the default is the old name and the last trade date, `spy-2024-03-28`.
+    format, symbol, quiet, progress
+        As for `import_`.
+    **options
+        As for `import_`; calendar, hours, currency, tick size and eligibility are those of the tape.
+
+    Raises
+    ------
+    ConflictError
+        A day is in the tape already with other trades, or an option differs from the tape's.
+    """
+    from tapeline.sdk.stages import Stages
+    from tapeline.tape.extend import extend_tape
+    from tapeline.tape.options import ImportOptions
+    from tapeline.tape.staging import staging
+
+    if name is not None:
+        checked_name("name", name)
+    client = client_of(team)
+    parent = get_tape(tape, team)
+    manifest = open_tape(tape, team=team).manifest
+    with translated(), staging() as folder, Stages(f"tape {tape}", quiet=quiet, tell=progress) as stages:
+        prepared = extend_tape(
+            manifest, _paths(files), format, symbol=symbol, out_dir=folder, options=ImportOptions(**options),
+            progress=stages.show,
+        )  # fmt: skip
+        if prepared.content_sha256 == parent.content_sha256 and name is None:
+            return parent  # every day of the files is in the tape already
+        return _send(client, prepared, name or f"{_undated(tape)}-{prepared.days[-1]}", stages, command_id)
+
+
+def get_lineage(name: str, team: str | None = None) -> builtins.list[Tape]:
+    """A tape, the tape that it extends, the one that that one extends, and so on, as far as they are still there."""
+    found = [get_tape(name, team)]
+    while (parent := found[-1].parent) is not None:
+        try:
+            found.append(get_tape(parent, team))
+        except NotFoundError:
+            break
+    return found
+
+
+def _undated(name: str) -> str:
+    return re.sub(r"-\d{4}-\d\d-\d\d$", "", name)
+
+
+def _paths(files: str | PathLike[str] | Iterable[str | PathLike[str]]) -> builtins.list[Path]:
+    return [Path(fspath(each)) for each in ([files] if isinstance(files, str | PathLike) else files)]
 
 
 def simulate(
@@ -111,15 +184,16 @@ def simulate(
         Arguments of `tapeline.tape.simulate.simulate`: `seed`, `symbols`, `days`, `start`,
         `trades_per_day`, `signal`, ...
     """
-    from tapeline.sdk.progress import Bars
+    from tapeline.sdk.stages import Stages
     from tapeline.tape.simulate import simulate as make
+    from tapeline.tape.staging import room, staging
 
     checked_name("name", name)
     client = client_of(team)
-    with translated(), tempfile.TemporaryDirectory(prefix="tapeline-tape-") as folder:
-        with Bars(f"tape {name}", quiet=quiet) as bars:
-            prepared = make(Path(folder), progress=_drawn(bars), **options)
-        return _send(client, prepared, name, quiet, command_id)
+    with translated(), staging() as folder, Stages(f"tape {name}", quiet=quiet) as stages:
+        with room(folder):
+            prepared = make(folder, progress=stages.show, **options)
+        return _send(client, prepared, name, stages, command_id)
 
 
 def get_tapes(team: str | None = None) -> builtins.list[Tape]:
@@ -153,12 +227,16 @@ def open_tape(name: str, *, view: View = "regular", team: str | None = None) -> 
     ValidationError
         `tape_corrupt`: what was downloaded is not what the manifest says.
     """
+    client = client_of(team)
+    found = client.query("assets", "get_tape", name=checked_name("name", name))
+    return _opened(client, found, artifacts.cache(client, "tapes", str(found["content_sha256"])), view)
+
+
+def _opened(client: Client, found: dict[str, Any], folder: Path, view: View) -> OpenTape:
+    """A tape whose files are kept in a folder."""
     from tapeline.tape.manifest import parse
     from tapeline.tape.view import OpenTape
 
-    client = client_of(team)
-    found = client.query("assets", "get_tape", name=checked_name("name", name))
-    folder = artifacts.cache(client, "tapes", str(found["content_sha256"]))
     with translated():
         manifest = parse(artifacts.fetch(client, "assets", dict(found["manifest"]), folder).read_bytes())
         sizes = {day["artifact"]["sha256"]: day["artifact"]["size"] for day in manifest["days"]}
@@ -190,21 +268,25 @@ def open_adapter(
 def verify_tape(name: str, *, team: str | None = None) -> dict[str, Any]:
     """Read every day of a tape and compare its columns with their digests: `{name, days, rows, content_sha256}`.
 
+    The days are read from the store again, not from what was downloaded before.
+
     Raises
     ------
     ValidationError
         `tape_corrupt` names the day and the column that differ.
     """
     from tapeline.tape import day_file
+    from tapeline.tape.staging import room, staging
 
-    tape = open_tape(name, view="all", team=team)
-    with translated():
+    client = client_of(team)
+    found = client.query("assets", "get_tape", name=checked_name("name", name))
+    with translated(), staging() as folder, room(folder):
+        tape = _opened(client, found, folder, "all")
+        odd = {symbol["symbol"] for symbol in tape.manifest["symbols"] if symbol.get("allow_nonpositive")}
         for day in tape.manifest["days"]:
-            day_file.verify_day_file(
-                tape.path_of(day["artifact"]["sha256"]),
-                day,
-                allow_nonpositive=any(s.get("allow_nonpositive") for s in tape.manifest["symbols"]),
-            )
+            path = tape.path_of(day["artifact"]["sha256"])
+            day_file.verify_day_file(path, day, allow_nonpositive=day["symbol"] in odd)
+            path.unlink(missing_ok=True)
     days = tape.manifest["days"]
     return {
         "name": name,
@@ -219,28 +301,21 @@ def remove_tape(name: str, team: str | None = None, *, command_id: str | None = 
     client_of(team).command("assets", "remove_tape", name=checked_name("name", name), command_id=command_id)
 
 
-def _send(client: Client, prepared: PreparedTape, name: str, quiet: bool, command_id: str | None) -> Tape:
-    from tapeline.sdk.progress import Bars
-
+def _send(client: Client, prepared: PreparedTape, name: str, stages: Stages, command_id: str | None) -> Tape:
     files = [*prepared.files, prepared.manifest_file]
     total, sent = sum(file.size for file in files), 0
-    with Bars(f"tape {name}", quiet=quiet) as bars:
-        for file in files:
-            artifacts.upload(client, "assets", file.path)
-            sent += file.size
-            bars.show([Progress(operation="upload", value=sent, final_value=total, units="bytes")])
-        reply = client.command(
-            "assets", "import_tape", name=name, manifest_sha256=prepared.manifest_file.sha256, command_id=command_id
-        )
+    for file in files:
+        artifacts.upload(client, "assets", file.path)
+        sent += file.size
+        stages.show({"stage": "upload", "done": sent, "total": total, "unit": "bytes", "rows": prepared.rows})
+    stages.show({"stage": "check", "done": 0, "total": prepared.rows, "unit": "rows", "rows": prepared.rows})
+    reply = client.command(
+        "assets", "import_tape", name=name, manifest_sha256=prepared.manifest_file.sha256, command_id=command_id
+    )
+    stages.show(
+        {"stage": "check", "done": prepared.rows, "total": prepared.rows, "unit": "rows", "rows": prepared.rows}
+    )
     return _tape(reply.view)
-
-
-def _drawn(bars: Bars) -> Callable[[dict[str, Any]], None]:
-    def draw(told: dict[str, Any]) -> None:
-        total = told.get("total") or 0
-        bars.show([Progress(operation=told["stage"], value=told["done"], final_value=total or 1, units=told["unit"])])
-
-    return draw
 
 
 def _tape(view: dict[str, Any]) -> Tape:

@@ -7,8 +7,10 @@ so it is never opened by these two, but by `open_asset`, which looks at every ob
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import h5py
 
@@ -31,6 +33,27 @@ def create(path: str | Path, *, alignment: int = 1) -> h5py.File:
     Object times are not tracked, so that two writes of one content are byte-identical: h5py leaves them out
     of data sets, the root group is made without them here, and other groups are made by `add_group`.
     """
+    creation, access = _how_we_write(alignment)
+    handle = h5py.h5f.create(str(path).encode(), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access)
+    return h5py.File(handle)
+
+
+def image(fill: Callable[[h5py.File], None]) -> memoryview:
+    """The bytes of a file that `fill` has filled in memory; equal contents give equal bytes.
+
+    A file that is small enough should be made so: when the disk is full, HDF5 cannot close a file that it
+    writes itself, and the process dies of it.
+    """
+    creation, access = _how_we_write(1)
+    held = BytesIO()
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, held)
+    handle = h5py.h5f.create(b"image", h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access)
+    with h5py.File(handle) as file:
+        fill(file)
+    return held.getbuffer()
+
+
+def _how_we_write(alignment: int) -> tuple[Any, Any]:
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_link_creation_order(0)
     creation.set_obj_track_times(False)
@@ -38,8 +61,7 @@ def create(path: str | Path, *, alignment: int = 1) -> h5py.File:
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
     access.set_alignment(alignment, alignment)
-    handle = h5py.h5f.create(str(path).encode(), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access)
-    return h5py.File(handle)
+    return creation, access
 
 
 def add_group(parent: h5py.Group, name: str) -> h5py.Group:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tapeline.errors import TapelineError
-from tapeline.security.hdf5 import create, open_asset, open_own
+from tapeline.security.hdf5 import image, open_asset, open_own
 from tapeline.tape.trades import DTYPES, Trades, check
 
 SCHEMA = "tapeline.tape.day/1"
@@ -30,22 +30,23 @@ def write(
     currency: str = "",
     tick_size: float | None = None,
     codec: str = "none",
-) -> None:
-    """Write a day; equal trades give equal bytes.
+) -> str:
+    """Write a day; equal trades give equal bytes, whose SHA-256 is the answer.
 
     Strings are stored with a fixed length: a variable one would be a pointer into a heap, which the walk of
     files from elsewhere refuses.
     """
     if codec not in CODECS:
         raise TapelineError(f"there is no codec {codec!r}", code="invalid_argument", hint=f"take {' or '.join(CODECS)}")
-    with create(path) as file:
-        texts = {
-            "schema": SCHEMA,
-            "symbol": symbol,
-            "trade_date": trade_date,
-            "volume_kind": trades.volume_kind,
-            "currency": currency,
-        }
+    texts = {
+        "schema": SCHEMA,
+        "symbol": symbol,
+        "trade_date": trade_date,
+        "volume_kind": trades.volume_kind,
+        "currency": currency,
+    }
+
+    def fill(file: Any) -> None:
         for name, text in texts.items():
             if text:
                 file.attrs[name] = np.bytes_(text.encode())
@@ -55,6 +56,10 @@ def write(
         for name, column in trades.columns.items():
             data = np.ascontiguousarray(column, column.dtype.newbyteorder("<"))
             file.create_dataset(name, data=data, chunks=(min(CHUNK, len(data)),), **CODECS[codec])
+
+    data = image(fill)
+    path.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def read(path: Path, entry: dict[str, Any], *, open_file: Callable[[Path], Any] = open_own) -> Trades:

@@ -7,10 +7,10 @@ one day of one symbol. The manifest is written last: a folder without it is no t
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,13 @@ from tapeline.tape.prepared import PreparedTape, Progress, TapeWriter
 from tapeline.tape.repair import bad_prices, drop_equal, ordered, outliers
 from tapeline.tape.sessions import Calendar, Segment, place, trade_dates, utc_date
 from tapeline.tape.sources import Chunk, Source, open_source
+from tapeline.tape.sources.ahead import ahead
+from tapeline.tape.staging import room
 from tapeline.tape.trades import LAST_NS, MOST_VOLUME, Trades
 
 BUCKETS = ".buckets"
+# A piece with more stretches of days than this is sorted by day first.
+SHUFFLED = 1000
 
 
 def import_tape(
@@ -37,6 +41,7 @@ def import_tape(
     out_dir: Path,
     options: ImportOptions | None = None,
     progress: Progress | None = None,
+    fractions: Collection[str] = (),
 ) -> PreparedTape:
     """A tape made of raw files, complete in `out_dir`: day files and manifest.
 
@@ -47,20 +52,34 @@ def import_tape(
     symbol : the symbol of files that do not say it; picks one where they hold several
     progress : called with `{stage, done, total, unit, rows}`; stages are `read` (bytes) and `write` (days).
         What it raises ends the import.
+    fractions : symbols whose volumes become float64 even if all of them are whole
 
     Raises
     ------
     TapelineError
         `not_found`, `unsupported_format`, `empty_input`, `invalid_row`, `invalid_volume`,
         `invalid_timestamp`, `tape_unsorted`, `too_many_bad_rows`, `timestamp_unit_ambiguous`,
-        `timezone_required`, `column_missing`, `calendar_unknown`, `limit_exceeded`, `dependency_missing`.
-        Nothing but day files without a manifest is left in `out_dir` then.
+        `timezone_required`, `column_missing`, `calendar_unknown`, `limit_exceeded`, `dependency_missing`,
+        `insufficient_storage`. Nothing but day files without a manifest is left in `out_dir` then.
     """
-    chosen = options or ImportOptions()
-    told: Progress = progress or (lambda _: None)
-    report = ImportReport()
     if symbol is not None:
         _named(symbol)
+    with room(out_dir):
+        return _imported(
+            paths, format, symbol, out_dir, options or ImportOptions(), progress or (lambda _: None), fractions
+        )
+
+
+def _imported(
+    paths: Sequence[str | Path],
+    format: str,
+    symbol: str | None,
+    out_dir: Path,
+    chosen: ImportOptions,
+    told: Progress,
+    fractions: Collection[str],
+) -> PreparedTape:
+    report = ImportReport()
     source = open_source([Path(path) for path in paths], format, symbol, chosen, report)
     calendar = _calendar(source, chosen)
     writer = TapeWriter(
@@ -73,7 +92,8 @@ def import_tape(
     )
     with Buckets(out_dir / BUCKETS) as buckets:
         reading = Reading(chosen, report, Cover(calendar), buckets)
-        for chunk in source.chunks:
+        reading.whole |= dict.fromkeys(fractions, False)
+        for chunk in ahead(source.chunks):
             reading.take(chunk)
             told(_progress("read", min(chunk.done_bytes, source.total_bytes), source.total_bytes, "bytes", report))
         if report.rows_read == 0:
@@ -208,9 +228,16 @@ class Reading:
         placed = place(chunk.ts, sessions)
         report.outside_sessions += placed.outside
         dates = trade_dates(sessions)
-        for day in np.unique(placed.day).tolist():
-            mask = placed.day == day
-            self.buckets.add(symbol, dates[day], rows if bool(mask.all()) else rows[mask])
+        # Most pieces lie in one day or two, in order: stretches of equal days are added one after another.
+        turns = (0, *(np.flatnonzero(np.diff(placed.day)) + 1).tolist(), n)
+        if len(turns) > SHUFFLED:
+            order = np.argsort(placed.day, kind="stable")
+            rows, day = rows[order], placed.day[order]
+            turns = (0, *(np.flatnonzero(np.diff(day)) + 1).tolist(), n)
+        else:
+            day = placed.day
+        for first, stop in pairwise(turns):
+            self.buckets.add(symbol, dates[int(day[first])], rows[first:stop])
 
     def _check_times(self, chunk: Chunk) -> None:
         ts = chunk.ts

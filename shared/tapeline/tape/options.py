@@ -11,7 +11,8 @@ from tapeline.errors import TapelineError
 from tapeline.tape.times import PLACES, zone_of
 
 FORMATS = (
-    "auto", "lean", "binance-trades", "binance-aggtrades", "kraken-csv", "tardis-csv", "csv", "parquet", "arrow",
+    "auto", "lean", "binance-trades", "binance-aggtrades", "databento-dbn", "kraken-csv", "tardis-csv", "csv",
+    "parquet", "arrow",
 )  # fmt: skip
 FIRST = 20
 
@@ -24,6 +25,7 @@ class ImportOptions:
     ----------
     map : column of the file for each of `ts, price, volume, seq, cond, symbol` (formats csv, parquet, arrow);
         numbers count columns from 0 in a file without header
+    ts : which time of a databento-dbn file is the trade's: of the event, or of its receipt
     conditions : pairs (mask, flags); the flags of all matching masks of a trade's condition are ANDed
     max_void : the share of void trades above which the import is refused
     """
@@ -33,6 +35,7 @@ class ImportOptions:
     extended: str | None = None
     map: Mapping[str, str] = field(default_factory=dict)
     ts_unit: str | None = None
+    ts: Literal["event", "recv"] = "event"
     tz: str | None = None
     delimiter: str = ","
     decimal: str = "."
@@ -52,6 +55,8 @@ class ImportOptions:
     def __post_init__(self) -> None:
         if self.ts_unit is not None and self.ts_unit not in PLACES:
             raise _refused(f"--ts-unit is {self.ts_unit!r}", f"take {', '.join(PLACES)}")
+        if self.ts not in ("event", "recv"):
+            raise _refused(f"--ts is {self.ts!r}", "take event or recv")
         if self.tz is not None:
             zone_of(self.tz)
         for name, text in (("--delimiter", self.delimiter), ("--decimal", self.decimal)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,16 +96,17 @@ class TapeWriter:
         if self.kinds.setdefault(symbol, trades.volume_kind) != trades.volume_kind:
             raise TapelineError(f"{where} has volumes of another type", code="internal")
         draft = self.folder / f"draft-{os.getpid()}.h5"
-        day_file.write(
-            draft,
-            trades,
-            symbol=symbol,
-            trade_date=trade_date,
-            currency=self.currency,
-            tick_size=self.tick_size,
-            codec=self.codec,
-        )
-        sha256 = day_file.file_sha256(draft)
+        with ThreadPoolExecutor(1) as pool:
+            digests = pool.submit(trades.digests)  # hashing lets other threads run
+            sha256 = day_file.write(
+                draft,
+                trades,
+                symbol=symbol,
+                trade_date=trade_date,
+                currency=self.currency,
+                tick_size=self.tick_size,
+                codec=self.codec,
+            )
         path = self.folder / f"{sha256}.h5"
         size = draft.stat().st_size
         draft.replace(path)
@@ -114,7 +116,7 @@ class TapeWriter:
                 "symbol": symbol,
                 "trade_date": trade_date,
                 "rows": len(trades),
-                "columns": trades.digests(),
+                "columns": digests.result(),
                 "artifact": {"sha256": sha256, "size": size},
             }
         )
@@ -151,12 +153,17 @@ class TapeWriter:
             aggregated=aggregated,
             synthetic=synthetic,
         )
-        data = manifest.canonical(made)
-        path = self.folder / MANIFEST
-        path.write_bytes(data)
         return PreparedTape(
             folder=self.folder,
             manifest=made,
-            manifest_file=PreparedFile(path, manifest.digest(data), len(data)),
+            manifest_file=written(self.folder, made),
             files=list(self.files.values()),
         )
+
+
+def written(folder: Path, made: dict[str, Any]) -> PreparedFile:
+    """The file of a manifest, put into a folder."""
+    data = manifest.canonical(made)
+    path = folder / MANIFEST
+    path.write_bytes(data)
+    return PreparedFile(path, manifest.digest(data), len(data))

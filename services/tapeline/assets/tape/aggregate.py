@@ -43,6 +43,7 @@ class Tape:
     rows: int
     calendar: str
     synthetic: dict[str, Any] | None = None
+    parent: str | None = None
     report: dict[str, Any] = field(default_factory=dict)
     user: str = ""
 
@@ -94,6 +95,7 @@ def _imported(command: ImportUploads) -> TapeImported:
         rows=command.rows,
         calendar=command.calendar,
         synthetic=command.synthetic,
+        parent=command.parent,
         report=command.report,
         user=command.user,
     )
@@ -112,6 +114,7 @@ def evolve(state: State, event: TapeEvent) -> State:
                 rows=event.rows,
                 calendar=event.calendar,
                 synthetic=event.synthetic,
+                parent=event.parent,
                 report=event.report,
                 user=event.user,
             )

@@ -10,6 +10,7 @@ from typing import Any
 from tapeline.errors import TapelineError
 from tapeline.store import ArtifactStore
 from tapeline.tape import manifest as manifests
+from tapeline.tape.lineage import lacking
 from tapeline.uploads import Uploads
 
 MANIFEST_BYTES = 16 * 1024**2
@@ -97,7 +98,7 @@ def _verify(manifest: dict[str, Any], files: dict[str, Path]) -> None:
     from tapeline.tape.day_file import verify_day_file
 
     kinds = {symbol["symbol"]: symbol["volume_kind"] for symbol in manifest["symbols"]}
-    lenient = bool(manifest["report"].get("allow_nonpositive"))
+    lenient = {symbol["symbol"]: bool(symbol.get("allow_nonpositive")) for symbol in manifest["symbols"]}
     known_dates = {row[0] for row in manifest["sessions"]}
     for day in manifest["days"]:
         where = f"{day['symbol']} {day['trade_date']}"
@@ -112,7 +113,27 @@ def _verify(manifest: dict[str, Any], files: dict[str, Path]) -> None:
             raise TapelineError(
                 f"the day {where} is in no session of the tape", code="tape_corrupt", hint="import the tape again"
             )
-        verify_day_file(path, day, volume_kind=kinds[day["symbol"]], allow_nonpositive=lenient, open_file=open_asset)
+        name = day["symbol"]
+        verify_day_file(path, day, volume_kind=kinds[name], allow_nonpositive=lenient[name], open_file=open_asset)
+
+
+async def check_parent(manifest: dict[str, Any], parent_sha256: str, store: ArtifactStore, cache: Path) -> None:
+    """Refuse a tape that names a parent whose days it does not hold with the same trades.
+
+    Raises
+    ------
+    TapelineError
+        `tape_corrupt`.
+    """
+    path = await store.local_path(parent_sha256, cache)
+    parent = manifests.parse(await asyncio.to_thread(path.read_bytes))
+    absent = lacking(manifest, parent)
+    if absent:
+        raise TapelineError(
+            f"the tape names a parent of which {len(absent)} days are not in it, first {absent[0]}",
+            code="tape_corrupt",
+            hint="extend the tape again: tapeline tape extend",
+        )
 
 
 async def promote(checked: Checked, store: ArtifactStore) -> tuple[dict[str, Any], list[dict[str, Any]]]:
