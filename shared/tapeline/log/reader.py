@@ -50,6 +50,9 @@ HEARTBEAT_S = 5.0
 SILENCE_S = 10.0
 INACTIVE_S = 30.0
 STALL_S = 60.0
+LOOK_S = 0.5
+"""After so much silence of a read that has an end, the broker is asked whether it has what comes next."""
+LOOK_FOLLOWING_S = 30.0
 CONNECT_S = 10.0
 
 _STATUS_LINE = len(b"NATS/1.0")
@@ -301,6 +304,7 @@ class _Pulls(Generic[T]):
         self._asked = self._taken = self._received = 0
         self._heard_at = self._loop.time()
         self._progress_at = self._loop.time()
+        self._looked_at = self._loop.time()
 
     def lose(self) -> None:
         """The consumer is gone: the next turn makes another."""
@@ -326,10 +330,11 @@ class _Pulls(Generic[T]):
                 await self._reopen()
                 continue
             try:
-                async with asyncio.timeout(SILENCE_S / 2):
+                async with asyncio.timeout(SILENCE_S / 2 if self._follow else LOOK_S):
                     await self._wake.wait()
             except TimeoutError:
                 self._check_silence()
+                await self._look_for_damage()
 
     def _check_silence(self) -> None:
         now = self._loop.time()
@@ -341,6 +346,31 @@ class _Pulls(Generic[T]):
             )
         if self._asked > self._received and now - self._heard_at > SILENCE_S:
             self._lost = True
+
+    async def _look_for_damage(self) -> None:
+        """Ask for the next message by itself: a consumer stops without a word at what the broker cannot read."""
+        now = self._loop.time()
+        if not self._dense or now - self._looked_at < (LOOK_FOLLOWING_S if self._follow else LOOK_S):
+            return
+        self._looked_at = now
+        missing = self._last + 1
+        try:
+            end = (await self._rights.held(wire.stream_state(self._client, self._stream))).last
+            if end < missing:
+                return
+            found = await self._rights.held(wire.message(self._client, self._stream, {"seq": missing}))
+        except TapelineError as error:
+            if error.code != "unavailable":
+                raise
+            return  # a broker that is away tells of no damage
+        if found is None and missing == self._last + 1 and not self._fault:
+            self._stop(
+                TapelineError(
+                    f"position {missing} of {self._stream} cannot be read, and the log ends at {end}",
+                    code="log_damaged",
+                    hint="run tapeline log verify; restore from a backup with tapeline log import",
+                )
+            )
 
     async def _reopen(self) -> None:
         pause_s = 0.05
