@@ -214,8 +214,8 @@ def header_lines(raw: bytes) -> dict[str, str]:
 
 def time_of(text: str) -> datetime:
     """A time of the broker (nanoseconds, `Z`), cut to microseconds."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    return datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}").replace(tzinfo=UTC)
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo is UTC else at.replace(tzinfo=UTC)
 
 
 def time_of_ns(ns: int) -> datetime:

@@ -6,15 +6,15 @@ what seals sign and what exports carry: two logs with one root at a position are
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Protocol
 
 from tapeline.errors import TapelineError
 from tapeline.log import GENESIS, Head, StoredCommit
-from tapeline.log.codec import Codec, digest, read_brief
+from tapeline.log.codec import Codec, Header, Placed
 
 NO_ROOT = bytes(32)
 
@@ -49,7 +49,7 @@ class Fault:
 
 def extended(root: bytes, digest: str) -> bytes:
     """The root one commit further."""
-    return hashlib.sha256(root + bytes.fromhex(digest)).digest()
+    return sha256(root + bytes.fromhex(digest)).digest()
 
 
 @dataclass(slots=True)
@@ -92,47 +92,67 @@ class Walk:
         """How many aggregates there were."""
         return len(self._chains)
 
-    def add(self, commit: StoredCommit) -> list[Fault]:
+    def add(self, commit: StoredCommit) -> Sequence[Fault]:
         """Take the next commit; what is wrong with it."""
-        faults: list[Fault] = []
         at = commit.position
-        if at != self.position + 1:
-            faults.append(Fault(at, "hole", f"it follows position {self.position}"))
-        self.position = at
+        subject = commit.subject
+        raw = sha256(b"tl1\n%b\n%b\n%b" % (subject.encode(), commit.header, commit.body)).digest()
+        before, self.position = self.position, at
         self.commits += 1
-        self.digest = digest(commit.subject, commit.header, commit.body)
-        self.root = extended(self.root, self.digest)
+        self.root = sha256(self.root + raw).digest()
+        self.digest = own = raw.hex()
         try:
-            brief = read_brief(commit.header, at)
-            events = self._codec.decode(commit)
+            header, placed = self._codec.check(commit)
         except TapelineError as error:
-            faults.append(Fault(at, "decode", error.message))
             # The chain goes on over what cannot be read, so that its successors are not blamed for it.
-            if commit.subject in self._chains:
-                self._chains[commit.subject].digest = self.digest
-            return faults
-        chain = self._chains.get(commit.subject)
+            if subject in self._chains:
+                self._chains[subject].digest = own
+            return [*_gap(before, at), Fault(at, "decode", error.message)]
+        chain = self._chains.get(subject)
         if chain is None:
-            chain = _Chain(0, GENESIS) if self._begins_at_origin else _Chain(brief.seq - 1, brief.prev)
-            self._chains[commit.subject] = chain
-        if brief.prev != chain.digest:
-            told = f"{commit.subject}: prev is {brief.prev[:12]}, the commit before has {chain.digest[:12]}"
-            faults.append(Fault(at, "chain", told))
-        if brief.seq != chain.sequence + 1 or brief.n != len(events):
-            told = f"{brief.n} events from {brief.seq}, expected {len(events)} from {chain.sequence + 1}"
-            faults.append(Fault(at, "sequence", f"{commit.subject}: {told}"))
-        for event in events:
-            self.events += 1
-            chain.sequence += 1
-            if event.sequence != chain.sequence:
-                told = f"{event.type} has {event.sequence}, expected {chain.sequence}"
-                faults.append(Fault(at, "sequence", f"{commit.subject}: {told}"))
-                chain.sequence = event.sequence
-            if event.id in self._ids:
-                faults.append(Fault(at, "duplicate", f"{commit.subject}: event id {event.id} is there twice"))
-            self._ids.add(event.id)
-        if brief.erased is not None:
-            self.erased[commit.subject] += 1
+            chain = _Chain(0, GENESIS) if self._begins_at_origin else _Chain(header.seq - 1, header.prev)
+            self._chains[subject] = chain
+        ids, sequence, known = self._ids, chain.sequence, len(self._ids)
+        whole = (
+            at == before + 1 and header.prev == chain.digest and header.seq == sequence + 1 and header.n == len(placed)
+        )
+        for event in placed:
+            sequence += 1
+            whole = whole and event.sequence == sequence
+            if event.id in ids:
+                whole = False
+            else:
+                ids.add(event.id)
+        faults: Sequence[Fault] = ()
+        if not whole:
+            faults = [*_gap(before, at), *_misplaced(commit, header, placed, chain)]
+            if len(ids) != known + len(placed):
+                faults.append(Fault(at, "duplicate", f"{subject}: an id of its events is there twice"))
+        self.events += len(placed)
+        chain.sequence = placed[-1].sequence if placed else chain.sequence
+        if header.erased is not None:
+            self.erased[subject] += 1
         # The successor names the digest that this commit had before something in it was erased.
-        chain.digest = brief.erased or self.digest
+        chain.digest = header.erased or own
         return faults
+
+
+def _gap(before: int, at: int) -> Iterator[Fault]:
+    if at != before + 1:
+        yield Fault(at, "hole", f"it follows position {before}")
+
+
+def _misplaced(commit: StoredCommit, header: Header, placed: Sequence[Placed], chain: _Chain) -> Iterator[Fault]:
+    """What is wrong with the place that a commit says it has in its aggregate."""
+    at, subject, sequence = commit.position, commit.subject, chain.sequence
+    if header.prev != chain.digest:
+        told = f"{subject}: prev is {header.prev[:12]}, the commit before has {chain.digest[:12]}"
+        yield Fault(at, "chain", told)
+    if header.seq != sequence + 1 or header.n != len(placed):
+        told = f"{header.n} events from {header.seq}, expected {len(placed)} from {sequence + 1}"
+        yield Fault(at, "sequence", f"{subject}: {told}")
+    for event in placed:
+        sequence += 1
+        if event.sequence != sequence:
+            yield Fault(at, "sequence", f"{subject}: event {event.id} has {event.sequence}, expected {sequence}")
+            sequence = event.sequence
