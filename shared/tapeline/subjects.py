@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 from tapeline.errors import TapelineError
@@ -90,6 +91,7 @@ def check_slug(text: str, what: str) -> str:
     return text
 
 
+@lru_cache(maxsize=65_536)
 def ref_of(subject: str) -> Ref:
     """The aggregate whose stream a subject of the log is."""
     parts = subject.split(".")
@@ -115,6 +117,19 @@ def parse_ref(text: str, team: str | None = None) -> Ref:
 def request(user: str, service: str, verb: str) -> str:
     """Where a user sends a command or query."""
     return f"tl.{user}.{service}.{verb}"
+
+
+def asked(subject: str) -> tuple[str, str, str]:
+    """The user, service and verb of a request as the user sends it."""
+    parts = subject.split(".")
+    if len(parts) != 4 or parts[0] != "tl":
+        raise TapelineError(f"{subject!r} is not a request of a user", code="invalid")
+    return parts[1], parts[2], parts[3]
+
+
+def forwarded(caller: Principal, service: str, verb: str) -> str:
+    """A user's request as the broker rewrites it at the border of the team's account."""
+    return f"gw.{caller.team}.{caller.user}.{service}.{verb}"
 
 
 def gateway(service: str, verb: str) -> str:

@@ -114,7 +114,6 @@ _encoder = msgspec.json.Encoder()
 _headers = msgspec.json.Decoder(Header)
 _briefs = msgspec.json.Decoder(Brief)
 _lines = msgspec.json.Decoder(list[_StoredLine])
-_ref_of = lru_cache(maxsize=65_536)(ref_of)
 
 
 def digest(subject: str, header: bytes, body: bytes) -> str:
@@ -224,7 +223,7 @@ class Codec:
         }
         # A body of newest schemas is decoded in one pass, by a class for the line of each tag.
         self._line_tags = {_line_of(tag, self._events[tag, newest]): tag for tag, newest in self._newest.items()}
-        union: Any = Union[tuple(self._line_tags)]  # noqa: UP007 - made of a list
+        union: Any = Union[tuple(self._line_tags) or (None,)]  # noqa: UP007 - made of a list
         self._whole: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[union])
 
     def encode(self, commit: NewCommit) -> Encoded:
@@ -292,7 +291,7 @@ class Codec:
         if (found := self._read_newest(commit)) is None:
             return self._decode_any(commit)
         header, lines = found
-        ref = _ref_of(commit.subject)
+        ref = ref_of(commit.subject)
         tags, newest, position = self._line_tags, self._newest, commit.position
         actor, command, cmd = header.actor, header.command, header.cmd
         cause, corr, content = header.cause, header.corr, header.content

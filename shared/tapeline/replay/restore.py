@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from tapeline.store import LocalStore
 from tapeline.subjects import ref_of
 
 STREAM = "EVENTS"
+_ONE_LINE = re.compile(rb"[\x20-\x7f]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def _hostile(commit: StoredCommit) -> list[Fault]:
         ref_of(commit.subject)
     except TapelineError as error:
         return [Fault(commit.position, "decode", error.message)]
-    if not commit.header.isascii() or any(byte < 32 for byte in commit.header):
+    if not _ONE_LINE.fullmatch(commit.header):
         return [Fault(commit.position, "decode", "its header is not one line of ASCII")]
     if len(commit.header) > MAX_HEADER_BYTES or len(commit.body) > MAX_BODY_BYTES:
         return [Fault(commit.position, "decode", "it is larger than a commit may be")]
