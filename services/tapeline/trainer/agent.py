@@ -45,6 +45,8 @@ from tapeline.trainer.requests import Requests
 logger = structlog.get_logger(__name__)
 
 ANNOUNCE_EVERY_S = 60.0
+ALIVE_EVERY = 2
+"""An agent that holds no run says that it is there at every second moment of a renewal."""
 CLAIM_TIMEOUT_S = 10.0
 SPARE_BLUEPRINT = "canvas"
 SPARE_AFTER_S = 3.0
@@ -197,11 +199,17 @@ class Agent:
                 logger.warning("announce_refused", code=error.code, why=error.message)
 
     async def _renew_for_ever(self) -> None:
+        said_at = self._clock.monotonic()
         while True:
             every_s = min([self._renew_every_s, *(hold.lease.ttl_s / 6 for hold in self._holds.values())])
             began = self._clock.monotonic()
             if self._holds:
                 await self._renew(every_s)
+                said_at = began
+            elif began - said_at >= ALIVE_EVERY * self._renew_every_s:
+                # Who holds nothing renews nothing, and is heard all the same.
+                await self._ask_renewal([], every_s)
+                said_at = began
             await asyncio.sleep(max(0.05, every_s - (self._clock.monotonic() - began)))
 
     async def _renew(self, timeout_s: float) -> None:
@@ -210,16 +218,19 @@ class Agent:
         items = [RenewItem(team=hold.lease.team, run=run, epoch=epoch) for (run, epoch), hold in holds.items()]
         if not items:
             return
-        command = Renew(command_id=new_id(), leases=items)
-        try:
-            view = await self._requests.once("renew", command, RenewedView, timeout_s=timeout_s)
-        except TapelineError as error:
-            logger.warning("renewal_unanswered", code=error.code, why=error.message)
-            return
-        for answer in view.leases:
+        view = await self._ask_renewal(items, timeout_s)
+        for answer in view.leases if view is not None else ():
             hold = holds.get((answer.run, answer.epoch))
             if hold is not None:
                 hold.renewed(sent_at, answer)
+
+    async def _ask_renewal(self, items: list[RenewItem], timeout_s: float) -> RenewedView | None:
+        command = Renew(command_id=new_id(), leases=items)
+        try:
+            return await self._requests.once("renew", command, RenewedView, timeout_s=timeout_s)
+        except TapelineError as error:
+            logger.warning("renewal_unanswered", code=error.code, why=error.message)
+            return None
 
     # --- offers and stops ---------------------------------------------------------------------------
 

@@ -163,7 +163,7 @@ class RenewItem(Message):
 
 
 class Renew(Command):
-    """Sent by an agent every 5 s for all its leases; renewals are not events."""
+    """Sent by an agent every 5 s for all its leases, and every 10 s while it has none; renewals are not events."""
 
     leases: list[RenewItem] = Field(max_length=256)
 

@@ -96,6 +96,7 @@ class FakeRuns:
         self.store = store
         self.runs: dict[str, FakeRun] = {}
         self.announced: list[dict[str, Any]] = []
+        self.renewals = 0
         self.is_mute = False
         self.mute_verbs: set[str] = set()
         self.can_reclaim = False
@@ -161,6 +162,7 @@ class FakeRuns:
         }  # fmt: skip
 
     async def on_renew(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.renewals += 1
         answers = []
         for item in body["leases"]:
             try:

@@ -43,6 +43,11 @@ async def test_an_agent_says_what_it_has(service: FakeRuns, agent: Agent) -> Non
     assert announced["devices"][0]["name"] == "cpu0"
 
 
+async def test_an_idle_agent_goes_on_saying_that_it_is_there(service: FakeRuns, agent: Agent) -> None:
+    before = service.renewals
+    await until(lambda: service.renewals >= before + 3)
+
+
 async def test_a_checkpoint_is_uploaded_and_a_later_attempt_goes_on_from_it(
     service: FakeRuns, agent: Agent, store: LocalStore
 ) -> None:

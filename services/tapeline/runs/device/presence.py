@@ -5,8 +5,9 @@ from __future__ import annotations
 from tapeline.clock import Clock
 from tapeline.service import AgentTeams, own_team_only
 
-ONLINE_S = 75.0
-"""An idle agent says something every 60 s; one that is unheard for longer than this is offline."""
+ONLINE_S = 30.0
+"""An agent says something every 5 s while it holds a run and every 10 s while it is idle; unheard for so long it
+is offline."""
 REST_S = 30.0
 SHORT_REST_S = 1.0
 
