@@ -29,13 +29,24 @@ def varz(port: int, timeout_s: float = 2.0) -> dict[str, Any]:
     return found
 
 
+def illness(port: int, timeout_s: float = 2.0) -> str | None:
+    """What the server and its JetStream say is wrong with them; none when they are well."""
+    try:
+        status, body = page(port, "/healthz", timeout_s)
+    except OSError as error:
+        return f"its monitoring port does not answer: {error}"
+    if status == 200:
+        return None
+    try:
+        said = json.loads(body).get("error")
+    except (ValueError, AttributeError):
+        said = None
+    return str(said or f"/healthz answers with status {status}")
+
+
 def is_healthy(port: int, timeout_s: float = 2.0) -> bool:
     """Whether the server and its JetStream say that they are well."""
-    try:
-        status, _ = page(port, "/healthz", timeout_s)
-    except OSError:
-        return False
-    return status == 200
+    return illness(port, timeout_s) is None
 
 
 def syncs_always(port: int, timeout_s: float = 2.0) -> bool:

@@ -104,10 +104,11 @@ class EmbeddedServer:
         well_at = loop.time()
         while True:
             await asyncio.sleep(_ASKED_EVERY_S)
-            if await asyncio.to_thread(server_monitor.is_healthy, self._ports[1], _ASKED_EVERY_S):
+            wrong = await asyncio.to_thread(server_monitor.illness, self._ports[1], _ASKED_EVERY_S)
+            if wrong is None:
                 well_at = loop.time()
             elif loop.time() - well_at >= UNWELL_SECONDS:
-                return f"it was not healthy for {UNWELL_SECONDS:.0f} s"
+                return f"it was not healthy for {UNWELL_SECONDS:.0f} s: {wrong}"
 
 
 def _ports(folder: Path, pid: int) -> tuple[int, int] | None:

@@ -52,6 +52,8 @@ class NatsServer:
         Its name, own cluster port and the cluster ports of all: makes it one of several servers.
     jetstream
         More settings within the `jetstream` block, such as `max_file`.
+    sync
+        Its `sync_interval`; anything but `always` loses what it has acknowledged when the power goes.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class NatsServer:
         *,
         config: str = "",
         jetstream: str = "",
+        sync: str = "always",
         cluster: tuple[str, int, list[int]] | None = None,
     ) -> None:
         self._own = None if folder else tempfile.TemporaryDirectory(prefix="tapeline-nats-")
         self.folder = folder or Path(self._own.name)  # type: ignore[union-attr]
         self._config = config
         self._jetstream = jetstream
+        self._sync = sync
         self._cluster = cluster
         self.port = -1
         self.process: subprocess.Popen[bytes] | None = None
@@ -152,7 +156,7 @@ class NatsServer:
             f"ports_file_dir: {json.dumps(str(self.folder))}\n"
             f"max_payload: 1048576\n"
             f"jetstream {{ store_dir: {json.dumps(str(self.folder / 'jetstream'))}\n"
-            f"  sync_interval: always\n  {self._jetstream} }}\n"
+            f"  sync_interval: {self._sync}\n  {self._jetstream} }}\n"
         )
         if self._cluster:
             name, port, ports = self._cluster
