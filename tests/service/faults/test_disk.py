@@ -171,8 +171,8 @@ async def cut_once(folder: Path, seed: int, *, sync: str = "always") -> tuple[li
                     server.go_on()
             await till.close()
     async with on_disk(copy, folder / f"copy-at{seed}", sync) as server:
+        client = await server.connect()
         try:
-            client = await server.connect()
             log = JetStreamLog(client, CODEC, connect=connector(server.url), role="test", timeout_s=2.0)
             commits = await everything(log)
         except TapelineError as error:
