@@ -121,8 +121,10 @@ def _endpoint(verb: Verb, clock: Clock) -> Callable[[Any], Awaitable[bytes]]:
     return endpoint
 
 
-async def answer(verb: Verb, subject: str, body: bytes, headers: dict[str, Any], clock: Clock) -> bytes:
-    """The reply to one request, as bytes; never raises but for cancellation."""
+async def answer(
+    verb: Verb, subject: str, body: bytes, headers: dict[str, Any], clock: Clock, *, noted: bool = True
+) -> bytes:
+    """The reply to one request, as bytes; never raises but for cancellation. `noted` has a line of the log."""
     started = time.perf_counter()
     code: str | int | None = "ok"
     who: subjects.Principal | subjects.Agent | None = None
@@ -153,13 +155,14 @@ async def answer(verb: Verb, subject: str, body: bytes, headers: dict[str, Any],
             )
         )
     finally:
-        log.debug(
-            "request",
-            verb=f"{verb.service}.{verb.name}",
-            caller=who.actor if who else subject,
-            code=code,
-            ms=round((time.perf_counter() - started) * 1000, 2),
-        )
+        if noted:
+            log.debug(
+                "request",
+                verb=f"{verb.service}.{verb.name}",
+                caller=who.actor if who else subject,
+                code=code,
+                ms=round((time.perf_counter() - started) * 1000, 2),
+            )
 
 
 def _parse(verb: Verb, body: bytes, clock: Clock) -> BaseModel:

@@ -4,8 +4,8 @@
     ├─ OpenApiException
     │  └─ ApiException
     │     ├─ ValidationError            ├─ PermissionDeniedError   ├─ ConflictError
-    │     ├─ NotFoundError              ├─ UnavailableError        │  └─ AlreadyExistsError
-    │     │  ├─ RunDoesNotExistError    └─ OutcomeUnknown
+    │     ├─ NotFoundError              ├─ UnavailableError        │  ├─ AlreadyExistsError
+    │     │  ├─ RunDoesNotExistError    └─ OutcomeUnknown          └─ ReadOnly
     │     │  └─ BlueprintDoesNotExistError
     └─ LitError
        ├─ LitModelError
@@ -155,6 +155,10 @@ class BlueprintDoesNotExistError(NotFoundError):
 
 class ConflictError(ApiException):
     """The thing is not in a state that allows this, or another change came first."""
+
+
+class ReadOnly(ConflictError):
+    """The past does not change: a command was given to a client of what was."""
 
 
 class AlreadyExistsError(ConflictError, ValueError, FileExistsError):

@@ -5,6 +5,8 @@ Reading order: `reading.py` (open, tail, show), `chain.py` (what is checked of e
 `rebuild.py`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from tapeline.projections.parked import Parked
 from tapeline.replay.archivist import Archivist, forget_after, list_seals, seal_now
 from tapeline.replay.artifacts import add_artifacts, missing_artifacts
@@ -27,6 +29,9 @@ from tapeline.replay.seals import Seal, Shelf, check_seals, last_seal, shelf
 from tapeline.replay.segments import ExportedLog
 from tapeline.replay.showing import RawCommit, ShownCommit, show, show_commit, show_raw
 from tapeline.replay.watching import Watched, since_of, watch
+
+if TYPE_CHECKING:
+    from tapeline.replay.world import World, Worlds, at_team
 
 __all__ = [
     "Archivist",
@@ -61,8 +66,11 @@ __all__ = [
     "Shelf",
     "ShownCommit",
     "Watched",
+    "World",
+    "Worlds",
     "add_artifacts",
     "at",
+    "at_team",
     "begun",
     "check_seals",
     "deliver",
@@ -111,3 +119,14 @@ __all__ = [
     "watch",
     "why",
 ]
+
+_OF_WORLDS = frozenset({"World", "Worlds", "at_team"})
+
+
+def __getattr__(name: str) -> Any:
+    # Worlds need every service and the bus; who only reads the log does not wait for them.
+    if name not in _OF_WORLDS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tapeline.replay import world
+
+    return getattr(world, name)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tapeline.contracts.artifacts import Artifact
 from tapeline.contracts.references import ARTIFACT, ATTEMPT, CHECKPOINT, HOLDER, LEASE, Makes, named_in
 from tapeline.errors import TapelineError
 from tapeline.log import EventLog, StoredEvent, wire
@@ -322,7 +323,7 @@ def _fact(event: StoredEvent) -> Fact:
 def _files(data: Any) -> Iterator[tuple[str, str]]:
     """The artifacts of an event, each with its name."""
     for each in (getattr(data, "manifest", None), getattr(data, "model", None), *(getattr(data, "files", None) or ())):
-        if hasattr(each, "sha256"):
+        if isinstance(each, Artifact):
             yield each.name, each.sha256
 
 

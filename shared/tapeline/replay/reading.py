@@ -19,6 +19,7 @@ from tapeline.home import Home, find_home, holder, read_instance
 from tapeline.log import EventLog, StoredCommit, StoredEvent
 from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
+from tapeline.log.metrics import MetricsStream
 from tapeline.security.keys import read_credentials
 from tapeline.subjects import Ref, parse_ref, ref_of
 
@@ -84,6 +85,15 @@ async def opened(home: Home | None = None, url: str | None = None) -> AsyncItera
     TapelineError
         `unavailable` when there is no log on the home, `unauthenticated` without `creds/replay.nk`.
     """
+    async with opened_with_metrics(home, url) as (log, _):
+        yield log
+
+
+@asynccontextmanager
+async def opened_with_metrics(
+    home: Home | None = None, url: str | None = None
+) -> AsyncIterator[tuple[EventLog, MetricsStream]]:
+    """The log and the measurements of an instance; see `opened`."""
     home = home or find_home()
     if url is None:
         instance = read_instance(home)
@@ -92,8 +102,8 @@ async def opened(home: Home | None = None, url: str | None = None) -> AsyncItera
                 raise TapelineError(f"no instance runs on {home.root}", code="unavailable", hint="tapeline up")
             from tapeline.embedded.alone import server_alone
 
-            async with server_alone(home) as alone, opened(home, alone) as log:
-                yield log
+            async with server_alone(home) as alone, opened_with_metrics(home, alone) as both:
+                yield both
                 return
         url = instance.url
     credentials = read_credentials(home.credential("replay"))
@@ -103,7 +113,8 @@ async def opened(home: Home | None = None, url: str | None = None) -> AsyncItera
         await connect_as(reader, credentials, url, name="replay-read", **more)
 
     try:
-        yield JetStreamLog(client, codec(), connect=reading, role="replay")
+        log = JetStreamLog(client, codec(), connect=reading, role="replay")
+        yield log, MetricsStream(client, connect=reading, role="replay")
     finally:
         await client.close()
 

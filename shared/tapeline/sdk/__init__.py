@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         OpenApiException,
         OutcomeUnknown,
         PermissionDeniedError,
+        ReadOnly,
         RunDoesNotExistError,
         TapelineError,
         UnavailableError,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         lit_error_handler,
     )
     from tapeline.sdk.experiments import Experiment, get_experiments
+    from tapeline.sdk.past import PastClient, at
     from tapeline.sdk.projects import get_project_id
     from tapeline.sdk.records import Event, Gpu, Metric, Progress, Resources
     from tapeline.sdk.runs import Run, create_run, get_runs, validate_run_config
@@ -82,6 +84,9 @@ _HOMES = {
     "client_of": "client",
     "connect": "client",
     "current_client": "client",
+    "PastClient": "past",
+    "at": "past",
+    "ReadOnly": "errors",
     "APIException": "errors",
     "AlreadyExistsError": "errors",
     "ApiException": "errors",
@@ -167,8 +172,10 @@ __all__ = [
     "NotFoundError",
     "OpenApiException",
     "OutcomeUnknown",
+    "PastClient",
     "PermissionDeniedError",
     "Progress",
+    "ReadOnly",
     "Resources",
     "Run",
     "RunDoesNotExistError",
@@ -180,6 +187,7 @@ __all__ = [
     "VaultItem",
     "add_vault_item",
     "assets",
+    "at",
     "blueprints",
     "canvases",
     "checkpoints",

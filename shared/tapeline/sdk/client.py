@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -299,6 +300,8 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON data")
 
 
+standing: ContextVar[Client | None] = ContextVar("standing", default=None)
+"""The client that the functions of the SDK ask while a past is entered, whatever the default is."""
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 _inherited: list[Any] = []
 _lock = threading.Lock()
@@ -366,8 +369,10 @@ def use(client: Client | None) -> None:
 
 
 def current_client() -> Client:
-    """The default client, made on first use."""
+    """The default client, made on first use; within `with tl.at(...)` the client of that past."""
     global _default
+    if (past := standing.get()) is not None:
+        return past
     with _lock:
         if _default is None:
             _default = Client(resolve())
@@ -383,7 +388,7 @@ def client_of(team: str | None = None) -> Client:
     PermissionDeniedError
         There are no credentials for the team.
     """
-    if team is None:
+    if team is None or ((past := standing.get()) is not None and past.team == team):
         return current_client()
     if not isinstance(team, str) or not team:
         raise ValueError(f"team must be a name, not {team!r}")

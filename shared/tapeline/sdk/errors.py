@@ -23,6 +23,7 @@ from tapeline.errors import (
     OpenApiException,
     OutcomeUnknown,
     PermissionDeniedError,
+    ReadOnly,
     RunDoesNotExistError,
     TapelineError,
     UnavailableError,
@@ -34,7 +35,7 @@ from tapeline.errors import (
 __all__ = [
     "APIException", "AlreadyExistsError", "ApiException", "BlueprintDoesNotExistError", "ConflictError",
     "LITModelException", "LitError", "LitModelError", "LitVaultError", "NotFoundError", "OpenApiException",
-    "OutcomeUnknown", "PermissionDeniedError", "RunDoesNotExistError", "TapelineError", "UnavailableError",
+    "OutcomeUnknown", "PermissionDeniedError", "ReadOnly", "RunDoesNotExistError", "TapelineError", "UnavailableError",
     "ValidationError", "lit_error_handler",
 ]  # fmt: skip
 
