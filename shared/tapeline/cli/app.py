@@ -100,6 +100,8 @@ def run(arguments: Sequence[str]) -> int:
         if os.environ.get("TAPELINE_TRACEBACK") == "1":
             raise
         return tell(error, as_json=as_json)
+    if found == INTERRUPTED:  # what typer makes of Ctrl-C
+        print("interrupted", file=sys.stderr)
     return int(found) if isinstance(found, int) and not isinstance(found, bool) else 0
 
 

@@ -86,7 +86,7 @@ def import_(
         conditions=conditions_of(conditions) if conditions else None, currency=currency, tick_size=tick_size,
         codec=codec,
     )  # fmt: skip
-    taken = _guessed(files, format, yes)
+    taken = _guessed(files, format, yes, output.wants_json(json))
     _made(tl.tapes.import_(files, format=taken, name=name, symbol=symbol, **_shown(progress, json), **more), json)
 
 
@@ -123,7 +123,7 @@ def extend(
         void_outliers=void_outliers, drop_duplicates=drop_duplicates, keep_final_duplicate=keep_final_duplicate,
         skip_bad=skip_bad, max_void=max_void, require_complete=require_complete, codec=codec,
     )  # fmt: skip
-    taken = _guessed(files, format, yes)
+    taken = _guessed(files, format, yes, output.wants_json(json))
     _made(tl.tapes.extend(tape, files, name=name, format=taken, symbol=symbol, **_shown(progress, json), **more), json)
 
 
@@ -143,7 +143,7 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _guessed(files: list[Path], format: str, yes: bool) -> str:
+def _guessed(files: list[Path], format: str, yes: bool, json: bool) -> str:
     """The format that the files look like, confirmed on a terminal."""
     if format != "auto":
         return format
@@ -152,7 +152,7 @@ def _guessed(files: list[Path], format: str, yes: bool) -> str:
 
     with translated():
         found = guessed(files)
-    if not OPTIONS.quiet:
+    if not OPTIONS.quiet and not json:
         print(f"format: {found}", file=sys.stderr)
     if sys.stdin.isatty() and not yes:
         output.confirmed(f"Import them as {found}?", yes)

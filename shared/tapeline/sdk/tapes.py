@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from tapeline.tape.view import OpenTape, View
 
 
+ATTEMPTS = 3
+
+
 class Tape(BaseModelWithDatetime):
     """An imported tape: what it holds, the digest of its numbers, and the id of the tape that it extends."""
 
@@ -302,20 +305,39 @@ def remove_tape(name: str, team: str | None = None, *, command_id: str | None = 
 
 
 def _send(client: Client, prepared: PreparedTape, name: str, stages: Stages, command_id: str | None) -> Tape:
+    """Upload what was prepared, and import it.
+
+    Uploads belong to the team: an import of the same files that ends meanwhile takes them with it, and they are
+    sent again.
+    """
+    for attempt in range(ATTEMPTS):
+        _upload(client, prepared, stages)
+        step = {"stage": "check", "done": 0, "total": prepared.rows, "unit": "rows", "rows": prepared.rows}
+        stages.show(step)
+        try:
+            reply = client.command(
+                "assets",
+                "import_tape",
+                name=name,
+                manifest_sha256=prepared.manifest_file.sha256,
+                command_id=command_id,
+            )
+        except NotFoundError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            continue
+        stages.show(step | {"done": prepared.rows})
+        return _tape(reply.view)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _upload(client: Client, prepared: PreparedTape, stages: Stages) -> None:
     files = [*prepared.files, prepared.manifest_file]
     total, sent = sum(file.size for file in files), 0
     for file in files:
         artifacts.upload(client, "assets", file.path)
         sent += file.size
         stages.show({"stage": "upload", "done": sent, "total": total, "unit": "bytes", "rows": prepared.rows})
-    stages.show({"stage": "check", "done": 0, "total": prepared.rows, "unit": "rows", "rows": prepared.rows})
-    reply = client.command(
-        "assets", "import_tape", name=name, manifest_sha256=prepared.manifest_file.sha256, command_id=command_id
-    )
-    stages.show(
-        {"stage": "check", "done": prepared.rows, "total": prepared.rows, "unit": "rows", "rows": prepared.rows}
-    )
-    return _tape(reply.view)
 
 
 def _tape(view: dict[str, Any]) -> Tape:

@@ -60,7 +60,8 @@ def import_tape(
         `not_found`, `unsupported_format`, `empty_input`, `invalid_row`, `invalid_volume`,
         `invalid_timestamp`, `tape_unsorted`, `too_many_bad_rows`, `timestamp_unit_ambiguous`,
         `timezone_required`, `column_missing`, `calendar_unknown`, `limit_exceeded`, `dependency_missing`,
-        `insufficient_storage`. Nothing but day files without a manifest is left in `out_dir` then.
+        `insufficient_storage`, `conflict` for a file that changes meanwhile. Nothing but day files without a
+        manifest is left in `out_dir` then.
     """
     if symbol is not None:
         _named(symbol)
@@ -81,6 +82,7 @@ def _imported(
 ) -> PreparedTape:
     report = ImportReport()
     source = open_source([Path(path) for path in paths], format, symbol, chosen, report)
+    stamps = {path: _stamp(path) for path in source.files}
     calendar = _calendar(source, chosen)
     writer = TapeWriter(
         out_dir,
@@ -100,6 +102,7 @@ def _imported(
             raise TapelineError(
                 "there is no row in the input", code="empty_input", hint="check the files, and --symbol"
             )
+        _unchanged(stamps)
         told(_progress("read", source.total_bytes, source.total_bytes, "bytes", report))
         days = len(buckets.files)
         for number, (name, trade_date, rows) in enumerate(buckets.days()):
@@ -131,6 +134,24 @@ def _imported(
 
 def _progress(stage: str, done: int, total: int, unit: str, report: ImportReport) -> dict[str, Any]:
     return {"stage": stage, "done": done, "total": total, "unit": unit, "rows": report.rows_read}
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What tells that a file has been written to."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _unchanged(stamps: dict[Path, tuple[int, int]]) -> None:
+    """Refuse files that were cut off, or written to, while they were read."""
+    for path, stamp in stamps.items():
+        now = _stamp(path) if path.exists() else (0, 0)
+        if now != stamp:
+            raise TapelineError(
+                f"{path.name} changed while it was read: {stamp[0]:,} bytes before, {now[0]:,} now",
+                code="conflict",
+                hint="import it again when nothing writes to it",
+            )
 
 
 def _named(symbol: str) -> None:

@@ -66,6 +66,12 @@ def add_verbs(
             async with tapes.at(request.min_position) as connection:
                 owned = await _owned(connection, caller)
             checked = await imports.check(uploads, store, cache, caller.team, request.manifest_sha256, owned)
+            parent = None
+            if checked.manifest["parent"] is not None:
+                content = str(checked.manifest["parent"])
+                async with tapes.at(request.min_position) as connection:
+                    parent, parent_sha256 = await queries.parent_of(connection, caller, content)
+                await imports.check_parent(checked.manifest, parent_sha256, store, cache)
         except TapelineError as error:
             if error.code not in NOT_THE_TAPES_FAULT:
                 failed = FailImport(name=name, code=str(error.code), message=error.message)
@@ -75,7 +81,11 @@ def add_verbs(
         manifest, files = await imports.promote(checked, store)
         outcome, _ = await deciders.handle_together(
             [
-                Step(decider=aggregate, ref=ref, command=_command(name, caller, checked.manifest, manifest, files)),
+                Step(
+                    decider=aggregate,
+                    ref=ref,
+                    command=_command(name, caller, checked.manifest, manifest, files, parent),
+                ),
                 Step(
                     decider=names,
                     ref=name_ref(caller.team, "tape", name),
@@ -170,7 +180,12 @@ async def _owned(connection: Any, caller: Principal) -> set[str]:
 
 
 def _command(
-    name: str, caller: Principal, content: dict[str, Any], manifest: dict[str, Any], files: list[dict[str, Any]]
+    name: str,
+    caller: Principal,
+    content: dict[str, Any],
+    manifest: dict[str, Any],
+    files: list[dict[str, Any]],
+    parent: str | None,
 ) -> ImportUploads:
     calendars = sorted({str(symbol.get("calendar", "")) for symbol in content["symbols"]})
     return ImportUploads(
@@ -183,6 +198,7 @@ def _command(
         rows=sum(day["rows"] for day in content["days"]),
         calendar=",".join(calendars),
         synthetic=content["synthetic"],
+        parent=parent,
         report=content["report"],
         user=caller.user,
     )
@@ -208,6 +224,7 @@ def _view_of(tape_id: str, state: aggregate.Tape) -> TapeView:
         rows=state.rows,
         calendar=state.calendar,
         synthetic=state.synthetic,
+        parent=state.parent,
         report=state.report,
         manifest=artifact(state.manifest),
         files=[artifact(file) for file in state.files],

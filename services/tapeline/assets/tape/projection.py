@@ -13,7 +13,7 @@ from tapeline.log import StoredEvent
 from tapeline.projections import Key, Rows
 
 name = "assets.tapes"
-version = 1
+version = 2
 kinds = frozenset({"tape"})
 tables: Sequence[Table] = (tapes,)
 
@@ -38,6 +38,7 @@ def apply(rows: Rows, event: StoredEvent) -> None:
                     "rows": data.rows,
                     "calendar": data.calendar,
                     "synthetic": data.synthetic,
+                    "parent": data.parent,
                     "report": data.report,
                     "manifest": asdict(data.manifest),
                     "files": [asdict(file) for file in data.files],

@@ -41,6 +41,23 @@ async def page(connection: AsyncConnection, caller: Principal, limit: int, offse
     return Page(items=items, next=str(offset + limit) if len(rows) > limit else None)
 
 
+async def parent_of(connection: AsyncConnection, caller: Principal, content_sha256: str) -> tuple[str, str]:
+    """The id of the tape with these numbers, and the digest of its manifest; `not_found` when there is none."""
+    found = (
+        select(tapes.c.id, tapes.c.manifest)
+        .where(tapes.c.team == caller.team, tapes.c.content_sha256 == content_sha256)
+        .order_by(tapes.c.created_at, tapes.c.id)
+    )
+    row = (await connection.execute(found)).first()
+    if row is None:
+        raise TapelineError(
+            f"the tape to be extended is gone: none has the digest {content_sha256[:12]}",
+            code="not_found",
+            hint="import all files together as a new tape",
+        )
+    return str(row.id), str(row.manifest["sha256"])
+
+
 async def names(connection: AsyncConnection, caller: Principal) -> list[str]:
     """The names of the team's tapes."""
     rows = await connection.execute(select(tapes.c.name).where(tapes.c.team == caller.team).order_by(tapes.c.name))

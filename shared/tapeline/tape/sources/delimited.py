@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tapeline.bars.text import Column, Kind, TextError, parse
 from tapeline.errors import TapelineError
 from tapeline.tape.options import ImportOptions, ImportReport
-from tapeline.tape.sources.archive import Piece, pieces
+from tapeline.tape.sources.archive import MOST_LINE, Piece, pieces
 from tapeline.tape.sources.chunk import Chunk, Skipping, Source, misread, needs_symbol, normal, sizes
 from tapeline.tape.times import PLACES, from_text, same_unit, unit_of, zone_of
 
@@ -61,6 +61,10 @@ def _columns(path: Path, first: Piece, options: ImportOptions) -> tuple[dict[str
     if all(place.isascii() and place.isdigit() for place in options.map.values()):
         return {name: int(place) for name, place in options.map.items()}, first.text, first.first_line
     line, _, rest = first.text.partition(b"\n")
+    if len(line) > MOST_LINE:
+        raise TapelineError(
+            f"{path.name}: line 1 is longer than 64 KiB", code="limit_exceeded", hint="leave columns out"
+        )
     try:
         text = line.decode("utf-8-sig").strip("\r")
     except UnicodeDecodeError:
