@@ -1,45 +1,67 @@
-"""Engines for the tables: SQLite in a file of each service, or PostgreSQL; and how rows get there in bulk."""
+"""Engines for the tables: SQLite in a file of each service, or PostgreSQL.
+
+An engine runs plain functions over a synchronous connection, each in one transaction. How they get there is
+the engine's affair: a step over to another thread for each statement costs more than most statements do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    bindparam,
-    event,
-    func,
-    select,
-    text,
-    tuple_,
-)
+import msgspec
+from sqlalchemy import BigInteger, Column, Connection, Index, Integer, MetaData, String, Table, Text, event
 from sqlalchemy import TypeDecorator as _Decorated
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
 from tapeline.errors import TapelineError
 
-Bound = list[tuple[str, Callable[[Any], Any] | None]]
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
 BUSY_TIMEOUT_S = 5.0
-# SQLite takes at most 32,766 bound values in a statement.
-MAX_BOUND = 30_000
-COPY_ROWS = 40
-"""From so many rows on, a temporary table costs PostgreSQL less than the single statements."""
+READERS = 4
+SHORT_S = 0.002
+"""So long a query may hold up everything else; one that takes longer is run again beside."""
+LOOK_EVERY = 2000
+"""Steps of SQLite's machine between two looks at the clock."""
+CHECKPOINT_EVERY = 200
+"""Short writes between two checkpoints; a checkpoint waits for the disk, so none of them makes one."""
 # Connection lost, rolled back for another's sake, out of resources, not ready, or asked to stop.
 PASSING_STATES = ("08", "40", "53", "55", "57", "58")
+
+
+class Engine(Protocol):
+    """A database that runs functions over a connection."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the database speaks."""
+        ...
+
+    async def read(self, work: Work[T]) -> T:
+        """What a function finds; all that it reads is of one moment. It may be run twice."""
+        ...
+
+    async def write(self, work: Work[T], *, is_short: bool = False) -> T:
+        """Run a function in a transaction that holds if it returns, and leaves nothing if it raises.
+
+        `is_short` says that it takes no longer than a query by key.
+        """
+        ...
+
+    async def dispose(self) -> None:
+        """Close all connections."""
+        ...
 
 
 def sqlite_url(path: Path) -> str:
@@ -47,34 +69,211 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite+aiosqlite:///{path}"
 
 
-def make_engine(url: str) -> AsyncEngine:
+def make_engine(url: str) -> Engine:
     """An engine for `sqlite+aiosqlite:///...` or `postgresql+asyncpg://...`.
 
     SQLite runs in WAL mode with `synchronous=NORMAL`, PostgreSQL with `synchronous_commit=off`: a power cut
     may take back the last transactions, rows and position together, and the log refills them.
     """
     if url.startswith("sqlite"):
-        engine = create_async_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
-
-        @event.listens_for(engine.sync_engine, "connect")
-        def _configure(connection: Any, _record: Any) -> None:
-            cursor = connection.cursor()
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=OFF"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
-
-        return engine
+        return SqliteEngine(url)
     if url.startswith("postgresql+asyncpg"):
-        settings = {"synchronous_commit": "off", "application_name": "tapeline"}
-        # A pooled connection may have been cut while it was idle: asking first costs less than a failed query.
-        return create_async_engine(
-            url, pool_size=8, max_overflow=8, pool_pre_ping=True, connect_args={"server_settings": settings}
-        )
+        return PostgresEngine(url)
     raise TapelineError(
         f"{url.split(':', 1)[0]!r} is not a database that is served",
         code="unsupported",
         hint="use sqlite+aiosqlite or postgresql+asyncpg",
     )
+
+
+def to_json(value: Any) -> str:
+    """A value of a JSON column as text."""
+    return msgspec.json.encode(value, enc_hook=_plain).decode()
+
+
+def _plain(value: Any) -> Any:
+    """What is a text or a whole number after all; names of tables are texts of their own kind."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"a {type(value).__name__} has no place in JSON")
+
+
+class SqliteEngine:
+    """A SQLite file: short work runs where it is asked for, long work in threads of its own.
+
+    Measured: a step to another thread and back costs more than a query by key, and the thread that waits
+    for the interpreter holds up everything else. A query that turns out to be long is cut off and run again
+    in a thread, so that no request waits for another's.
+    """
+
+    def __init__(self, url: str) -> None:
+        from sqlalchemy import create_engine
+        from sqlalchemy.pool import NullPool
+
+        self._engine = create_engine(
+            url.replace("+aiosqlite", ""),
+            poolclass=NullPool,
+            # Transactions are begun and ended here; a statement alone is one.
+            isolation_level="AUTOCOMMIT",
+            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+            json_serializer=to_json,
+            json_deserializer=msgspec.json.decode,
+        )
+        event.listen(self._engine, "connect", _configure)
+        self._here: Connection | None = None
+        self._until = 0.0
+        self._writer: Connection | None = None
+        self._writing = asyncio.Lock()
+        self._writes = ThreadPoolExecutor(1, "sqlite-writer")
+        self._reads = ThreadPoolExecutor(READERS, "sqlite-reader")
+        self._readers: list[Connection] = []
+        self._since_checkpoint = 0
+        self._checkpoint: asyncio.Future[None] | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._engine.dialect
+
+    async def read(self, work: Work[T]) -> T:
+        self._until = time.perf_counter() + SHORT_S
+        try:
+            return _transaction(self._at_hand(), "BEGIN", work)
+        except DBAPIError as error:
+            # Too long for here, or a lock that is worth a wait.
+            if _code(error) not in (sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_BUSY):
+                raise
+        finally:
+            self._until = 0.0
+        return await asyncio.get_running_loop().run_in_executor(self._reads, self._read_beside, work)
+
+    async def write(self, work: Work[T], *, is_short: bool = False) -> T:
+        async with self._writing:
+            if is_short:
+                try:
+                    found = _transaction(self._at_hand(), "BEGIN IMMEDIATE", work)
+                except DBAPIError as error:
+                    # Another process writes: wait for it where waiting holds up nobody.
+                    if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                        raise
+                else:
+                    self._count_towards_checkpoint()
+                    return found
+            return await asyncio.get_running_loop().run_in_executor(self._writes, self._write_beside, work)
+
+    async def dispose(self) -> None:
+        if self._checkpoint is not None:
+            await asyncio.gather(self._checkpoint, return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        for pool in (self._reads, self._writes):
+            await loop.run_in_executor(None, pool.shutdown)
+        for connection in (self._here, self._writer, *self._readers):
+            if connection is not None:
+                connection.close()
+        self._here, self._writer = None, None
+        self._readers.clear()
+        self._engine.dispose()
+        self._writes = ThreadPoolExecutor(1, "sqlite-writer")
+        self._reads = ThreadPoolExecutor(READERS, "sqlite-reader")
+
+    def _at_hand(self) -> Connection:
+        """The connection of the event loop's own thread: it never waits, for a lock or for the disk."""
+        if self._here is None:
+            self._here = self._engine.connect()
+            raw: Any = self._here.connection.driver_connection
+            raw.execute("PRAGMA busy_timeout=0")
+            raw.execute("PRAGMA wal_autocheckpoint=0")
+            raw.set_progress_handler(self._is_too_long, LOOK_EVERY)
+        return self._here
+
+    def _is_too_long(self) -> bool:
+        return 0.0 < self._until < time.perf_counter()
+
+    def _read_beside(self, work: Work[T]) -> T:
+        connection = self._readers.pop() if self._readers else self._engine.connect()
+        try:
+            return _transaction(connection, "BEGIN", work)
+        finally:
+            self._readers.append(connection)
+
+    def _write_beside(self, work: Work[T]) -> T:
+        if self._writer is None:
+            self._writer = self._engine.connect()
+        return _transaction(self._writer, "BEGIN IMMEDIATE", work)
+
+    def _count_towards_checkpoint(self) -> None:
+        self._since_checkpoint += 1
+        if self._since_checkpoint >= CHECKPOINT_EVERY and (self._checkpoint is None or self._checkpoint.done()):
+            self._since_checkpoint = 0
+            loop = asyncio.get_running_loop()
+            self._checkpoint = loop.run_in_executor(self._writes, self._make_checkpoint)
+
+    def _make_checkpoint(self) -> None:
+        if self._writer is None:
+            self._writer = self._engine.connect()
+        raw: Any = self._writer.connection.driver_connection
+        # It takes what it can get without waiting for anybody, and says so instead of failing.
+        raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _configure(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=OFF"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _transaction(connection: Connection, begin: str, work: Work[T]) -> T:
+    raw: Any = connection.connection.driver_connection
+    _run(raw, begin)
+    try:
+        found = work(connection)
+        _run(raw, "COMMIT")
+    except BaseException:
+        if raw.in_transaction:
+            _run(raw, "ROLLBACK")
+        raise
+    return found
+
+
+def _run(raw: Any, statement: str) -> None:
+    try:
+        raw.execute(statement)
+    except sqlite3.Error as error:
+        raise OperationalError(statement, None, error) from error
+
+
+def _code(error: DBAPIError) -> int | None:
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+    # The low byte is the kind, what is above it says more.
+    return None if code is None else code & 0xFF
+
+
+class PostgresEngine:
+    """A PostgreSQL database, through asyncpg."""
+
+    def __init__(self, url: str) -> None:
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        settings = {"synchronous_commit": "off", "application_name": "tapeline"}
+        # A pooled connection may have been cut while it was idle: asking first costs less than a failed query.
+        self._engine = create_async_engine(
+            url, pool_size=8, max_overflow=8, pool_pre_ping=True, connect_args={"server_settings": settings},
+            json_serializer=to_json, json_deserializer=msgspec.json.decode,
+        )  # fmt: skip
+        self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ")
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._engine.dialect
+
+    async def read(self, work: Work[T]) -> T:
+        async with self._snapshots.connect() as connection:
+            return await connection.run_sync(work)
+
+    async def write(self, work: Work[T], *, is_short: bool = False) -> T:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
+
+    async def dispose(self) -> None:
+        await self._engine.dispose()
 
 
 def is_passing(error: Exception) -> bool:
@@ -135,112 +334,3 @@ def _wide(kind: TypeEngine[Any]) -> TypeEngine[Any]:
     if isinstance(kind, Integer):
         return BigInteger()
     return kind
-
-
-async def rows_of(connection: AsyncConnection, table: Table, keys: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
-    """The rows with these primary keys, in any order."""
-    columns = list(table.primary_key.columns)
-    found: list[dict[str, Any]] = []
-    if connection.dialect.name == "postgresql":
-        # One statement text however many keys: a list of pairs would be parsed and planned anew each time.
-        lists = [
-            bindparam(f"k{i}", [key[i] for key in keys], type_=postgresql.ARRAY(column.type))
-            for i, column in enumerate(columns)
-        ]
-        given = func.unnest(*lists).table_valued(*(column.name for column in columns)).render_derived(name="given")
-        same = [column == given.c[column.name] for column in columns]
-        statement = select(table).join(given, onclause=_all(same))
-        return [dict(row) for row in (await connection.execute(statement)).mappings()]
-    step = max(1, MAX_BOUND // len(columns))
-    for start in range(0, len(keys), step):
-        part = keys[start : start + step]
-        condition = columns[0].in_([key[0] for key in part]) if len(columns) == 1 else tuple_(*columns).in_(part)
-        found += [dict(row) for row in (await connection.execute(select(table).where(condition))).mappings()]
-    return found
-
-
-def _all(conditions: Sequence[Any]) -> Any:
-    whole = conditions[0]
-    for each in conditions[1:]:
-        whole = whole & each
-    return whole
-
-
-async def upsert(connection: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, or overwrite those whose primary key is there. Every row has every column."""
-    if not rows:
-        return
-    dialect = connection.dialect.name
-    keys = [column.name for column in table.primary_key.columns]
-    if dialect == "postgresql" and len(rows) >= COPY_ROWS:
-        await _copied(connection, table, keys, rows)
-        return
-    if dialect == "sqlite":
-        statement, bound = _statement(connection.dialect, table, keys)
-        values = [tuple([make(row[name]) if make else row[name] for name, make in bound]) for row in rows]
-        await connection.exec_driver_sql(statement, values)
-        return
-    insert = postgresql.insert(table)
-    others = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in keys}
-    if others:
-        written = insert.on_conflict_do_update(index_elements=keys, set_=others)
-    else:
-        written = insert.on_conflict_do_nothing(index_elements=keys)
-    await connection.execute(written, list(rows))
-
-
-def _statement(dialect: Dialect, table: Table, keys: Sequence[str]) -> tuple[str, Bound]:
-    """The statement of the driver itself: compiling parameters row by row costs more than SQLite does."""
-    known: tuple[str, Bound] | None = table.info.get("tapeline.upsert")
-    if known is None:
-        quote = dialect.identifier_preparer.quote
-        names = [column.name for column in table.columns]
-        others = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in names if name not in keys)
-        then = f"DO UPDATE SET {others}" if others else "DO NOTHING"
-        statement = (
-            f"INSERT INTO {quote(table.name)} ({', '.join(map(quote, names))}) VALUES ({', '.join('?' * len(names))})"
-            f" ON CONFLICT ({', '.join(map(quote, keys))}) {then}"
-        )
-        known = table.info["tapeline.upsert"] = (statement, _bound(dialect, table))
-    return known
-
-
-def _bound(dialect: Dialect, table: Table) -> Bound:
-    """The columns, each with what makes its values fit for the driver, if anything must."""
-    return [(column.name, column.type.dialect_impl(dialect).bind_processor(dialect)) for column in table.columns]
-
-
-async def _copied(
-    connection: AsyncConnection, table: Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]
-) -> None:
-    import asyncpg
-
-    quote = connection.dialect.identifier_preparer.quote
-    name = f"new_{table.name}"
-    await connection.execute(
-        text(f"CREATE TEMPORARY TABLE {quote(name)} (LIKE {quote(table.name)} INCLUDING DEFAULTS) ON COMMIT DROP")
-    )
-    columns = [column.name for column in table.columns]
-    bound = _bound(connection.dialect, table)
-    records = [tuple([make(row[name]) if make else row[name] for name, make in bound]) for row in rows]
-    raw = await connection.get_raw_connection()
-    driver: Any = raw.driver_connection
-    try:
-        await driver.copy_records_to_table(name, records=records, columns=columns)
-    except asyncpg.PostgresError as error:
-        raise DBAPIError(f"COPY {name}", None, error) from error
-    except asyncpg.InterfaceError as error:
-        if isinstance(error, ValueError):
-            # How asyncpg calls a value that no column takes.
-            raise DataError(f"COPY {name}", None, error) from error
-        raise InterfaceError(f"COPY {name}", None, error) from error
-    listed = ", ".join(map(quote, columns))
-    others = ", ".join(f"{quote(each)} = excluded.{quote(each)}" for each in columns if each not in keys)
-    then = f"DO UPDATE SET {others}" if others else "DO NOTHING"
-    await connection.execute(
-        text(
-            f"INSERT INTO {quote(table.name)} ({listed}) SELECT {listed} FROM {quote(name)}"
-            f" ON CONFLICT ({', '.join(map(quote, keys))}) {then}"
-        )
-    )
-    await connection.execute(text(f"DROP TABLE {quote(name)}"))

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from tapeline.bus import Verbs
 from tapeline.clock import Clock
+from tapeline.database import Engine
 from tapeline.decider import Deciders
 from tapeline.log import EventLog
 from tapeline.log.codec import Codec
@@ -52,7 +51,7 @@ class Platform:
     codec: Codec
     metrics: MetricsStream
     deciders: Deciders
-    engine: AsyncEngine
+    engine: Engine
     store: ArtifactStore
     clock: Clock
     publish: Publish

@@ -19,7 +19,6 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-from tapeline import database
 from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.contracts.artifacts import Artifact
 from tapeline.contracts.runs import (
@@ -37,7 +36,7 @@ from tapeline.ids import new_id
 from tapeline.log import GENESIS, NewCommit
 from tapeline.log.codec import Codec
 from tapeline.log.memory import InMemoryLog
-from tapeline.projections import LogSource, Projector, Rows
+from tapeline.projections import LogSource, Projector, Rows, statements
 from tapeline.runs import projection
 from tapeline.subjects import Ref
 from tapeline.testing.commits import AT
@@ -142,9 +141,9 @@ async def measured(runs: int, urls: dict[str, str]) -> dict[str, Any]:
     times = {"decode": await decoding_s(log), "decode_and_fold": await folding_s(log)}
     for name, url in urls.items():
         if name.endswith("_single_statements"):
-            database.COPY_ROWS, usual = 2**31, database.COPY_ROWS
+            statements.COPY_ROWS, usual = 2**31, statements.COPY_ROWS
             times[name] = await rebuild_s(log, url)
-            database.COPY_ROWS = usual
+            statements.COPY_ROWS = usual
         else:
             times[name] = await rebuild_s(log, url)
     return {"events": events} | {f"{name}_per_s": round(events / took) for name, took in times.items()}

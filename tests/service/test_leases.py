@@ -105,8 +105,7 @@ async def test_a_standby_reads_and_takes_over(client: Client, database_url: str)
         ).position
 
     async def writer() -> str:
-        async with engine.connect() as connection:
-            return str(await connection.scalar(select(positions.c.writer)))
+        return str(await engine.read(lambda connection: connection.scalar(select(positions.c.writer))))
 
     first, second = projectors
     position = await said("one")

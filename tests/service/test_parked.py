@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import BigInteger, Column, MetaData, String, Table, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tapeline import names, replay
 from tapeline.clock import FakeClock
 from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.contracts.names import NameClaimed
-from tapeline.database import make_engine
+from tapeline.database import Engine, make_engine
 from tapeline.decider import Deciders, origin_of
 from tapeline.errors import TapelineError
 from tapeline.log import StoredEvent
@@ -62,7 +61,7 @@ class Held:
 class World:
     """A log that is written to, and a projector that follows it."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.log = InMemoryLog(CODEC)
         self.deciders = Deciders(self.log, CODEC, FakeClock())
@@ -95,12 +94,11 @@ class World:
         await self.projector.wait_for(self.position, 10)
 
     async def rows(self) -> dict[str, tuple[str | None, int]]:
-        async with self.engine.connect() as connection:
-            return {row.name: (row.holder, row.changes) for row in await connection.execute(select(held))}
+        found = await self.engine.read(lambda connection: connection.execute(select(held)).all())
+        return {row.name: (row.holder, row.changes) for row in found}
 
     async def parked(self) -> list[Parked]:
-        async with self.engine.connect() as connection:
-            return await listed(connection, "held")
+        return await self.engine.read(lambda connection: listed(connection, "held"))
 
 
 @pytest.fixture
@@ -171,8 +169,7 @@ async def test_what_is_parked_stays_so_over_a_restart_and_not_over_a_rebuild(wor
     await world.release("b", "bad")
     await world.caught_up()
     assert await world.rows() == {}
-    async with world.engine.begin() as connection:
-        await reset(connection, "held")
+    await world.engine.write(lambda connection: reset(connection, "held"))
     async with asyncio.timeout(10):
         while await world.rows() != {"b": (None, 2)}:  # noqa: ASYNC110
             await asyncio.sleep(0.02)

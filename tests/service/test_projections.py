@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, select
 
 from tapeline import names
 from tapeline.clock import FakeClock
 from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.contracts.names import NameClaimed, NameReleased
-from tapeline.database import make_engine, sqlite_url
+from tapeline.database import Engine, make_engine, sqlite_url
 from tapeline.decider import Deciders, origin_of
 from tapeline.errors import TapelineError
 from tapeline.log import StoredEvent
@@ -70,18 +69,18 @@ def deciders(log: InMemoryLog) -> Deciders:
 
 
 @pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+async def engine(database_url: str) -> AsyncIterator[Engine]:
     engine = make_engine(database_url)
     yield engine
     await engine.dispose()
 
 
-def make_projector(log: InMemoryLog, engine: AsyncEngine) -> Projector:
+def make_projector(log: InMemoryLog, engine: Engine) -> Projector:
     return Projector(LogSource(log, CODEC, Holders.kinds), Holders(), engine)
 
 
 @pytest.fixture
-async def projector(log: InMemoryLog, engine: AsyncEngine) -> AsyncIterator[Projector]:
+async def projector(log: InMemoryLog, engine: Engine) -> AsyncIterator[Projector]:
     projector = make_projector(log, engine)
     await projector.open()
     task = asyncio.create_task(projector.run())
@@ -101,17 +100,16 @@ async def churn(deciders: Deciders, turns: int, *, names_of: int = 5) -> int:
     return position
 
 
-async def rows(engine: AsyncEngine) -> list[tuple[Any, ...]]:
-    async with engine.connect() as connection:
-        return [tuple(row) for row in await connection.execute(select(holders).order_by(holders.c.name))]
+async def rows(engine: Engine) -> list[tuple[Any, ...]]:
+    everything = select(holders).order_by(holders.c.name)
+    return await engine.read(lambda connection: [tuple(row) for row in connection.execute(everything)])
 
 
 async def test_a_reply_can_be_read_back_at_its_position(
-    deciders: Deciders, projector: Projector, engine: AsyncEngine
+    deciders: Deciders, projector: Projector, engine: Engine
 ) -> None:
     position = await churn(deciders, 1)
-    async with Reader(engine, projector).at(position) as connection:
-        assert await connection.scalar(select(holders.c.holder)) == "a"
+    assert await Reader(engine, projector).at(position, Connection.scalar, select(holders.c.holder)) == "a"
 
 
 async def test_a_position_past_the_end_of_the_log_is_refused(projector: Projector) -> None:
@@ -121,7 +119,7 @@ async def test_a_position_past_the_end_of_the_log_is_refused(projector: Projecto
 
 
 async def test_tables_that_are_not_there_yet_answer_behind(
-    log: InMemoryLog, deciders: Deciders, engine: AsyncEngine
+    log: InMemoryLog, deciders: Deciders, engine: Engine
 ) -> None:
     projector = make_projector(log, engine)
     await projector.open()
@@ -132,14 +130,13 @@ async def test_tables_that_are_not_there_yet_answer_behind(
 
 
 async def test_an_emptied_table_is_refilled_to_the_same_rows(
-    deciders: Deciders, projector: Projector, engine: AsyncEngine
+    deciders: Deciders, projector: Projector, engine: Engine
 ) -> None:
     position = await churn(deciders, 60)
     await projector.wait_for(position)
     before = await rows(engine)
 
-    async with engine.begin() as connection:
-        await reset(connection, "holders")
+    await engine.write(lambda connection: reset(connection, "holders"))
     assert await rows(engine) == []
     async with asyncio.timeout(10):
         while await rows(engine) != before:  # noqa: ASYNC110
@@ -147,7 +144,7 @@ async def test_an_emptied_table_is_refilled_to_the_same_rows(
 
 
 async def test_two_projectors_on_one_table_count_each_commit_once(
-    log: InMemoryLog, deciders: Deciders, projector: Projector, engine: AsyncEngine
+    log: InMemoryLog, deciders: Deciders, projector: Projector, engine: Engine
 ) -> None:
     second = make_projector(log, engine)
     await second.open()
@@ -157,8 +154,7 @@ async def test_two_projectors_on_one_table_count_each_commit_once(
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
-    async with engine.connect() as connection:
-        counted = {row.name: row.changes for row in await connection.execute(select(holders.c.name, holders.c.changes))}
+    counted = {name: changes for name, _, changes in await rows(engine)}
     expected: dict[str, int] = {}
     async for commits in log.read():
         for commit in commits:
@@ -171,7 +167,7 @@ async def test_two_projectors_on_one_table_count_each_commit_once(
 
 
 async def test_a_restart_goes_on_where_the_transaction_ended(
-    log: InMemoryLog, deciders: Deciders, engine: AsyncEngine, tmp_path: Path
+    log: InMemoryLog, deciders: Deciders, engine: Engine, tmp_path: Path
 ) -> None:
     for _ in range(3):
         projector = make_projector(log, engine)
@@ -187,10 +183,8 @@ async def test_a_restart_goes_on_where_the_transaction_ended(
     await projector.wait_for(position, 10)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    async with engine.connect() as connection:
-        live = await rows(engine)
-        assert await connection.scalar(select(positions.c.position)) == position
-        assert await connection.scalar(select(func.count()).select_from(holders)) == len(live)
+    live = await rows(engine)
+    assert await engine.read(lambda connection: connection.scalar(select(positions.c.position))) == position
 
     # A rebuild on the other kind of database gives the same rows.
     fresh = make_engine(sqlite_url(tmp_path / "fresh.db"))
@@ -204,7 +198,7 @@ async def test_a_restart_goes_on_where_the_transaction_ended(
     await fresh.dispose()
 
 
-async def test_tables_of_another_log_are_refused(deciders: Deciders, projector: Projector, engine: AsyncEngine) -> None:
+async def test_tables_of_another_log_are_refused(deciders: Deciders, projector: Projector, engine: Engine) -> None:
     await churn(deciders, 1)
     foreign = make_projector(InMemoryLog(CODEC), engine)
     with pytest.raises(TapelineError) as refused:

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
-from sqlalchemy import BigInteger, Column, MetaData, String, Table, select, text
+from sqlalchemy import BigInteger, Column, Connection, MetaData, String, Table, select, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateTable
 
 from tapeline.assets.asset import users
@@ -37,7 +36,7 @@ from tapeline.contracts.runs import (
     SetNotes,
     StopRun,
 )
-from tapeline.database import make_engine, physical, sqlite_url
+from tapeline.database import Engine, make_engine, physical, sqlite_url
 from tapeline.decider import Deciders, origin_of
 from tapeline.errors import TapelineError
 from tapeline.ids import new_id
@@ -189,14 +188,15 @@ class Failing:
             raise OSError("the disk went away")
 
 
-async def dumped(engine: AsyncEngine) -> dict[str, list[str]]:
-    found = {}
-    async with engine.connect() as connection:
-        for fold in FOLDS:
-            for table in fold.tables:
-                rows = (await connection.execute(select(table))).mappings()
-                found[table.name] = sorted(repr(sorted(dict(row).items())) for row in rows)
-    return found
+async def dumped(engine: Engine) -> dict[str, list[str]]:
+    def all_rows(connection: Connection) -> dict[str, list[str]]:
+        return {
+            table.name: sorted(repr(sorted(dict(row).items())) for row in connection.execute(select(table)).mappings())
+            for fold in FOLDS
+            for table in fold.tables
+        }
+
+    return await engine.read(all_rows)
 
 
 class History(RuleBasedStateMachine):
@@ -227,9 +227,8 @@ class History(RuleBasedStateMachine):
 
     async def emptied(self) -> None:
         if self.engine.dialect.name == "postgresql":
-            async with self.engine.begin() as connection:
-                await connection.execute(text("DROP SCHEMA public CASCADE"))
-                await connection.execute(text("CREATE SCHEMA public"))
+            for statement in "DROP SCHEMA public CASCADE", "CREATE SCHEMA public":
+                await self.engine.write(lambda connection, s=statement: connection.execute(text(s)))
 
     async def followers(self) -> list[tuple[Projector, asyncio.Task[None]]]:
         found = []

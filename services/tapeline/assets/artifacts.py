@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, select
 
 from tapeline.assets.asset.tables import assets
 from tapeline.assets.tape.tables import tapes
@@ -23,11 +22,9 @@ def add_verbs(verbs: Verbs, *, store: ArtifactStore, asset_reader: Reader, tape_
 
     @verbs.user("read_artifact")
     async def read_artifact(caller: Principal, request: ReadArtifact) -> Answer[PartView]:
-        async with asset_reader.at(request.min_position) as connection:
-            owned = await _owns_asset_file(connection, caller, request.sha256)
+        owned = await asset_reader.at(request.min_position, _owns_asset_file, caller, request.sha256)
         if not owned:
-            async with tape_reader.at(request.min_position) as connection:
-                owned = await _owns_tape_file(connection, caller, request.sha256)
+            owned = await tape_reader.at(request.min_position, _owns_tape_file, caller, request.sha256)
         if not owned:
             raise TapelineError(
                 f"there is no artifact {request.sha256[:12]}", code="not_found", hint="take its digest from a view"
@@ -38,11 +35,11 @@ def add_verbs(verbs: Verbs, *, store: ArtifactStore, asset_reader: Reader, tape_
         return answered(view, asset_reader.projector.position, log_id)
 
 
-async def _owns_asset_file(connection: AsyncConnection, caller: Principal, sha256: str) -> bool:
-    rows = await connection.execute(select(assets.c.files).where(assets.c.team == caller.team))
+def _owns_asset_file(connection: Connection, caller: Principal, sha256: str) -> bool:
+    rows = connection.execute(select(assets.c.files).where(assets.c.team == caller.team))
     return any(file["sha256"] == sha256 for row in rows for file in row.files)
 
 
-async def _owns_tape_file(connection: AsyncConnection, caller: Principal, sha256: str) -> bool:
-    rows = await connection.execute(select(tapes.c.manifest, tapes.c.files).where(tapes.c.team == caller.team))
+def _owns_tape_file(connection: Connection, caller: Principal, sha256: str) -> bool:
+    rows = connection.execute(select(tapes.c.manifest, tapes.c.files).where(tapes.c.team == caller.team))
     return any(file["sha256"] == sha256 for row in rows for file in (row.manifest, *row.files))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from tapeline.contracts.runs import CreateRun, TrainCanvas
 from tapeline.errors import TapelineError
@@ -39,7 +39,7 @@ def checked(request: CreateRun) -> dict[str, Any]:
     return request.model_dump(exclude={"command_id", "at", "min_position"})
 
 
-async def of_canvas(connection: AsyncConnection, team: str, request: TrainCanvas) -> dict[str, Any]:
+def of_canvas(connection: Connection, team: str, request: TrainCanvas) -> dict[str, Any]:
     """The birth of a run that `runs.train` asks for: canvas and asset are looked up and pinned.
 
     Raises
@@ -54,7 +54,7 @@ async def of_canvas(connection: AsyncConnection, team: str, request: TrainCanvas
     content: Any = request.document
     name = request.canvas
     if name is not None:
-        content = (await known.canvas(connection, team, name))["content"]
+        content = known.canvas(connection, team, name)["content"]
     training = content.get("training") if isinstance(content, dict) else None
     training = dict(training) if isinstance(training, dict) else {}
     asset_name = request.asset or request.config.get("asset") or training.get("asset")
@@ -65,7 +65,7 @@ async def of_canvas(connection: AsyncConnection, team: str, request: TrainCanvas
             "the canvas names no asset, and none was given", code="no_asset", hint="set training.asset of the canvas"
         )
     given = training | request.config | {"asset": asset_name}
-    asset = await known.asset(connection, team, asset_name, allow_stale=given.get("allow_stale") is not False)
+    asset = known.asset(connection, team, asset_name, allow_stale=given.get("allow_stale") is not False)
     found = jobs.checked_canvas(content, asset).require()
     config = configs.rendered(CANVAS.config_schema, given | {"canvas": rendered(found)})
     configs.checked(CANVAS, config)
@@ -91,11 +91,11 @@ def session_of(run: Run) -> str:
     return given or jobs.session_name(run.created.name if run.created else "run", run.number)
 
 
-async def check_session(connection: AsyncConnection, team: str, session_name: str | None) -> None:
+def check_session(connection: Connection, team: str, session_name: str | None) -> None:
     """Refuse a session name that a live attempt has."""
     if session_name is None:
         return
-    holder = await queries.live_session(connection, team, session_name)
+    holder = queries.live_session(connection, team, session_name)
     if holder is not None:
         raise TapelineError(
             f"session {session_name!r} is that of run r{holder}, which has not ended",

@@ -180,8 +180,7 @@ class Dispatcher:
         columns = [runs.c[name] for name in _COLUMNS]
         condition = or_(runs.c.status.in_(_WATCHED), runs.c.lease_ttl_s.is_not(None))
         statement = select(*columns).where(condition, runs.c.is_deleted.is_(False)).order_by(runs.c.created_us)
-        async with self._reader.at() as connection:
-            return (await connection.execute(statement)).mappings().all()
+        return await self._reader.at(None, lambda connection: connection.execute(statement).mappings().all())
 
     def _reconcile(self, rows: Sequence[RowMapping]) -> None:
         live = [row for row in rows if row["lease_ttl_s"] is not None]
@@ -223,8 +222,7 @@ class Dispatcher:
         if run.status not in _STARTABLE or run.is_deleted:
             return
         # Whatever the user's command named was in the tables at the position of the birth.
-        async with self._reader.at() as connection:
-            command = await jobs.specify(connection, row["team"], row["id"], run)
+        command = await self._reader.at(None, jobs.specify, row["team"], row["id"], run)
         await self._ask(row, command, f"job-{run.attempt}")
 
     # --- stops ------------------------------------------------------------------------------------
@@ -282,8 +280,7 @@ class Dispatcher:
         ]
         if not open_rows:
             return
-        async with self._reader.at() as connection:
-            known = await devices(connection, self.presence, self.leases)
+        known = await self._reader.at(None, devices, self.presence, self.leases)
         now_us = us_of(self._clock.now())
         free = [
             device if not self._is_spoken_for(device) else replace(device, is_free=False)
@@ -328,9 +325,9 @@ class Dispatcher:
         key = (row["team"], row["id"])
         needs = self._needs.get(key)
         if needs is None:
-            async with self._reader.at() as connection:
-                statement = select(runs.c.config).where(runs.c.team == row["team"], runs.c.id == row["id"])
-                config: dict[str, Any] = await connection.scalar(statement) or {}
+            statement = select(runs.c.config).where(runs.c.team == row["team"], runs.c.id == row["id"])
+            found: Any = await self._reader.at(None, lambda connection: connection.scalar(statement))
+            config: dict[str, Any] = found or {}
             blueprint = configs.find(row["blueprint_id"])
             needs = self._needs[key] = _Needs(
                 wanted(row["resources"]),

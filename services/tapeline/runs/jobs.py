@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from tapeline.errors import TapelineError
 from tapeline.runs.blueprint import config as configs
@@ -54,10 +54,10 @@ def checked_canvas(content: Any, asset: dict[str, Any]) -> Validation:
     return found
 
 
-async def specify(connection: AsyncConnection, team: str, run_id: str, run: Run) -> CreateJob | RefuseJob:
+def specify(connection: Connection, team: str, run_id: str, run: Run) -> CreateJob | RefuseJob:
     """What the dispatcher asks of a run that wants a job: the whole specification, or why there is none."""
     try:
-        return await _specified(connection, team, run_id, run)
+        return _specified(connection, team, run_id, run)
     except TapelineError as error:
         return RefuseJob(attempt=run.attempt, code=str(error.code), message=error.message, hint=error.hint)
     except (KeyError, TypeError, ValueError) as error:
@@ -67,7 +67,7 @@ async def specify(connection: AsyncConnection, team: str, run_id: str, run: Run)
         return RefuseJob(attempt=run.attempt, code="internal", message=message, hint="the service's log has more")
 
 
-async def _specified(connection: AsyncConnection, team: str, run_id: str, run: Run) -> CreateJob:
+def _specified(connection: Connection, team: str, run_id: str, run: Run) -> CreateJob:
     if run.created is None:
         raise TapelineError("no such run", code="not_found")
     blueprint = configs.find(run.created.blueprint_id)
@@ -87,10 +87,10 @@ async def _specified(connection: AsyncConnection, team: str, run_id: str, run: R
     if blueprint.name == CANVAS.name:
         from tapeline.canvas import rendered
 
-        asset = await known.asset(connection, team, config["asset"], allow_stale=config["allow_stale"])
+        asset = known.asset(connection, team, config["asset"], allow_stale=config["allow_stale"])
         content = config.pop("canvas")
         if isinstance(content, str):
-            content = (await known.canvas(connection, team, content))["content"]
+            content = known.canvas(connection, team, content)["content"]
         found = checked_canvas(content, asset)
         spec["canvas"] = rendered(found.require())
         spec["asset"] = _asset_part(asset)

@@ -81,8 +81,9 @@ def add_verbs(
         if made is not None:
             return _again(item_id, made, request.at, items, log_id)
         await _refuse_taken(holders, caller, name)
-        async with sources.at(request.min_position) as connection:
-            found = await queries.source(connection, caller, checkpoint_id=request.checkpoint_id, run=request.run)
+        found = await sources.at(
+            request.min_position, queries.source, caller, checkpoint_id=request.checkpoint_id, run=request.run
+        )
         path = await store.local_path(found.model["sha256"], cache)
         scanned = await asyncio.to_thread(model_file.checked, path, found.model["name"])
         checkpoint = found.checkpoint
@@ -200,23 +201,20 @@ def add_verbs(
 
     @verbs.user("get")
     async def get(caller: Principal, request: GetVaultItem) -> Answer[VaultItemView]:
-        async with items.at(request.min_position) as connection:
-            view = await queries.get(connection, caller, request.name)
+        view = await items.at(request.min_position, queries.get, caller, request.name)
         return answered(view, items.projector.position, log_id)
 
     @verbs.user("list")
     async def list_(caller: Principal, request: ListVaultItems) -> Answer[Page[VaultItemView]]:
-        async with items.at(request.min_position) as connection:
-            view = await queries.page(connection, caller, request.limit, request.offset)
+        view = await items.at(request.min_position, queries.page, caller, request.limit, request.offset)
         return answered(view, items.projector.position, log_id)
 
     @verbs.user("read_artifact")
     async def read_artifact(caller: Principal, request: ReadArtifact) -> Answer[PartView]:
-        async with items.at(request.min_position) as connection:
-            if not await queries.owns(connection, caller, request.sha256):
-                raise TapelineError(
-                    f"there is no artifact {request.sha256[:12]}", code="not_found", hint="take its digest from a view"
-                )
+        if not await items.at(request.min_position, queries.owns, caller, request.sha256):
+            raise TapelineError(
+                f"there is no artifact {request.sha256[:12]}", code="not_found", hint="take its digest from a view"
+            )
         size = await store.size(request.sha256)
         data = await store.read(request.sha256, request.offset, request.size_bytes) if request.offset < size else b""
         view = PartView(data=base64.b64encode(data).decode(), size_bytes=size)
@@ -247,13 +245,12 @@ async def _free_name(holders: Holders, caller: Principal) -> str:
 
 
 async def _born(items: Reader, caller: Principal, item_id: str, otherwise: datetime) -> datetime:
-    async with items.at() as connection:
-        try:
-            return (await queries.get(connection, caller, item_id)).created_at
-        except TapelineError as error:
-            if error.code != "not_found":
-                raise
-            return otherwise
+    try:
+        return (await items.at(None, queries.get, caller, item_id)).created_at
+    except TapelineError as error:
+        if error.code != "not_found":
+            raise
+        return otherwise
 
 
 def _again(item_id: str, item: aggregate.Item, at: datetime, items: Reader, log_id: str) -> Accepted[VaultItemView]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, select
 
 from tapeline.contracts.artifacts import ArtifactView
 from tapeline.contracts.message import Page
@@ -40,17 +39,17 @@ class Source:
         return None if found is None else float(found)
 
 
-async def get(connection: AsyncConnection, caller: Principal, name: str) -> VaultItemView:
+def get(connection: Connection, caller: Principal, name: str) -> VaultItemView:
     """The item with this name or id; `not_found` for a missing one and for another team's."""
     for column in (items.c.name, items.c.id):
         found = select(items).where(items.c.team == caller.team, column == name)
-        row = (await connection.execute(found)).mappings().first()
+        row = connection.execute(found).mappings().first()
         if row is not None:
             return view_of(dict(row))
     raise missing(name)
 
 
-async def page(connection: AsyncConnection, caller: Principal, limit: int, offset: int) -> Page[VaultItemView]:
+def page(connection: Connection, caller: Principal, limit: int, offset: int) -> Page[VaultItemView]:
     """The team's items by name, cut where a message is full."""
     query = (
         select(items)
@@ -59,7 +58,7 @@ async def page(connection: AsyncConnection, caller: Principal, limit: int, offse
         .limit(limit + 1)
         .offset(offset)
     )
-    rows = (await connection.execute(query)).mappings().all()
+    rows = connection.execute(query).mappings().all()
     found: list[VaultItemView] = []
     size = 0
     for row in rows[:limit]:
@@ -71,15 +70,13 @@ async def page(connection: AsyncConnection, caller: Principal, limit: int, offse
     return Page(items=found, next=str(offset + len(found)) if found and len(rows) > len(found) else None)
 
 
-async def owns(connection: AsyncConnection, caller: Principal, sha256: str) -> bool:
+def owns(connection: Connection, caller: Principal, sha256: str) -> bool:
     """Whether a model file belongs to an item of the team."""
     found = select(items.c.id).where(items.c.team == caller.team, items.c.model_sha256 == sha256).limit(1)
-    return (await connection.execute(found)).first() is not None
+    return connection.execute(found).first() is not None
 
 
-async def source(
-    connection: AsyncConnection, caller: Principal, *, checkpoint_id: str | None, run: str | None
-) -> Source:
+def source(connection: Connection, caller: Principal, *, checkpoint_id: str | None, run: str | None) -> Source:
     """The checkpoint that was named, or the best one of a run: lowest validation loss, else the newest.
 
     Raises
@@ -89,26 +86,26 @@ async def source(
     """
     if checkpoint_id is not None:
         wanted = select(checkpoints).where(checkpoints.c.team == caller.team, checkpoints.c.id == checkpoint_id)
-        row = (await connection.execute(wanted)).mappings().first()
+        row = connection.execute(wanted).mappings().first()
         if row is None:
             raise TapelineError(
                 f"there is no complete checkpoint {checkpoint_id}", code="not_found", hint="tapeline checkpoint ls"
             )
-        owner = await _run(connection, caller, row["run_id"])
+        owner = _run(connection, caller, row["run_id"])
         if run is not None and run not in (owner["id"], str(owner["number"])):
             raise TapelineError(
                 f"checkpoint {checkpoint_id} is not of run {run}", code="not_found", hint="tapeline checkpoint ls"
             )
-        return await _source(connection, caller, dict(row), owner)
+        return _source(connection, caller, dict(row), owner)
     if run is None:
         raise TapelineError("name a checkpoint or a run", code="invalid", hint="give checkpoint_id or run")
-    owner = await _run(connection, caller, run)
+    owner = _run(connection, caller, run)
     every = (
         select(checkpoints)
         .where(checkpoints.c.team == caller.team, checkpoints.c.run_id == owner["id"])
         .order_by(checkpoints.c.position.desc())
     )
-    rows = [dict(row) for row in (await connection.execute(every)).mappings()]
+    rows = [dict(row) for row in connection.execute(every).mappings()]
     if not rows:
         raise TapelineError(
             f"run {owner['number']} has no complete checkpoint", code="not_found", hint="wait for its first epoch"
@@ -117,22 +114,20 @@ async def source(
     measured = [row for row in with_model if MONITORED in row["monitored"]]
     best = min(measured, key=lambda row: float(row["monitored"][MONITORED]), default=None)
     chosen = best or (with_model[0] if with_model else rows[0])
-    return await _source(connection, caller, chosen, owner)
+    return _source(connection, caller, chosen, owner)
 
 
-async def _run(connection: AsyncConnection, caller: Principal, name: str) -> dict[str, Any]:
+def _run(connection: Connection, caller: Principal, name: str) -> dict[str, Any]:
     condition = runs.c.id == name
     if name.isascii() and name.isdecimal() and len(name) < 10:
         condition = runs.c.number == int(name)
-    row = (await connection.execute(select(runs).where(runs.c.team == caller.team, condition))).mappings().first()
+    row = connection.execute(select(runs).where(runs.c.team == caller.team, condition)).mappings().first()
     if row is None:
         raise TapelineError(f"there is no run {name}", code="not_found", hint="tapeline run ls", data={"kind": "run"})
     return dict(row)
 
 
-async def _source(
-    connection: AsyncConnection, caller: Principal, checkpoint: dict[str, Any], run: dict[str, Any]
-) -> Source:
+def _source(connection: Connection, caller: Principal, checkpoint: dict[str, Any], run: dict[str, Any]) -> Source:
     model = _model(checkpoint)
     if model is None:
         raise TapelineError(
@@ -140,11 +135,11 @@ async def _source(
             code="conflict",
             hint="take a checkpoint of an epoch's end",
         )
-    host = await connection.scalar(select(agents.c.host).where(agents.c.agent == checkpoint["agent"]))
+    host = connection.scalar(select(agents.c.host).where(agents.c.agent == checkpoint["agent"]))
     asset = None
     if checkpoint["asset_id"] is not None:
         wanted = select(trained_on).where(trained_on.c.team == caller.team, trained_on.c.id == checkpoint["asset_id"])
-        asset = (await connection.execute(wanted)).mappings().first()
+        asset = connection.execute(wanted).mappings().first()
     return Source(
         checkpoint=checkpoint,
         run=run,

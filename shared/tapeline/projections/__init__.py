@@ -10,11 +10,13 @@ Reading order: `source.py` (what a projection is), `rows.py`, `projector.py`, `s
 """
 
 from tapeline.projections.parked import Parked, reset
-from tapeline.projections.projector import CANCEL_AGAIN_S, Projector
+from tapeline.projections.projector import Projector
 from tapeline.projections.reader import Reader
-from tapeline.projections.rows import Key, Row, Rows
+from tapeline.projections.rows import Rows
 from tapeline.projections.source import Lease, LogSource, Projection, Source
 from tapeline.projections.state import positions
+from tapeline.projections.statements import Key, Row
+from tapeline.projections.turns import CANCEL_AGAIN_S
 
 __all__ = [
     "CANCEL_AGAIN_S",

@@ -6,8 +6,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from sqlalchemy import Boolean, Column, Integer, MetaData, String, Table, Text, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from tapeline.errors import TapelineError
 from tapeline.projections.state import STATE, positions
@@ -54,36 +66,36 @@ class Parked:
         return asdict(self)
 
 
-async def listed(connection: AsyncConnection, name: str | None = None) -> list[Parked]:
+def listed(connection: Connection, name: str | None = None) -> list[Parked]:
     """What is set aside, of one projection or of all, in the order of the log."""
-    if not await connection.run_sync(lambda sync: sync.dialect.has_table(sync, parked_table.name)):
+    if not connection.dialect.has_table(connection, parked_table.name):
         return []
     query = select(parked_table).order_by(parked_table.c.position, parked_table.c.name)
     if name is not None:
         query = query.where(parked_table.c.name == name)
-    return [Parked(**dict(row)) for row in (await connection.execute(query)).mappings()]
+    return [Parked(**dict(row)) for row in connection.execute(query).mappings()]
 
 
-async def set_aside(connection: AsyncConnection, new: Sequence[Parked]) -> None:
+def set_aside(connection: Connection, new: Sequence[Parked]) -> None:
     """Write aggregates down as parked."""
     if new:
-        await connection.execute(insert(parked_table), [asdict(each) for each in new])
+        connection.execute(insert(parked_table), [asdict(each) for each in new])
 
 
-async def tried(connection: AsyncConnection, one: Parked, error: str) -> None:
+def tried(connection: Connection, one: Parked, error: str) -> None:
     """Write down that an aggregate still cannot be folded."""
     of_it = (parked_table.c.name == one.name) & (parked_table.c.aggregate == one.aggregate)
     changed = {"error": error, "tries": one.tries + 1, "wanted": False}
-    await connection.execute(update(parked_table).where(of_it).values(**changed))
+    connection.execute(update(parked_table).where(of_it).values(**changed))
 
 
-async def released(connection: AsyncConnection, name: str, aggregate: str | None = None) -> None:
+def released(connection: Connection, name: str, aggregate: str | None = None) -> None:
     """Strike an aggregate, or all of a projection, off the list."""
     query = delete(parked_table).where(parked_table.c.name == name)
-    await connection.execute(query if aggregate is None else query.where(parked_table.c.aggregate == aggregate))
+    connection.execute(query if aggregate is None else query.where(parked_table.c.aggregate == aggregate))
 
 
-async def wish(connection: AsyncConnection, name: str, aggregate: str | None = None) -> list[Parked]:
+def wish(connection: Connection, name: str, aggregate: str | None = None) -> list[Parked]:
     """Ask a projection's projector to fold what it has set aside again; gives what that is.
 
     Raises
@@ -91,25 +103,25 @@ async def wish(connection: AsyncConnection, name: str, aggregate: str | None = N
     TapelineError
         `not_found` for an aggregate that is not set aside.
     """
-    chosen = [one for one in await listed(connection, name) if aggregate in (None, one.aggregate)]
+    chosen = [one for one in listed(connection, name) if aggregate in (None, one.aggregate)]
     if aggregate is not None and not chosen:
         raise TapelineError(
             f"{aggregate} is not parked in {name}", code="not_found", hint="tapeline parked list"
         )  # fmt: skip
     for one in chosen:
         of_it = (parked_table.c.name == name) & (parked_table.c.aggregate == one.aggregate)
-        await connection.execute(update(parked_table).where(of_it).values(wanted=True))
+        connection.execute(update(parked_table).where(of_it).values(wanted=True))
     return chosen
 
 
-async def reset(connection: AsyncConnection, name: str) -> None:
+def reset(connection: Connection, name: str) -> None:
     """Empty a projection's tables and its position, in the caller's transaction: its projector refills them."""
-    row = (await connection.execute(select(positions).where(positions.c.name == name))).mappings().first()
+    row = connection.execute(select(positions).where(positions.c.name == name)).mappings().first()
     if row is None:
         raise TapelineError(f"no projection is named {name!r} here", code="not_found")
     metadata = MetaData()
     for table in row["tables"]:
-        await connection.execute(delete(Table(table, metadata)))
-    await released(connection, name)
+        connection.execute(delete(Table(table, metadata)))
+    released(connection, name)
     of_it = update(positions).where(positions.c.name == name)
-    await connection.execute(of_it.values(position=0, parked=positions.c.parked + 1))
+    connection.execute(of_it.values(position=0, parked=positions.c.parked + 1))

@@ -1,19 +1,23 @@
-"""Reading what was folded: a connection to tables that have reached the caller's position."""
+"""Reading what was folded: questions asked of tables that have reached the caller's position."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Connection
 
+from tapeline.database import Engine
 from tapeline.projections.projector import Projector
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Reader:
-    """Gives queries a connection to tables that have reached the caller's position."""
+    """Asks questions of tables that have reached the caller's position."""
 
-    def __init__(self, engine: AsyncEngine, projector: Projector) -> None:
+    def __init__(self, engine: Engine, projector: Projector) -> None:
         self._engine = engine
         self.projector = projector
 
@@ -21,12 +25,21 @@ class Reader:
         """Whether the rows of an aggregate tell of it as it was before a commit that could not be folded."""
         return f"{team}/{kind}/{id}" in self.projector.parked
 
-    @asynccontextmanager
-    async def at(self, min_position: int | None = None) -> AsyncIterator[AsyncConnection]:
-        """A connection for reading, once the tables have reached `min_position`."""
-        if min_position:
-            await self.projector.wait_for(min_position)
-        elif self.projector.fault is not None:
-            await self.projector.wait_for(self.projector.position + 1)
-        async with self._engine.connect() as connection:
-            yield connection
+    async def at(
+        self,
+        min_position: int | None,
+        question: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """What a question finds, once the tables have reached `min_position`; all of it is of one moment.
+
+        A question is a function of a connection and of the arguments that follow; it changes nothing, for
+        it may be asked twice.
+        """
+        projector = self.projector
+        if min_position and min_position > projector.position:
+            await projector.wait_for(min_position)
+        elif projector.fault is not None:
+            await projector.wait_for(projector.position + 1)
+        return await self._engine.read(lambda connection: question(connection, *args, **kwargs))

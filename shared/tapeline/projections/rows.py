@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Table, and_, delete, or_
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Table
 
-from tapeline.database import rows_of, upsert
+from tapeline.projections.statements import Key, Row, delete, rows_of, upsert
 
-Key = tuple[Any, ...]
-Row = dict[str, Any]
+KEPT = 5_000
+"""Rows of a table that are kept for the next stretch."""
+
+
+class _Kept:
+    """The rows of one table, in memory."""
+
+    __slots__ = ("blank", "changed", "is_read", "key_of", "rows", "table")
+
+    def __init__(self, table: Table, made: Table) -> None:
+        self.blank, self.key_of = _plan(table)
+        self.table = made
+        self.rows: dict[Key, Row | None] = {}
+        self.changed: set[Key] = set()
+        self.is_read = False
 
 
 @cache
-def _plan(table: Table) -> tuple[Row, tuple[str, ...]]:
-    """A row of defaults, and the names of the key: asking the table for each row would cost most of a fold."""
+def _plan(table: Table) -> tuple[Row, Any]:
+    """A row of defaults, and what takes the key out of a row: asking the table each time would cost most of a fold."""
     blank = {
         column.name: column.default.arg if column.default is not None else None  # type: ignore[attr-defined]
         for column in table.columns
     }
-    return blank, tuple(column.name for column in table.primary_key.columns)
+    names = tuple(column.name for column in table.primary_key.columns)
+    if len(names) == 1:
+        (name,) = names
+        return blank, lambda row: (row[name],)
+    return blank, itemgetter(*names)
 
 
 class Rows:
     """The rows that a stretch of the log touches, in memory; a projection reads and writes them here."""
 
+    __slots__ = ("_made", "_tables", "_undo")
+
     def __init__(self, made: Mapping[str, Table] | None = None) -> None:
         """`made` maps the names that a projection uses to the tables as they are in the database."""
         self._made = made or {}
-        self._rows: dict[str, dict[Key, Row | None]] = defaultdict(dict)
-        self._tables: dict[str, Table] = {}
-        self._changed: dict[str, set[Key]] = defaultdict(set)
-        self._undo: list[tuple[str, Key, bool, Row | None, bool]] = []
+        self._tables: dict[str, _Kept] = {}
+        self._undo: list[tuple[_Kept, Key, bool, Row | None, bool]] = []
+
+    def _kept(self, table: Table) -> _Kept:
+        kept = self._tables.get(table.name)
+        if kept is None:
+            kept = self._tables[table.name] = _Kept(table, self._made.get(table.name, table))
+        return kept
 
     def keep(self) -> None:
         """From here on `rewind` takes back."""
@@ -43,37 +65,36 @@ class Rows:
 
     def rewind(self) -> None:
         """Take back what was put and deleted since the last `keep`."""
-        for name, key, was_known, row, was_changed in reversed(self._undo):
+        for kept, key, was_known, row, was_changed in reversed(self._undo):
             if was_known:
-                self._rows[name][key] = row
+                kept.rows[key] = row
             else:
-                del self._rows[name][key]
+                del kept.rows[key]
             if not was_changed:
-                self._changed[name].discard(key)
+                kept.changed.discard(key)
         self._undo.clear()
 
-    def _remember(self, name: str, key: Key) -> None:
-        known = self._rows[name]
-        self._undo.append((name, key, key in known, known.get(key), key in self._changed[name]))
+    def _write(self, kept: _Kept, key: Key, row: Row | None) -> None:
+        rows, changed = kept.rows, kept.changed
+        self._undo.append((kept, key, key in rows, rows.get(key), key in changed))
+        rows[key] = row
+        changed.add(key)
 
     def get(self, table: Table, *key: Any) -> Row | None:
         """A copy of the row with this primary key, or None. The key must be among `keys` of the event."""
-        if key not in self._rows[table.name]:
+        rows = self._kept(table).rows
+        if key not in rows:
             raise LookupError(f"{table.name} {key} was read but is not among the keys of its event")
-        row = self._rows[table.name][key]
-        return dict(row) if row is not None else None
+        row = rows[key]
+        return row.copy() if row is not None else None
 
     def put(self, table: Table, row: Row) -> None:
-        """Write a whole row; a column that is left out takes its default, or NULL."""
-        blank, names = _plan(table)
-        whole = {**blank, **row}
-        if len(whole) != len(blank):
-            whole = {column: whole[column] for column in blank}
-        key = tuple([whole[column] for column in names])
-        self._tables[table.name] = table
-        self._remember(table.name, key)
-        self._rows[table.name][key] = whole
-        self._changed[table.name].add(key)
+        """Write a whole row, which is the table's from then on; a column left out takes its default, or NULL."""
+        kept = self._kept(table)
+        blank = kept.blank
+        if row.keys() != blank.keys():
+            row = {column: row.get(column, default) for column, default in blank.items()}
+        self._write(kept, kept.key_of(row), row)
 
     def change(self, table: Table, *key: Any, **values: Any) -> None:
         """Overwrite some columns of a row; a row that is not there stays away."""
@@ -83,37 +104,41 @@ class Rows:
 
     def delete(self, table: Table, *key: Any) -> None:
         """Remove the row with this primary key."""
-        self._tables[table.name] = table
-        self._remember(table.name, key)
-        self._rows[table.name][key] = None
-        self._changed[table.name].add(key)
+        self._write(self._kept(table), key, None)
 
     def expect(self, table: Table, keys: Iterable[Key]) -> None:
         """Take rows as missing without looking: what follows makes them anew."""
+        kept = self._kept(table)
+        kept.is_read = True
+        rows = kept.rows
         for key in keys:
-            self._rows[table.name].setdefault(key, None)
+            rows.setdefault(key, None)
 
-    async def load(self, connection: AsyncConnection, table: Table, keys: Iterable[Key]) -> None:
+    def load(self, connection: Connection, table: Table, keys: Iterable[Key]) -> None:
         """Read the rows with these keys; those that are not there are remembered as missing."""
-        wanted = [key for key in keys if key not in self._rows[table.name]]
-        known = self._rows[table.name]
+        kept = self._kept(table)
+        kept.is_read = True
+        known = kept.rows
+        wanted = [key for key in keys if key not in known]
         known.update(dict.fromkeys(wanted))
-        columns = [column.name for column in table.primary_key.columns]
-        for row in await rows_of(connection, self._made.get(table.name, table), wanted):
-            known[tuple(row[column] for column in columns)] = row
+        for row in rows_of(connection, kept.table, wanted):
+            known[kept.key_of(row)] = row
 
-    async def store(self, connection: AsyncConnection) -> None:
+    def store(self, connection: Connection) -> None:
         """Write what has changed."""
-        for name, keys in self._changed.items():
-            table = self._made.get(name, self._tables[name])
+        for kept in self._tables.values():
+            if not kept.changed:
+                continue
             # Sorted, so that two writers lock rows in one order.
-            rows = [row for key in sorted(keys) if (row := self._rows[name][key]) is not None]
-            await upsert(connection, table, rows)
-            gone = [key for key in keys if self._rows[name][key] is None]
-            columns = list(table.primary_key.columns)
-            for start in range(0, len(gone), 500):
-                conditions = [
-                    and_(*(column == value for column, value in zip(columns, key, strict=True)))
-                    for key in gone[start : start + 500]
-                ]
-                await connection.execute(delete(table).where(or_(*conditions)))
+            keys = sorted(kept.changed)
+            rows = kept.rows
+            upsert(connection, kept.table, [row for key in keys if (row := rows[key]) is not None])
+            delete(connection, kept.table, [key for key in keys if rows[key] is None])
+            kept.changed.clear()
+
+    def trim(self, most: int = KEPT) -> None:
+        """Forget what need not be known for the next stretch: it may go on with the rows of this one."""
+        self._undo.clear()
+        for kept in self._tables.values():
+            if not kept.is_read or len(kept.rows) > most:
+                kept.rows.clear()

@@ -10,7 +10,8 @@ from sqlalchemy import Table
 
 from tapeline.log import EventLog, StoredEvent
 from tapeline.log.codec import Codec
-from tapeline.projections.rows import Key, Rows
+from tapeline.projections.rows import Rows
+from tapeline.projections.statements import Key
 from tapeline.subjects import parse_ref
 
 

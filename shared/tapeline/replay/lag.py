@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from nats.aio.client import Client
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection, RowMapping, select
 
 from tapeline.connection import connect, connect_as
+from tapeline.database import Engine
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, read_instance
 from tapeline.log import EventLog
@@ -80,17 +80,13 @@ class Lag:
         return (lag is not None and (self.lag or 0) > lag) or (seconds is not None and (self.age_s or 0.0) > seconds)
 
 
-async def lag(log: EventLog, engines: Mapping[str, AsyncEngine], *, metrics: MetricsStream | None = None) -> list[Lag]:
+async def lag(log: EventLog, engines: Mapping[str, Engine], *, metrics: MetricsStream | None = None) -> list[Lag]:
     """Every projection of these databases by service, and how far it is behind."""
     head = (await log.head()).position
     measured = await metrics.head() if metrics is not None else None
     found = []
     for service, engine in engines.items():
-        async with engine.connect() as connection:
-            if not await connection.run_sync(lambda sync: sync.dialect.has_table(sync, positions.name)):
-                continue
-            rows = (await connection.execute(select(positions).order_by(positions.c.name))).mappings().all()
-            parked = Counter(one.name for one in await listed(connection))
+        rows, parked = await engine.read(_places)
         for row in rows:
             last = head if row["stream"] == EVENTS else measured
             behind = None if last is None else max(0, last - row["position"])
@@ -103,6 +99,13 @@ async def lag(log: EventLog, engines: Mapping[str, AsyncEngine], *, metrics: Met
                 )
             )  # fmt: skip
     return found
+
+
+def _places(connection: Connection) -> tuple[Sequence[RowMapping], Counter[str]]:
+    if not connection.dialect.has_table(connection, positions.name):
+        return [], Counter()
+    rows = connection.execute(select(positions).order_by(positions.c.name)).mappings().all()
+    return rows, Counter(one.name for one in listed(connection))
 
 
 async def lag_of(home: Home | None = None) -> list[Lag]:

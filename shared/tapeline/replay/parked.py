@@ -6,8 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
+from tapeline.database import Engine
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, holder
 from tapeline.projections.parked import Parked, listed, wish
@@ -18,17 +17,16 @@ WAIT_S = 30.0
 _CHECK_S = 0.1
 
 
-async def parked(engines: Mapping[str, AsyncEngine], name: str | None = None) -> list[Parked]:
+async def parked(engines: Mapping[str, Engine], name: str | None = None) -> list[Parked]:
     """Every aggregate that is set aside in these databases, or those of one projection."""
     found = []
     for engine in engines.values():
-        async with engine.connect() as connection:
-            found += await listed(connection, name)
+        found += await engine.read(lambda connection: listed(connection, name))
     return found
 
 
 async def retry(
-    engines: Mapping[str, AsyncEngine], name: str, aggregate: str | None = None, *, timeout_s: float = WAIT_S
+    engines: Mapping[str, Engine], name: str, aggregate: str | None = None, *, timeout_s: float = WAIT_S
 ) -> list[Parked]:
     """Have the running projector fold its parked aggregates again; gives those that are parked still.
 
@@ -44,8 +42,7 @@ async def retry(
             f"no projection is named {name!r}", code="not_found", hint=f"projections are: {', '.join(sorted(known))}"
         )
     engine = engines[known[name]]
-    async with engine.begin() as connection:
-        asked = {one.aggregate for one in await wish(connection, name, aggregate)}
+    asked = {one.aggregate for one in await engine.write(lambda connection: wish(connection, name, aggregate))}
     try:
         async with asyncio.timeout(timeout_s):
             while True:

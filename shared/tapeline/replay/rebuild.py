@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import select, table, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Connection, select, table, text
 
+from tapeline.database import Engine
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, holder
 from tapeline.projections import positions, reset
@@ -78,18 +78,15 @@ def rebuild(home: Home | None = None, name: str = "all", *, timeout_s: float = W
 
 
 async def rebuild_tables(
-    engines: Mapping[str, AsyncEngine], name: str = "all", *, timeout_s: float = WAIT_S
+    engines: Mapping[str, Engine], name: str = "all", *, timeout_s: float = WAIT_S
 ) -> list[Rebuilt]:
     """The same for databases by service; their projectors must be running."""
     chosen = []
     known = []
     for service, engine in engines.items():
-        async with engine.connect() as connection:
-            if not await connection.run_sync(lambda sync: sync.dialect.has_table(sync, positions.name)):
-                continue
-            rows = (await connection.execute(select(positions.c.name, positions.c.tables))).all()
-        known += [row.name for row in rows]
-        chosen += [(service, engine, row.name, row.tables) for row in rows if name in ("all", row.name)]
+        tables = await engine.read(_tables)
+        known += list(tables)
+        chosen += [(service, engine, each, tables[each]) for each in tables if name in ("all", each)]
     if not chosen:
         raise TapelineError(
             f"no projection is named {name!r}", code="not_found", hint=f"projections are: {', '.join(sorted(known))}"
@@ -99,35 +96,38 @@ async def rebuild_tables(
     return sorted(await asyncio.gather(*work), key=lambda each: (each.service, each.name))
 
 
-async def names_of(engines: Mapping[str, AsyncEngine]) -> dict[str, str]:
+async def names_of(engines: Mapping[str, Engine]) -> dict[str, str]:
     """The projections of these databases, each with the key of its database."""
     found: dict[str, str] = {}
     for service, engine in engines.items():
-        async with engine.connect() as connection:
-            if await connection.run_sync(lambda sync: sync.dialect.has_table(sync, positions.name)):
-                found |= {str(name): service for name in await connection.scalars(select(positions.c.name))}
+        found |= dict.fromkeys(await engine.read(_tables), service)
     return found
 
 
-async def dump(connection: AsyncConnection, tables: Sequence[str]) -> Dump:
+def _tables(connection: Connection) -> dict[str, list[str]]:
+    """The tables of each projection of a database."""
+    if not connection.dialect.has_table(connection, positions.name):
+        return {}
+    rows = connection.execute(select(positions.c.name, positions.c.tables).order_by(positions.c.name))
+    return {row.name: row.tables for row in rows}
+
+
+def dump(connection: Connection, tables: Sequence[str]) -> Dump:
     """The rows of tables as canonical JSON, sorted: equal tables give equal dumps."""
     found: Dump = {}
     for name in sorted(tables):
-        rows = (await connection.execute(select(text("*")).select_from(table(name)))).mappings()
+        rows = connection.execute(select(text("*")).select_from(table(name))).mappings()
         found[name] = sorted(
             json.dumps(dict(row), sort_keys=True, separators=(",", ":"), default=_canonical) for row in rows
         )
     return found
 
 
-async def _rebuilt(service: str, engine: AsyncEngine, name: str, tables: list[str], timeout_s: float) -> Rebuilt:
+async def _rebuilt(service: str, engine: Engine, name: str, tables: list[str], timeout_s: float) -> Rebuilt:
     began = time.monotonic()
     for _ in range(ROUNDS):
         # A dump reads several tables: in one transaction with the position, or it would mix two states.
-        async with engine.begin() as connection:
-            position = await _position(connection, name)
-            before = await dump(connection, tables)
-            await reset(connection, name)
+        position, before = await engine.write(lambda connection: _emptied(connection, name, tables))
         try:
             async with asyncio.timeout(timeout_s):
                 await _until(engine, name, position)
@@ -137,9 +137,7 @@ async def _rebuilt(service: str, engine: AsyncEngine, name: str, tables: list[st
                 code="unavailable",
                 hint="tapeline status; what is missing is filled in as the service reads on",
             ) from error
-        async with engine.begin() as connection:
-            after = await dump(connection, tables)
-            reached = await _position(connection, name)
+        reached, after = await engine.read(lambda c: (_position(c, name), dump(c, tables)))
         if reached == position:
             return Rebuilt(
                 service, name, position, _count(before), _count(after), round(time.monotonic() - began, 3),
@@ -150,16 +148,21 @@ async def _rebuilt(service: str, engine: AsyncEngine, name: str, tables: list[st
     )
 
 
-async def _until(engine: AsyncEngine, name: str, position: int) -> None:
+async def _until(engine: Engine, name: str, position: int) -> None:
     while True:
-        async with engine.connect() as connection:
-            if await _position(connection, name) >= position:
-                return
+        if await engine.read(lambda connection: _position(connection, name)) >= position:
+            return
         await asyncio.sleep(_CHECK_S)
 
 
-async def _position(connection: AsyncConnection, name: str) -> int:
-    found = await connection.scalar(select(positions.c.position).where(positions.c.name == name))
+def _emptied(connection: Connection, name: str, tables: list[str]) -> tuple[int, Dump]:
+    position, before = _position(connection, name), dump(connection, tables)
+    reset(connection, name)
+    return position, before
+
+
+def _position(connection: Connection, name: str) -> int:
+    found = connection.scalar(select(positions.c.position).where(positions.c.name == name))
     return int(found or 0)
 
 

@@ -69,8 +69,7 @@ async def test_rebuilt_tables_equal_the_live_ones(runs: Any, agent: Any, host: A
     live = dump(tmp_path / "runs.db")
     for projector in (log, measured):
         position = projector.position
-        async with host.platform.engine.begin() as connection:
-            await reset(connection, projector.name)
+        await host.platform.engine.write(lambda connection, name=projector.name: reset(connection, name))
         await until(lambda name=projector.name, end=position: stored_position(tmp_path / "runs.db", name) >= end)
     assert dump(tmp_path / "runs.db") == live
     assert len(live["run_events"]) > 30

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, LargeBinary, MetaData, String, Table, update
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tapeline import names, replay
 from tapeline.clock import FakeClock
 from tapeline.contracts import EVENTS, UPCASTERS
-from tapeline.database import make_engine, sqlite_url
+from tapeline.database import Engine, make_engine, sqlite_url
 from tapeline.decider import Deciders, origin_of
 from tapeline.errors import TapelineError
 from tapeline.log import StoredCommit, StoredEvent
@@ -129,7 +128,7 @@ async def test_an_aggregate_is_shown_whole(log: InMemoryLog) -> None:
 
 
 @pytest.fixture
-async def engine(log: InMemoryLog, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+async def engine(log: InMemoryLog, tmp_path: Path) -> AsyncIterator[Engine]:
     """Tables that a running projector keeps at the end of the log."""
     made = make_engine(sqlite_url(tmp_path / "vault.db"))
     projector = Projector(LogSource(log, CODEC, Claims.kinds), Claims(), made)
@@ -142,14 +141,14 @@ async def engine(log: InMemoryLog, tmp_path: Path) -> AsyncIterator[AsyncEngine]
     await made.dispose()
 
 
-async def test_rebuilt_tables_equal_the_live_ones(engine: AsyncEngine) -> None:
+async def test_rebuilt_tables_equal_the_live_ones(engine: Engine) -> None:
     (report,) = await replay.rebuild_tables({"vault": engine})
     assert (report.name, report.position, report.before, report.rows, report.equal) == ("claims", 12, 4, 4, True)
 
 
-async def test_a_row_that_the_log_does_not_know_is_told(engine: AsyncEngine) -> None:
-    async with engine.begin() as connection:
-        await connection.execute(update(claims).where(claims.c.name == "name1").values(holder="nobody"))
+async def test_a_row_that_the_log_does_not_know_is_told(engine: Engine) -> None:
+    changed = update(claims).where(claims.c.name == "name1").values(holder="nobody")
+    await engine.write(lambda connection: connection.execute(changed))
     (report,) = await replay.rebuild_tables({"vault": engine}, "claims")
     assert not report.equal
     assert len(report.differences) == 2
@@ -158,7 +157,7 @@ async def test_a_row_that_the_log_does_not_know_is_told(engine: AsyncEngine) -> 
     assert again.equal
 
 
-async def test_an_unknown_projection_is_named_with_those_that_are_there(engine: AsyncEngine) -> None:
+async def test_an_unknown_projection_is_named_with_those_that_are_there(engine: Engine) -> None:
     with pytest.raises(TapelineError, match="'nothing'") as refused:
         await replay.rebuild_tables({"vault": engine}, "nothing")
     assert refused.value.hint == "projections are: claims"

@@ -92,9 +92,8 @@ class Builder:
         """Build for ever; a task of the service. Begins with what an earlier process left unfinished."""
         await asyncio.to_thread(_emptied, self._folder)
         await self._assets.projector.wait_for(await self._assets.projector.head(), timeout_s=3600.0)
-        async with self._assets.at() as connection:
-            for team, asset_id in await queries.building(connection):
-                self.wake(Ref(team, "asset", asset_id))
+        for team, asset_id in await self._assets.at(None, queries.building):
+            self.wake(Ref(team, "asset", asset_id))
         while True:
             ref = await self._queue.get()
             self._waiting.discard(ref)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from tapeline import names
 from tapeline.assets.asset import aggregate, queries
@@ -60,10 +60,9 @@ def add_verbs(
 
         asked = parse(request.spec)
         command_id = request.command_id or new_id()
-        async with tapes.at(request.min_position) as connection:
-            resolved = resolve(asked, await _known_tapes(connection, caller, asked.tapes), components())
-        async with assets.at(request.min_position) as connection:
-            same = await queries.of_digest(connection, caller.team, resolved.digest)
+        known = await tapes.at(request.min_position, _known_tapes, caller, asked.tapes)
+        resolved = resolve(asked, known, components())
+        same = await assets.at(request.min_position, queries.of_digest, caller.team, resolved.digest)
         if same is not None and (asked.name is None or same.name == asked.name):
             return Accepted(
                 view=_with_progress(same, builder),
@@ -108,8 +107,7 @@ def add_verbs(
     async def remove(caller: Principal, request: RemoveAsset) -> Accepted[AssetView]:
         ref = await _ref(holders, caller, request.name, request.command_id)
         before = await deciders.state(aggregate, ref)
-        async with users.at(request.min_position) as connection:
-            needed = await queries.needed_by(connection, caller.team, ref.id)
+        needed = await users.at(request.min_position, queries.needed_by, caller.team, ref.id)
         if needed and not isinstance(before, aggregate.Removed):
             shown = ", ".join(needed[:10]) + (", ..." if len(needed) > 10 else "")
             raise TapelineError(
@@ -134,14 +132,12 @@ def add_verbs(
 
     @verbs.user("get")
     async def get(caller: Principal, request: GetAsset) -> Answer[AssetView]:
-        async with assets.at(request.min_position) as connection:
-            view = await queries.get(connection, caller, request.name)
+        view = await assets.at(request.min_position, queries.get, caller, request.name)
         return answered(_with_progress(view, builder), assets.projector.position, log_id)
 
     @verbs.user("list")
     async def list_(caller: Principal, request: ListAssets) -> Answer[Page[AssetView]]:
-        async with assets.at(request.min_position) as connection:
-            view = await queries.page(connection, caller, request.limit, request.offset)
+        view = await assets.at(request.min_position, queries.page, caller, request.limit, request.offset)
         return answered(view, assets.projector.position, log_id)
 
     @verbs.user("features")
@@ -157,18 +153,18 @@ def add_verbs(
         return answered(view, assets.projector.position, log_id)
 
 
-async def _known_tapes(connection: AsyncConnection, caller: Principal, wanted: list[TapeOf | str]) -> list[KnownTape]:
+def _known_tapes(connection: Connection, caller: Principal, wanted: list[TapeOf | str]) -> list[KnownTape]:
     from tapeline.assets.asset.spec import KnownTape
 
     known: list[KnownTape] = []
     for item in wanted:
         name = item if isinstance(item, str) else item.tape
         try:
-            tape = await tape_queries.get(connection, caller, name)
+            tape = tape_queries.get(connection, caller, name)
         except TapelineError as error:
             if error.code != "not_found":
                 raise
-            others = await tape_queries.names(connection, caller)
+            others = tape_queries.names(connection, caller)
             known += [KnownTape("", other, "", (), (), "") for other in others if other != name]
             continue
         known.append(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, select
 
 from tapeline.assets.asset.tables import asset_users, assets
 from tapeline.contracts.artifacts import ArtifactView
@@ -18,17 +17,17 @@ from tapeline.subjects import Principal
 PAGE_BYTES = 512 * 1024
 
 
-async def get(connection: AsyncConnection, caller: Principal, name: str) -> AssetView:
+def get(connection: Connection, caller: Principal, name: str) -> AssetView:
     """The asset with this name or id; `not_found` for a missing one and for another team's."""
     for column in (assets.c.name, assets.c.id):
         found = select(assets).where(assets.c.team == caller.team, column == name)
-        row = (await connection.execute(found)).mappings().first()
+        row = connection.execute(found).mappings().first()
         if row is not None:
             return view_of(dict(row))
     raise TapelineError(f"there is no asset {name!r}", code="not_found", hint="tapeline asset ls")
 
 
-async def page(connection: AsyncConnection, caller: Principal, limit: int, offset: int) -> Page[AssetView]:
+def page(connection: Connection, caller: Principal, limit: int, offset: int) -> Page[AssetView]:
     """The team's assets by name, without certificate and statistics, cut where a message is full."""
     query = (
         select(assets)
@@ -37,7 +36,7 @@ async def page(connection: AsyncConnection, caller: Principal, limit: int, offse
         .limit(limit + 1)
         .offset(offset)
     )
-    rows = (await connection.execute(query)).mappings().all()
+    rows = connection.execute(query).mappings().all()
     items: list[AssetView] = []
     size = 0
     for row in rows[:limit]:
@@ -49,7 +48,7 @@ async def page(connection: AsyncConnection, caller: Principal, limit: int, offse
     return Page(items=items, next=str(offset + len(items)) if items and len(rows) > len(items) else None)
 
 
-async def of_digest(connection: AsyncConnection, team: str, spec_digest: str) -> AssetView | None:
+def of_digest(connection: Connection, team: str, spec_digest: str) -> AssetView | None:
     """The asset of a spec that is there or being built, the oldest one."""
     found = (
         select(assets)
@@ -60,21 +59,21 @@ async def of_digest(connection: AsyncConnection, team: str, spec_digest: str) ->
         )
         .order_by(assets.c.id)
     )
-    row = (await connection.execute(found)).mappings().first()
+    row = connection.execute(found).mappings().first()
     return None if row is None else view_of(dict(row))
 
 
-async def of_tape(connection: AsyncConnection, caller: Principal, tape_id: str) -> list[str]:
+def of_tape(connection: Connection, caller: Principal, tape_id: str) -> list[str]:
     """The names of the assets that name a tape and are not failed or cancelled."""
     found = (
         select(assets.c.name, assets.c.tapes)
         .where(assets.c.team == caller.team, assets.c.status.in_(("building", "ready", "stale")))
         .order_by(assets.c.name)
     )
-    return [str(row.name) for row in await connection.execute(found) if tape_id in row.tapes]
+    return [str(row.name) for row in connection.execute(found) if tape_id in row.tapes]
 
 
-async def needed_by(connection: AsyncConnection, team: str, asset_id: str) -> list[str]:
+def needed_by(connection: Connection, team: str, asset_id: str) -> list[str]:
     """What needs an asset now: unfinished runs and vault items."""
     found = (
         select(asset_users.c.name)
@@ -82,13 +81,13 @@ async def needed_by(connection: AsyncConnection, team: str, asset_id: str) -> li
         .order_by(asset_users.c.name)
         .limit(11)
     )
-    return [str(row.name) for row in await connection.execute(found)]
+    return [str(row.name) for row in connection.execute(found)]
 
 
-async def building(connection: AsyncConnection) -> list[tuple[str, str]]:
+def building(connection: Connection) -> list[tuple[str, str]]:
     """Team and id of every asset whose build has not ended, of all teams: for the builder alone."""
     found = select(assets.c.team, assets.c.id).where(assets.c.status == "building").order_by(assets.c.id)
-    return [(str(row.team), str(row.id)) for row in await connection.execute(found)]
+    return [(str(row.team), str(row.id)) for row in connection.execute(found)]
 
 
 def view_of(row: dict[str, Any]) -> AssetView:

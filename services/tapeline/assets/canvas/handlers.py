@@ -90,13 +90,12 @@ def add_verbs(
         if canvas_id is None:
             raise _missing(request.name)
         ref = Ref(caller.team, "canvas", canvas_id)
-        async with canvases.at(request.min_position) as connection:
-            try:
-                view = await queries.get(connection, caller, canvas_id)
-            except TapelineError as error:
-                if error.code != "not_found":
-                    raise
-                view = _gone(canvas_id, request)
+        try:
+            view = await canvases.at(request.min_position, queries.get, caller, canvas_id)
+        except TapelineError as error:
+            if error.code != "not_found":
+                raise
+            view = _gone(canvas_id, request)
         outcome, _ = await deciders.handle_together(
             [
                 Step(decider=aggregate, ref=ref, command=request),
@@ -112,14 +111,12 @@ def add_verbs(
 
     @verbs.user("get_canvas")
     async def get(caller: Principal, request: GetCanvas) -> Answer[CanvasView]:
-        async with canvases.at(request.min_position) as connection:
-            view = await queries.get(connection, caller, request.name, request.revision)
+        view = await canvases.at(request.min_position, queries.get, caller, request.name, request.revision)
         return answered(view, canvases.projector.position, log_id)
 
     @verbs.user("list_canvases")
     async def list_(caller: Principal, request: ListCanvases) -> Answer[Page[CanvasView]]:
-        async with canvases.at(request.min_position) as connection:
-            view = await queries.page(connection, caller, request.limit, request.offset)
+        view = await canvases.at(request.min_position, queries.page, caller, request.limit, request.offset)
         return answered(view, canvases.projector.position, log_id)
 
     @verbs.user("validate_canvas")
@@ -130,13 +127,11 @@ def add_verbs(
             raise TapelineError("give either content or name", code="invalid", hint="content is the document itself")
         content: dict[str, Any] | None = request.content
         if request.name is not None:
-            async with canvases.at(request.min_position) as connection:
-                content = (await queries.get(connection, caller, request.name)).content
+            content = (await canvases.at(request.min_position, queries.get, caller, request.name)).content
         shapes: dict[str, list[int]] | None = None
         labels: dict[str, LabelColumns] | None = None
         if request.asset is not None:
-            async with assets.at(request.min_position) as connection:
-                asset = await asset_queries.get(connection, caller, request.asset)
+            asset = await assets.at(request.min_position, asset_queries.get, caller, request.asset)
             if asset.status not in ("ready", "stale"):
                 raise TapelineError(
                     f"asset {asset.name!r} is {asset.status}; its features are known once it is ready",
@@ -223,14 +218,13 @@ async def _view(
     if not isinstance(state, aggregate.Canvas):
         raise _missing(canvas_id)
     born, copied_from, saved = request.at, state.copied_from, request.at
-    async with canvases.at() as connection:
-        try:
-            row = await queries.get(connection, caller, canvas_id)
-            born = row.created_at
-            saved = row.updated_at if row.revision == state.revision else saved
-        except TapelineError as error:
-            if error.code != "not_found":
-                raise
+    try:
+        row = await canvases.at(None, queries.get, caller, canvas_id)
+        born = row.created_at
+        saved = row.updated_at if row.revision == state.revision else saved
+    except TapelineError as error:
+        if error.code != "not_found":
+            raise
     return CanvasView(
         id=canvas_id,
         name=state.name,

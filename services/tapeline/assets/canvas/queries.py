@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Select, and_, select
 
 from tapeline.assets.canvas.tables import canvases, revisions
 from tapeline.contracts.canvases import CanvasView
@@ -34,18 +33,18 @@ def _joined(caller: Principal) -> Select[*tuple[Any, ...]]:
     )
 
 
-async def get(connection: AsyncConnection, caller: Principal, name: str, revision: int | None = None) -> CanvasView:
+def get(connection: Connection, caller: Principal, name: str, revision: int | None = None) -> CanvasView:
     """A canvas by name or id, at its latest or a given revision; `not_found` for a foreign or missing one."""
     for column in (canvases.c.name, canvases.c.id):
         wanted = canvases.c.revision if revision is None else revision
         query = _joined(caller).where(column == name, revisions.c.revision == wanted)
-        row = (await connection.execute(query)).mappings().first()
+        row = connection.execute(query).mappings().first()
         if row is not None:
             return view_of(dict(row))
         if revision is None:
             continue
         latest = select(canvases.c.revision).where(canvases.c.team == caller.team, column == name)
-        found = await connection.scalar(latest)
+        found = connection.scalar(latest)
         if found is not None:
             raise TapelineError(
                 f"canvas {name!r} has no revision {revision}", code="not_found", hint=f"revisions are 1 to {found}"
@@ -53,7 +52,7 @@ async def get(connection: AsyncConnection, caller: Principal, name: str, revisio
     raise TapelineError(f"there is no canvas {name!r}", code="not_found", hint="tapeline canvas ls")
 
 
-async def page(connection: AsyncConnection, caller: Principal, limit: int, offset: int) -> Page[CanvasView]:
+def page(connection: Connection, caller: Principal, limit: int, offset: int) -> Page[CanvasView]:
     """The team's canvases by name, each at its latest revision, cut where a message is full."""
     query = (
         _joined(caller)
@@ -62,7 +61,7 @@ async def page(connection: AsyncConnection, caller: Principal, limit: int, offse
         .limit(limit + 1)
         .offset(offset)
     )
-    rows = (await connection.execute(query)).mappings().all()
+    rows = connection.execute(query).mappings().all()
     items: list[CanvasView] = []
     size = 0
     for row in rows[:limit]:

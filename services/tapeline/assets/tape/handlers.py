@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from tapeline import names
 from tapeline.assets.asset import queries as asset_queries
@@ -63,14 +63,12 @@ def add_verbs(
         ref = Ref(caller.team, "tape", tape_id)
         origin = origin_of(caller.actor, command_id)
         try:
-            async with tapes.at(request.min_position) as connection:
-                owned = await _owned(connection, caller)
+            owned = await tapes.at(request.min_position, _owned, caller)
             checked = await imports.check(uploads, store, cache, caller.team, request.manifest_sha256, owned)
             parent = None
             if checked.manifest["parent"] is not None:
                 content = str(checked.manifest["parent"])
-                async with tapes.at(request.min_position) as connection:
-                    parent, parent_sha256 = await queries.parent_of(connection, caller, content)
+                parent, parent_sha256 = await tapes.at(request.min_position, queries.parent_of, caller, content)
                 await imports.check_parent(checked.manifest, parent_sha256, store, cache)
         except TapelineError as error:
             if error.code not in NOT_THE_TAPES_FAULT:
@@ -121,26 +119,23 @@ def add_verbs(
                     code="already_exists",
                     hint="import it under another name",
                 )
-        async with tapes.at() as connection:
-            try:
-                born = (await queries.get(connection, caller, tape_id)).created_at
-            except TapelineError as error:
-                if error.code != "not_found":
-                    raise
-                born = request.at
+        try:
+            born = (await tapes.at(None, queries.get, caller, tape_id)).created_at
+        except TapelineError as error:
+            if error.code != "not_found":
+                raise
+            born = request.at
         view = _view_of(tape_id, state).model_copy(update={"created_at": born})
         return Accepted(view=view, sequence=1, position=max(tapes.projector.position, 0), log_id=log_id, replayed=True)
 
     @verbs.user("get_tape")
     async def get(caller: Principal, request: GetTape) -> Answer[TapeView]:
-        async with tapes.at(request.min_position) as connection:
-            view = await queries.get(connection, caller, request.name)
+        view = await tapes.at(request.min_position, queries.get, caller, request.name)
         return answered(view, tapes.projector.position, log_id)
 
     @verbs.user("list_tapes")
     async def list_(caller: Principal, request: ListTapes) -> Answer[Page[TapeView]]:
-        async with tapes.at(request.min_position) as connection:
-            view = await queries.page(connection, caller, request.limit, request.offset)
+        view = await tapes.at(request.min_position, queries.page, caller, request.limit, request.offset)
         return answered(view, tapes.projector.position, log_id)
 
     @verbs.user("remove_tape")
@@ -150,8 +145,7 @@ def add_verbs(
             raise _missing(request.name)
         ref = Ref(caller.team, "tape", tape_id)
         before = await deciders.state(aggregate, ref)
-        async with assets.at(request.min_position) as connection:
-            users = await asset_queries.of_tape(connection, caller, tape_id)
+        users = await assets.at(request.min_position, asset_queries.of_tape, caller, tape_id)
         if users and isinstance(before, aggregate.Tape):
             named = ", ".join(users[:10])
             raise TapelineError(
@@ -174,8 +168,8 @@ def add_verbs(
         return accepted(outcome, view.model_copy(update={"created_at": request.at}), log_id)
 
 
-async def _owned(connection: Any, caller: Principal) -> set[str]:
-    rows = await connection.execute(select(tape_table.c.files).where(tape_table.c.team == caller.team))
+def _owned(connection: Connection, caller: Principal) -> set[str]:
+    rows = connection.execute(select(tape_table.c.files).where(tape_table.c.team == caller.team))
     return {file["sha256"] for row in rows for file in row.files}
 
 

@@ -43,8 +43,7 @@ def add_verbs(verbs: Verbs, desk: Desk) -> None:
 
     @verbs.user("devices")
     async def devices(caller: Principal, request: ListDevices) -> Answer[Page[DeviceView]]:
-        async with desk.reader.at(request.min_position) as connection:
-            found = await queries.devices_of(connection, caller.team, desk.presence, desk.leases)
+        found = await desk.reader.at(request.min_position, queries.devices_of, caller.team, desk.presence, desk.leases)
         items = [queries.view(caller.team, device, desk.leases) for device in found]
         items.sort(key=lambda each: (each.agent, each.device))
         return answered(Page(items=items), desk.reader.projector.position, desk.log_id)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, select
 
 from tapeline.contracts.agents import DeviceView
 from tapeline.runs.device.presence import Presence
@@ -12,9 +11,9 @@ from tapeline.runs.leases import Leases
 from tapeline.runs.schedule import Device
 
 
-async def devices(connection: AsyncConnection, presence: Presence, leases: Leases) -> list[Device]:
+def devices(connection: Connection, presence: Presence, leases: Leases) -> list[Device]:
     """Every device of every agent that has not left."""
-    rows = (await connection.execute(select(agents).where(agents.c.is_gone.is_(False)))).mappings().all()
+    rows = connection.execute(select(agents).where(agents.c.is_gone.is_(False))).mappings().all()
     return [
         Device(
             agent=row["agent"],
@@ -34,9 +33,9 @@ async def devices(connection: AsyncConnection, presence: Presence, leases: Lease
     ]
 
 
-async def devices_of(connection: AsyncConnection, team: str, presence: Presence, leases: Leases) -> list[Device]:
+def devices_of(connection: Connection, team: str, presence: Presence, leases: Leases) -> list[Device]:
     """The devices that a team may train on."""
-    return [device for device in await devices(connection, presence, leases) if team in device.teams]
+    return [device for device in devices(connection, presence, leases) if team in device.teams]
 
 
 def view(team: str, device: Device, leases: Leases) -> DeviceView:
@@ -55,7 +54,7 @@ def view(team: str, device: Device, leases: Leases) -> DeviceView:
     )
 
 
-async def boot_of(connection: AsyncConnection, agent: str) -> str | None:
+def boot_of(connection: Connection, agent: str) -> str | None:
     """The boot that an agent announced last."""
-    found: str | None = await connection.scalar(select(agents.c.boot).where(agents.c.agent == agent))
+    found: str | None = connection.scalar(select(agents.c.boot).where(agents.c.agent == agent))
     return found

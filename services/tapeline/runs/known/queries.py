@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, or_, select
 
 from tapeline.errors import TapelineError
 from tapeline.runs.blueprint.config import near
@@ -14,7 +13,7 @@ from tapeline.runs.known.tables import assets, canvases
 Row = dict[str, Any]
 
 
-async def canvas(connection: AsyncConnection, team: str, name: str) -> Row:
+def canvas(connection: Connection, team: str, name: str) -> Row:
     """The current revision of a canvas.
 
     Raises
@@ -23,10 +22,10 @@ async def canvas(connection: AsyncConnection, team: str, name: str) -> Row:
         `not_found`, with what was probably meant or the list of those that there are.
     """
     statement = select(canvases).where(canvases.c.team == team, canvases.c.is_removed.is_(False))
-    row = (await connection.execute(statement.where(canvases.c.name == name))).mappings().first()
+    row = connection.execute(statement.where(canvases.c.name == name)).mappings().first()
     if row is None:
         known = select(canvases.c.name).where(canvases.c.team == team, canvases.c.is_removed.is_(False))
-        names = [str(each) for each in await connection.scalars(known)]
+        names = [str(each) for each in connection.scalars(known)]
         raise TapelineError(
             f"no canvas is named {name!r}",
             code="not_found",
@@ -36,7 +35,7 @@ async def canvas(connection: AsyncConnection, team: str, name: str) -> Row:
     return dict(row)
 
 
-async def asset(connection: AsyncConnection, team: str, name: str, *, allow_stale: bool = True) -> Row:
+def asset(connection: Connection, team: str, name: str, *, allow_stale: bool = True) -> Row:
     """An asset that can be trained on, by name or id.
 
     Raises
@@ -48,12 +47,12 @@ async def asset(connection: AsyncConnection, team: str, name: str, *, allow_stal
     statement = select(assets).where(
         assets.c.team == team, assets.c.status != "removed", or_(assets.c.name == name, assets.c.id == name)
     )
-    rows = (await connection.execute(statement)).mappings().all()
+    rows = connection.execute(statement).mappings().all()
     # A name whose build failed may have been built again.
     row = min(rows, key=lambda each: each["status"] not in ("ready", "stale"), default=None)
     if row is None:
         known = select(assets.c.name).where(assets.c.team == team, assets.c.status.in_(["ready", "stale"]))
-        names = [str(each) for each in await connection.scalars(known)]
+        names = [str(each) for each in connection.scalars(known)]
         raise TapelineError(
             f"no asset is named {name!r}",
             code="not_found",

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import RowMapping, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, RowMapping, select
 
 from tapeline.contracts.runs import ListMetrics, MetricView, ProgressView
 from tapeline.ids import derived_id
@@ -25,12 +24,12 @@ Bounds = dict[int, int]
 """Per attempt the last step that is effective; an attempt that is not in it is not superseded."""
 
 
-async def bounds(connection: AsyncConnection, team: str, run_id: str) -> Bounds:
+def bounds(connection: Connection, team: str, run_id: str) -> Bounds:
     """How far each attempt's points are effective: later attempts supersede what lies beyond their start."""
     statement = select(attempts.c.attempt, attempts.c.from_step).where(
         attempts.c.team == team, attempts.c.run_id == run_id
     )
-    starts = [(row.attempt, row.from_step) for row in await connection.execute(statement) if row.from_step is not None]
+    starts = [(row.attempt, row.from_step) for row in connection.execute(statement) if row.from_step is not None]
     if not starts:
         return {}
     return {
@@ -40,11 +39,11 @@ async def bounds(connection: AsyncConnection, team: str, run_id: str) -> Bounds:
     }
 
 
-async def points(connection: AsyncConnection, team: str, run_id: str, query: ListMetrics) -> list[MetricView]:
+def points(connection: Connection, team: str, run_id: str, query: ListMetrics) -> list[MetricView]:
     """Points of a run, newest first."""
     if query.limit == 0 or query.global_steps == [] or query.tags == []:
         return []
-    effective = await bounds(connection, team, run_id) if query.attempt is None else {}
+    effective = bounds(connection, team, run_id) if query.attempt is None else {}
     statement = (
         select(metric_batches)
         .where(metric_batches.c.team == team, metric_batches.c.run_id == run_id, metric_batches.c.points > 0)
@@ -61,7 +60,7 @@ async def points(connection: AsyncConnection, team: str, run_id: str, query: Lis
     found: list[MetricView] = []
     offset = 0
     while len(found) < query.limit:
-        rows = (await connection.execute(statement.limit(BATCHES_AT_ONCE).offset(offset))).mappings().all()
+        rows = connection.execute(statement.limit(BATCHES_AT_ONCE).offset(offset)).mappings().all()
         for row in rows:
             # Times of a run never overlap between batches: the newest batch has the newest points.
             found += _of_batch(row, query, effective, query.limit - len(found))
@@ -114,22 +113,22 @@ def _plain(value: float | int) -> float | int | Literal["NaN", "Infinity", "-Inf
     return value
 
 
-async def latest(connection: AsyncConnection, team: str, run_id: str) -> list[MetricView]:
+def latest(connection: Connection, team: str, run_id: str) -> list[MetricView]:
     """The last effective point of every tag, by tag."""
-    effective = await bounds(connection, team, run_id)
+    effective = bounds(connection, team, run_id)
     statement = (
         select(latest_metrics)
         .where(latest_metrics.c.team == team, latest_metrics.c.run_id == run_id)
         .order_by(latest_metrics.c.tag)
     )
     found = []
-    for row in (await connection.execute(statement)).mappings().all():
+    for row in connection.execute(statement).mappings().all():
         bound = effective.get(row["attempt"])
         if bound is None or row["global_step"] <= bound:
             found.append(_latest_of(row))
             continue
         # A later attempt has superseded this point and not measured this tag yet.
-        found += await points(connection, team, run_id, ListMetrics(run=run_id, tags=[row["tag"]], limit=1))
+        found += points(connection, team, run_id, ListMetrics(run=run_id, tags=[row["tag"]], limit=1))
     return found
 
 
@@ -146,9 +145,7 @@ def _latest_of(row: RowMapping) -> MetricView:
     )
 
 
-async def progress_of(
-    connection: AsyncConnection, team: str, run_ids: Sequence[str]
-) -> dict[str, tuple[list[ProgressView], int]]:
+def progress_of(connection: Connection, team: str, run_ids: Sequence[str]) -> dict[str, tuple[list[ProgressView], int]]:
     """The progress of runs, in the order in which operations were last heard of, and when the last one was."""
     if not run_ids:
         return {}
@@ -158,7 +155,7 @@ async def progress_of(
         .order_by(progress.c.updated_us, progress.c.operation)
     )
     found: dict[str, tuple[list[ProgressView], int]] = {}
-    for row in (await connection.execute(statement)).mappings():
+    for row in connection.execute(statement).mappings():
         views, _ = found.get(row["run_id"], ([], 0))
         view = ProgressView(
             operation=row["operation"], value=row["value"], final_value=row["final_value"], units=row["units"]

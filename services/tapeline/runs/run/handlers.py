@@ -7,7 +7,7 @@ import base64
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from tapeline import names
 from tapeline.bus import Verbs, accepted, answered
@@ -73,8 +73,7 @@ class Desk:
 
     async def resolve(self, caller: Principal, command: Command, name: str, *, deleted: bool = False) -> Ref:
         """The run that a command names by id or number, as of the position that its sender has seen."""
-        async with self.reader.at(command.min_position) as connection:
-            row = await queries.resolve(connection, caller.team, name, deleted=deleted)
+        row = await self.reader.at(command.min_position, queries.resolve, caller.team, name, deleted=deleted)
         return Ref(caller.team, "run", row["id"])
 
     async def ask(self, caller: Principal, ref: Ref, command: Command) -> Outcome[aggregate.Run]:
@@ -87,11 +86,11 @@ class Desk:
         outcome = await self.ask(caller, ref, command)
         return accepted(outcome, view_of(ref.id, outcome.state), self.log_id)
 
-    async def check_device(self, connection: AsyncConnection, caller: Principal, selector: str) -> None:
-        """Refuse a device that no agent of the team has."""
-        if selector in schedule.SELECTORS:
-            return
-        schedule.check_selector(selector, await devices_of(connection, caller.team, self.presence, self.leases))
+    def check_places(self, connection: Connection, team: str, device: str | None, session: str | None) -> None:
+        """Refuse a device that no agent of the team has, and a session name that a live attempt has."""
+        if device is not None and device not in schedule.SELECTORS:
+            schedule.check_selector(device, devices_of(connection, team, self.presence, self.leases))
+        births.check_session(connection, team, session)
 
     async def bear(
         self, caller: Principal, command: Command, birth: dict[str, Any]
@@ -132,18 +131,18 @@ def _add_births(verbs: Verbs, desk: Desk) -> None:
     @verbs.user("create")
     async def create(caller: Principal, request: CreateRun) -> Accepted[RunView]:
         birth = births.checked(request)
-        async with desk.reader.at(request.min_position) as connection:
-            await desk.check_device(connection, caller, request.device)
-            await births.check_session(connection, caller.team, request.session_name)
+        await desk.reader.at(request.min_position, desk.check_places, caller.team, request.device, request.session_name)
         run_id, outcome = await desk.bear(caller, request, birth | {"user": caller.user})
         return accepted(outcome, view_of(run_id, outcome.state), desk.log_id)
 
     @verbs.user("train")
     async def train(caller: Principal, request: TrainCanvas) -> Accepted[SessionView]:
-        async with desk.reader.at(request.min_position) as connection:
-            birth = await births.of_canvas(connection, caller.team, request)
-            await desk.check_device(connection, caller, request.device)
-            await births.check_session(connection, caller.team, request.session_name)
+        def asked(connection: Connection) -> dict[str, Any]:
+            birth = births.of_canvas(connection, caller.team, request)
+            desk.check_places(connection, caller.team, request.device, request.session_name)
+            return birth
+
+        birth = await desk.reader.at(request.min_position, asked)
         run_id, outcome = await desk.bear(caller, request, birth | {"user": caller.user})
         run = outcome.state
         view = SessionView(run_id=run_id, number=run.number, session_name=births.session_of(run))
@@ -170,10 +169,7 @@ def _add_commands(verbs: Verbs, desk: Desk) -> None:
         return await desk.command(caller, request.run, request)
 
     async def _check_next(caller: Principal, request: Command, device: str | None, session: str | None) -> None:
-        async with desk.reader.at(request.min_position) as connection:
-            if device is not None:
-                await desk.check_device(connection, caller, device)
-            await births.check_session(connection, caller.team, session)
+        await desk.reader.at(request.min_position, desk.check_places, caller.team, device, session)
 
     @verbs.user("delete")
     async def delete(caller: Principal, request: DeleteRun) -> Accepted[RunView]:
@@ -207,53 +203,53 @@ def _add_commands(verbs: Verbs, desk: Desk) -> None:
 def _add_queries(verbs: Verbs, desk: Desk) -> None:
     @verbs.user("get")
     async def get(caller: Principal, request: GetRun) -> Answer[RunView]:
-        async with desk.reader.at(request.min_position) as connection:
-            view = await queries.one(connection, caller.team, request.run)
+        view = await desk.reader.at(request.min_position, queries.one, caller.team, request.run)
         if view.id and desk.reader.is_stale(caller.team, "run", view.id):
             view = view.model_copy(update={"stale": True})
         return answered(view, desk.reader.projector.position, desk.log_id)
 
     @verbs.user("list")
     async def list_(caller: Principal, request: ListRuns) -> Answer[Page[RunView]]:
-        async with desk.reader.at(request.min_position) as connection:
-            items = await queries.listed(connection, caller.team, request)
+        items = await desk.reader.at(request.min_position, queries.listed, caller.team, request)
         return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("events")
     async def events(caller: Principal, request: ListEvents) -> Answer[Page[EventView]]:
-        async with desk.reader.at(request.min_position) as connection:
-            row = await queries.resolve(connection, caller.team, request.run)
-            items = await queries.events(connection, caller.team, row["id"], request)
+        items = await desk.reader.at(request.min_position, queries.events, caller.team, request)
         return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("metrics")
     async def metrics(caller: Principal, request: ListMetrics) -> Answer[Page[MetricView]]:
-        async with desk.reader.at(request.min_position) as connection:
-            row = await queries.resolve(connection, caller.team, request.run)
-            items = await metric_queries.points(connection, caller.team, row["id"], request)
+        def points(connection: Connection) -> list[MetricView]:
+            row = queries.resolve(connection, caller.team, request.run)
+            return metric_queries.points(connection, caller.team, row["id"], request)
+
+        items = await desk.reader.at(request.min_position, points)
         return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("latest")
     async def latest(caller: Principal, request: LatestMetrics) -> Answer[Page[MetricView]]:
-        async with desk.reader.at(request.min_position) as connection:
-            row = await queries.resolve(connection, caller.team, request.run)
-            items = await metric_queries.latest(connection, caller.team, row["id"])
+        def points(connection: Connection) -> list[MetricView]:
+            row = queries.resolve(connection, caller.team, request.run)
+            return metric_queries.latest(connection, caller.team, row["id"])
+
+        items = await desk.reader.at(request.min_position, points)
         return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
 
 def _add_checkpoints(verbs: Verbs, desk: Desk) -> None:
     @verbs.user("checkpoints")
     async def checkpoints(caller: Principal, request: ListCheckpoints) -> Answer[Page[CheckpointView]]:
-        async with desk.reader.at(request.min_position) as connection:
-            items = await queries.checkpoints_listed(connection, caller.team, request)
+        items = await desk.reader.at(request.min_position, queries.checkpoints_listed, caller.team, request)
         return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("delete_checkpoints")
     async def delete_checkpoints(caller: Principal, request: DeleteCheckpoints) -> Accepted[DeletedView]:
         if not request.ids and not request.run_ids:
             raise TapelineError("neither ids nor run_ids name anything", code="invalid", hint="give one of them")
-        async with desk.reader.at(request.min_position) as connection:
-            owners = await queries.checkpoint_owners(connection, caller.team, request.ids, request.run_ids)
+        owners = await desk.reader.at(
+            request.min_position, queries.checkpoint_owners, caller.team, request.ids, request.run_ids
+        )
         steps = [
             Step(decider=aggregate, ref=Ref(caller.team, "run", run_id), command=DropCheckpoints(ids=ids))
             for run_id, ids in sorted(owners.items())
@@ -267,8 +263,9 @@ def _add_checkpoints(verbs: Verbs, desk: Desk) -> None:
 
     @verbs.user("pin")
     async def pin(caller: Principal, request: PinCheckpoint) -> Accepted[RunView]:
-        async with desk.reader.at(request.min_position) as connection:
-            owners = await queries.checkpoint_owners(connection, caller.team, [request.checkpoint], None)
+        owners = await desk.reader.at(
+            request.min_position, queries.checkpoint_owners, caller.team, [request.checkpoint], None
+        )
         if not owners:
             raise TapelineError(
                 f"no checkpoint {request.checkpoint!r}", code="not_found", hint="tapeline checkpoint ls"
@@ -282,8 +279,7 @@ def _add_checkpoints(verbs: Verbs, desk: Desk) -> None:
 
     @verbs.user("read_artifact")
     async def read_artifact(caller: Principal, request: ReadArtifact) -> Answer[PartView]:
-        async with desk.reader.at(request.min_position) as connection:
-            size = await queries.owned_artifact(connection, caller.team, request.sha256)
+        size = await desk.reader.at(request.min_position, queries.owned_artifact, caller.team, request.sha256)
         data = await desk.store.read(request.sha256, request.offset, request.size_bytes)
         view = PartView(data=base64.b64encode(data).decode(), size_bytes=size)
         return answered(view, desk.reader.projector.position, desk.log_id)

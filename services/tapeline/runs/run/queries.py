@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, Table, false, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, false, or_, select
 
 from tapeline.contracts.artifacts import ArtifactView
 from tapeline.contracts.runs import (
@@ -39,21 +38,21 @@ def missing(name: str) -> TapelineError:
     return TapelineError(f"no run {name!r}", code="not_found", hint="tapeline run ls", data={"kind": "run"})
 
 
-async def resolve(connection: AsyncConnection, team: str, name: str, *, deleted: bool = False) -> RowMapping:
+def resolve(connection: Connection, team: str, name: str, *, deleted: bool = False) -> RowMapping:
     """The row of a run that is named by its id or by its number."""
     by_number = name.isascii() and name.isdecimal() and len(name) < 10
     condition = runs.c.number == int(name) if by_number else runs.c.id == name
     statement = select(runs).where(runs.c.team == team, condition)
-    row = (await connection.execute(statement)).mappings().first()
+    row = connection.execute(statement).mappings().first()
     if row is None or (row["is_deleted"] and not deleted):
         raise missing(name)
     return row
 
 
-async def one(connection: AsyncConnection, team: str, name: str) -> RunView:
+def one(connection: Connection, team: str, name: str) -> RunView:
     """A run with everything."""
-    row = await resolve(connection, team, name)
-    said = await progress_of(connection, team, [row["id"]])
+    row = resolve(connection, team, name)
+    said = progress_of(connection, team, [row["id"]])
     return _view(row, said.get(row["id"]), everything=True)
 
 
@@ -80,7 +79,7 @@ def _view(
     return RunView(**fields)
 
 
-async def listed(connection: AsyncConnection, team: str, query: ListRuns) -> list[RunView]:
+def listed(connection: Connection, team: str, query: ListRuns) -> list[RunView]:
     """A page of runs."""
     lists: dict[str, Sequence[Any] | None] = {
         "blueprint_id": query.blueprint_ids, "id": query.ids, "number": query.numbers,
@@ -105,10 +104,10 @@ async def listed(connection: AsyncConnection, team: str, query: ListRuns) -> lis
     if query.id_after is not None:
         statement = statement.where(runs.c.id > query.id_after)
     statement = _sorted(statement, runs, query.sort).limit(query.limit).offset(query.offset)
-    rows = (await connection.execute(statement)).mappings().all()
+    rows = connection.execute(statement).mappings().all()
     said: dict[str, tuple[list[ProgressView], int]] = {}
     if everything or wanted & _PROGRESS:
-        said = await progress_of(connection, team, [row["id" if everything else "key"] for row in rows])
+        said = progress_of(connection, team, [row["id" if everything else "key"] for row in rows])
     return [
         _view(row, said.get(row["id" if everything else "key"]), everything=everything, wanted=wanted) for row in rows
     ]
@@ -141,8 +140,9 @@ def _sorted(statement: Select[Any], table: Table, sort: Sequence[str] | None) ->
     return statement
 
 
-async def events(connection: AsyncConnection, team: str, run_id: str, query: ListEvents) -> list[EventView]:
+def events(connection: Connection, team: str, query: ListEvents) -> list[EventView]:
     """Events of a run."""
+    run_id = resolve(connection, team, query.run)["id"]
     column = run_events.c.sequence
     statement = (
         select(run_events)
@@ -160,7 +160,7 @@ async def events(connection: AsyncConnection, team: str, run_id: str, query: Lis
             status=row["status"],
             details=row["details"],
         )
-        for row in (await connection.execute(statement)).mappings()
+        for row in connection.execute(statement).mappings()
     ]
 
 
@@ -169,7 +169,7 @@ _CHECKPOINT_FIELDS = (
 )  # fmt: skip
 
 
-async def checkpoints_listed(connection: AsyncConnection, team: str, query: ListCheckpoints) -> list[CheckpointView]:
+def checkpoints_listed(connection: Connection, team: str, query: ListCheckpoints) -> list[CheckpointView]:
     """A page of checkpoints; those of deleted runs are gone."""
     lists: dict[str, Sequence[Any] | None] = {
         "id": query.ids, "run_id": query.run_ids, "project_id": query.project_ids,
@@ -187,7 +187,7 @@ async def checkpoints_listed(connection: AsyncConnection, team: str, query: List
             statement = statement.where(table.c[column].in_(values) if values else false())
     statement = _within(statement, table, query.created_after, query.created_before)
     statement = _sorted(statement, table, query.sort).limit(query.limit).offset(query.offset)
-    rows = (await connection.execute(statement)).mappings().all()
+    rows = connection.execute(statement).mappings().all()
     return [checkpoint_view(row, query.select) for row in rows]
 
 
@@ -214,8 +214,8 @@ def checkpoint_view(row: RowMapping, wanted: Sequence[str] | None = None) -> Che
     )
 
 
-async def checkpoint_owners(
-    connection: AsyncConnection, team: str, ids: list[str] | None, run_ids: list[str] | None
+def checkpoint_owners(
+    connection: Connection, team: str, ids: list[str] | None, run_ids: list[str] | None
 ) -> dict[str, list[str]]:
     """The checkpoints that ids and runs name, together, by run."""
     statement = select(checkpoints.c.id, checkpoints.c.run_id).where(checkpoints.c.team == team)
@@ -224,15 +224,15 @@ async def checkpoint_owners(
     if run_ids is not None:
         statement = statement.where(checkpoints.c.run_id.in_(run_ids))
     found: dict[str, list[str]] = {}
-    for row in await connection.execute(statement.order_by(checkpoints.c.created_us, checkpoints.c.id)):
+    for row in connection.execute(statement.order_by(checkpoints.c.created_us, checkpoints.c.id)):
         found.setdefault(row.run_id, []).append(row.id)
     return found
 
 
-async def owned_artifact(connection: AsyncConnection, team: str, sha256: str) -> int:
+def owned_artifact(connection: Connection, team: str, sha256: str) -> int:
     """The size of a file of one of the team's checkpoints."""
     statement = select(artifacts.c.size_bytes).where(artifacts.c.team == team, artifacts.c.sha256 == sha256)
-    size = await connection.scalar(statement)
+    size = connection.scalar(statement)
     if size is None:
         raise TapelineError(
             f"no checkpoint of this team has a file {sha256[:12]}", code="not_found", hint="tapeline checkpoint ls"
@@ -240,7 +240,7 @@ async def owned_artifact(connection: AsyncConnection, team: str, sha256: str) ->
     return int(size)
 
 
-async def live_session(connection: AsyncConnection, team: str, session_name: str) -> int | None:
+def live_session(connection: Connection, team: str, session_name: str) -> int | None:
     """The number of the run whose live attempt has this session name."""
     ended = ["job_create_failed", "job_terminated", "job_failed", "job_completed"]
     statement = select(runs.c.number).where(
@@ -249,5 +249,5 @@ async def live_session(connection: AsyncConnection, team: str, session_name: str
         runs.c.status.not_in(ended),
         runs.c.is_deleted.is_(False),
     )
-    found: int | None = await connection.scalar(statement)
+    found: int | None = connection.scalar(statement)
     return found

@@ -190,8 +190,7 @@ def _add_presence(verbs: Verbs, gate: Gate) -> None:
         holding = {(one.team, one.run, one.epoch) for one in request.holding}
         before = dispatcher.presence.boot(caller.name, request.boot)
         if before is None:
-            async with desk.reader.at(request.min_position) as connection:
-                before = await boot_of(connection, caller.name)
+            before = await desk.reader.at(request.min_position, boot_of, caller.name)
         if before != request.boot:
             # A new boot says all that it still holds; what it does not name died with the old one.
             for held in dispatcher.leases.of_agent(caller.name):

@@ -1,0 +1,68 @@
+"""One stretch of events into the rows of a projection: read what they touch, fold in memory, write each row once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Table
+
+from tapeline.errors import TapelineError
+from tapeline.projections.parked import MAX_ERROR, Parked
+from tapeline.projections.rows import Rows
+from tapeline.projections.source import Projection
+from tapeline.projections.statements import Key
+
+FOLD_FAULTS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, TapelineError)
+"""What a fold raises at an event that it does not understand."""
+
+Park = Callable[[Any, Exception], Parked]
+
+
+def fold(
+    connection: Connection,
+    projection: Projection,
+    rows: Rows,
+    events: Sequence[tuple[str, Any]],
+    parked: Mapping[str, Parked],
+    park: Park,
+) -> dict[str, Parked]:
+    """Fold events, each with its aggregate, into rows and write what changed; gives what could not be folded.
+
+    Events of what is parked are left out. A commit counts whole or not at all.
+    """
+    new: dict[str, Parked] = {}
+    wanted: dict[Table, dict[Key, None]] = defaultdict(dict)
+    foldable = []
+    keys, apply = projection.keys, projection.apply
+    for aggregate, event in events:
+        if aggregate in parked or aggregate in new:
+            continue
+        try:
+            for table, key in keys(event):
+                wanted[table][key] = None
+            foldable.append((aggregate, event))
+        except FOLD_FAULTS as error:
+            new[aggregate] = park(event, error)
+    for table, found in wanted.items():
+        rows.load(connection, table, found)
+    place = 0
+    for aggregate, event in foldable:
+        if new and aggregate in new and event.position >= new[aggregate].position:
+            continue
+        if event.position != place:
+            place = event.position
+            rows.keep()
+        try:
+            apply(rows, event)
+        except FOLD_FAULTS as error:
+            rows.rewind()
+            new[aggregate] = park(event, error)
+    rows.store(connection)
+    return new
+
+
+def said(error: Exception) -> str:
+    """An error in one line, for the list of what is parked."""
+    return f"{type(error).__name__}: {error}"[:MAX_ERROR].partition("\n")[0]
