@@ -92,4 +92,4 @@ class Shelved:
 @pytest.fixture
 def recorded() -> Shelved:
     """The log of a whole demo: a tape, an asset, two canvases, two runs and a vault item."""
-    return Shelved(Path(__file__).parents[2] / "assets" / "logs" / "0.1.0.jsonl")
+    return Shelved(Path(__file__).parents[2] / "assets" / "logs" / "demo" / "0.1.0.jsonl")
