@@ -237,7 +237,7 @@ def _truncation(
     past = View(subject.market, times[here : here + 1]).past(feature.params.unit, feature.params.size)
     if int(past[0]) < feature.warmup_bars:
         return
-    alone = np.asarray(feature.compute(View(subject.market, times[here : here + 1], feature.warmup_bars)))
+    alone = np.asarray(feature.compute(View(subject.market, times[here : here + 1], feature.history)))
     a, b = whole[here].reshape(-1).astype(np.float64), alone[0].reshape(-1).astype(np.float64)
     both = np.isnan(a) & np.isnan(b)
     spread = np.nan_to_num(np.nanstd(_rows(whole), axis=0)) if len(whole) > 1 else np.zeros_like(a)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from tapeline.assets.view import UNIT_NS, Unit, View
+from tapeline.assets.view import UNIT_NS, History, Market, Unit, View
 from tapeline.errors import TapelineError
 
 Values = NDArray[Any]
@@ -26,7 +26,17 @@ class Params(BaseModel):
 
     @property
     def width_ns(self) -> int:
-        """How long a bar is."""
+        """How long a bar is.
+
+        Raises
+        ------
+        TapelineError
+            `invalid` for ticks, which last as long as they last.
+        """
+        if self.unit == "tick":
+            raise TapelineError(
+                f"a bar of {self.size} tick has no length in time", code="invalid", hint="give a number of bars"
+            )
         return UNIT_NS[self.unit] * self.size
 
 
@@ -76,8 +86,22 @@ class LabelParams(Params):
 
     @property
     def horizon_ns(self) -> int:
-        """The horizon as a time, delay not counted."""
+        """The horizon as a time, delay not counted; `invalid` for ticks."""
         return self.horizon_bars * self.width_ns
+
+
+class FeatureSpec(BaseModel):
+    """A feature or label spelled out: a component with parameters, under a name of free text.
+
+    The name is never parsed; what it means is in the spec.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    component: str = Field(max_length=64)
+    component_version: int | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
 
 
 _DURATION = re.compile(r"([0-9]{1,9})\s*(s|sec|min|m|h|hour|day)")
@@ -103,7 +127,7 @@ def duration_ns(text: str) -> int:
             f"{text[:80]!r} is no length of time", code="invalid", hint="write 300s, 5 min, 2 hour, 1 day"
         )
     unit = _DURATION_NS.get(found[2], found[2])
-    return int(found[1]) * UNIT_NS[unit]  # type: ignore[index]
+    return int(found[1]) * UNIT_NS[unit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +153,10 @@ class Windows:
     norm: str
 
 
+def _nothing(params: Any) -> None:
+    """No such need."""
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """A formula with a name and a version.
@@ -138,9 +166,14 @@ class Component:
     warmup_bars : bars before a sample's time that the formula needs, `shift` not counted
     columns : names, types and the shape of one sample
     compute : features give float64 or float32, shape (n, *shape), NaN where there is no value; labels give
-        float64, shape (n, columns), and int64 ns, shape (n,), the end of the last bar read (-1: no sample)
+        float64, shape (n, columns), int64 ns, shape (n,), the end of the last bar read (-1: no sample), and
+        as a third value, if they like, the weight of each sample
     windows : for components whose samples are windows of bars, where the windows lie
     doc : the formula in one line
+    sessions : for formulas that read whole sessions, how many before that of the newest bar; else None
+    fit : for formulas with numbers of the train sessions: gives those of a market that ends with them, or None
+        when the parameters need none; `compute` finds them in `view.given["fitted"]`
+    inputs : features that the formula reads; `compute` finds their values in `view.given` by the same keys
     """
 
     id: str
@@ -152,29 +185,61 @@ class Component:
     compute: Callable[[View, Any], Any]
     doc: str
     windows: Callable[[View, Any], Windows] | None = None
+    sessions: Callable[[Any], int | None] = _nothing
+    fit: Callable[[Market, Any], NDArray[Any] | None] | None = None
+    inputs: Callable[[Any], Mapping[str, FeatureSpec] | None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A component with its parameters under the name that a user gave it."""
+    """A component with its parameters under the name that a user gave it.
+
+    Attributes
+    ----------
+    fitted : by symbol, what `fit` found
+    inputs : the features that it reads, by the component's keys
+    """
 
     name: str
     component: Component
     params: Params
+    fitted: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    inputs: Mapping[str, Instance] = field(default_factory=dict)
 
     @property
     def warmup_bars(self) -> int:
         """Bars that must lie before a sample's time."""
-        return self.component.warmup_bars(self.params) + int(getattr(self.params, "shift", 0))
+        own = self.component.warmup_bars(self.params) + int(getattr(self.params, "shift", 0))
+        return max([own, *(each.warmup_bars for each in self.inputs.values() if self._shares_bars(each))])
+
+    def _shares_bars(self, other: Instance) -> bool:
+        return (self.params.unit, self.params.size) == (other.params.unit, other.params.size)
+
+    @property
+    def history(self) -> History:
+        """How much of the past the formula needs for one sample."""
+        shift = int(getattr(self.params, "shift", 0))
+        return History(self.warmup_bars, self.component.sessions(self.params), shift)
 
     @property
     def columns(self) -> Columns:
         """Names, types and the shape of one sample."""
         return self.component.columns(self.params)
 
+    def fit(self, markets: Mapping[str, Market]) -> Instance:
+        """The instance with the numbers of the train sessions, of markets by symbol that end with them."""
+        if self.component.fit is None:
+            return self
+        found = {symbol: self.component.fit(market, self.params) for symbol, market in markets.items()}
+        return replace(self, fitted={symbol: values for symbol, values in found.items() if values is not None})
+
     def compute(self, view: View) -> Any:
         """What the component gives for the view's samples."""
-        return self.component.compute(view, self.params)
+        given = {key: each.compute(replace(view, ahead=False)) for key, each in self.inputs.items()}
+        if self.fitted:
+            given["fitted"] = self.fitted[view.market.symbol]
+        ahead = view.ahead or self.component.kind == "label"
+        return self.component.compute(replace(view, given=given, ahead=ahead), self.params)
 
     def to_spec(self) -> dict[str, Any]:
         """The full spec: nothing in it has a default left to look up."""

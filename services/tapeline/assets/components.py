@@ -6,25 +6,68 @@ An explicit list, nothing is scanned. A changed formula is a new version.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from tapeline.assets.component import Component
+from tapeline.assets.features.averages import BB, EMA_RATIO, MACD, SMA_RATIO
 from tapeline.assets.features.bars import BARS
-from tapeline.assets.features.clock import SESSION_FRACTION
-from tapeline.assets.features.momentum import RSI
-from tapeline.assets.features.returns import LOG_RETURN, REALISED_VOL
-from tapeline.assets.features.volume import TRADE_SIZE, VOLUME_RATIO
-from tapeline.assets.labels.direction import UPDOWN
+from tapeline.assets.features.candles import KBAR
+from tapeline.assets.features.clock import DAY_OF_WEEK, SESSION_FRACTION
+from tapeline.assets.features.flow import AMIHUD, MFI, OBV_SLOPE, TICK_IMBALANCE
+from tapeline.assets.features.momentum import AROONOSC, CCI, RSI, STOCH, WILLR
+from tapeline.assets.features.ranges import GARMAN_KLASS, NATR, PARKINSON, RANK, RSV
+from tapeline.assets.features.returns import FRAC_DIFF, GAP, LOG_RETURN, REALISED_VOL, ROC
+from tapeline.assets.features.trend import ADX, LINREG
+from tapeline.assets.features.volume import RVOL, TRADE_SIZE, VOLUME_RATIO, VWAP_RATIO
+from tapeline.assets.labels.barriers import META_LABEL, RR_ATR, TRIPLE_BARRIER
+from tapeline.assets.labels.direction import FWD_RETURN, THREE_CLASS, UPDOWN
+from tapeline.assets.labels.trend import TREND_SCAN
+from tapeline.assets.labels.volatility import FWD_VOL
+from tapeline.errors import TapelineError
 
 Registry = Mapping[str, Component]
 
-FEATURES = (BARS, LOG_RETURN, REALISED_VOL, RSI, SESSION_FRACTION, TRADE_SIZE, VOLUME_RATIO)
-LABELS = (UPDOWN,)
+FEATURES = (
+    BARS, LOG_RETURN, ROC, GAP, KBAR, SMA_RATIO, EMA_RATIO, MACD, BB, RSI, STOCH, WILLR, CCI, AROONOSC, ADX, NATR,
+    REALISED_VOL, PARKINSON, GARMAN_KLASS, LINREG, RANK, RSV, VWAP_RATIO, VOLUME_RATIO, RVOL, OBV_SLOPE, MFI,
+    TRADE_SIZE, TICK_IMBALANCE, AMIHUD, SESSION_FRACTION, DAY_OF_WEEK, FRAC_DIFF,
+)  # fmt: skip
+LABELS = (FWD_RETURN, UPDOWN, THREE_CLASS, TRIPLE_BARRIER, RR_ATR, META_LABEL, FWD_VOL, TREND_SCAN)
+ENTRY_POINTS = "tapeline.components"
+
+
+@cache
+def installed() -> tuple[Component, ...]:
+    """The components that the operator has installed beside ours, by the entry-point group `tapeline.components`.
+
+    Raises
+    ------
+    TapelineError
+        `invalid` for what is no component, or has the id of one of ours.
+    """
+    made = []
+    own = {component.id for component in (*FEATURES, *LABELS)}
+    for found in sorted(entry_points(group=ENTRY_POINTS), key=lambda each: each.name):
+        component = found.load()
+        if not isinstance(component, Component) or component.id in own:
+            raise TapelineError(
+                f"entry point {found.name!r} of {ENTRY_POINTS} gives "
+                + (
+                    f"a second {component.id!r}" if isinstance(component, Component) else f"no component: {component!r}"
+                ),
+                code="invalid",
+                hint="give a tapeline.assets.component.Component with an id of its own",
+            )
+        own.add(component.id)
+        made.append(component)
+    return tuple(made)
 
 
 def registry(*more: Component) -> Registry:
-    """The components by id; `more` are those that an operator has installed."""
-    return {component.id: component for component in (*FEATURES, *LABELS, *more)}
+    """The components by id: ours, those that an operator has installed, and `more`."""
+    return {component.id: component for component in (*FEATURES, *LABELS, *installed(), *more)}
 
 
 def _named(name: str, component: str, **params: Any) -> dict[str, Any]:

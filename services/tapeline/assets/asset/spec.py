@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from tapeline.assets.component import Component, Instance, LabelParams, duration_ns
+from tapeline.assets.component import Component, FeatureSpec, Instance, LabelParams, duration_ns
 from tapeline.assets.components import BUILT_IN, Registry
 from tapeline.assets.view import Unit
 from tapeline.canvas.digest import canonical_json
@@ -66,15 +66,6 @@ class Split(_Part):
     embargo: str = "auto"
 
 
-class Wanted(_Part):
-    """A feature or label spelled out."""
-
-    name: str
-    component: str = Field(max_length=64)
-    component_version: int | None = None
-    params: dict[str, Any] = Field(default_factory=dict)
-
-
 class AssetSpec(_Part):
     """What a user asks for."""
 
@@ -85,8 +76,8 @@ class AssetSpec(_Part):
     view: Literal["regular", "extended"] = "regular"
     range: Range = Range()
     sampling: Sampling = Sampling()
-    features: list[Wanted | str] = Field(min_length=1, max_length=MAX_FEATURES)
-    labels: list[Wanted | str] = Field(min_length=1, max_length=MAX_LABELS)
+    features: list[FeatureSpec | str] = Field(min_length=1, max_length=MAX_FEATURES)
+    labels: list[FeatureSpec | str] = Field(min_length=1, max_length=MAX_LABELS)
     split: Split = Split()
     layout: Literal["auto", "materialised", "indexed"] = "auto"
     dtype: Literal["float32", "float16"] = "float32"
@@ -261,17 +252,21 @@ def instances_of(specs: Sequence[Mapping[str, Any]], components: Registry) -> li
     TapelineError
         `unknown_component` when this version has no such component any more.
     """
-    made = []
-    for spec in specs:
-        component = components.get(spec["component"])
-        if component is None or component.version != spec["component_version"]:
-            raise TapelineError(
-                f"{spec['name']!r} needs component {spec['component']!r} version {spec['component_version']}",
-                code="unknown_component",
-                hint="install the version of tapeline that built it",
-            )
-        made.append(Instance(spec["name"], component, component.params.model_validate(spec["params"])))
-    return made
+    return [_instance_of(spec, components) for spec in specs]
+
+
+def _instance_of(spec: Mapping[str, Any], components: Registry) -> Instance:
+    component = components.get(spec["component"])
+    if component is None or component.version != spec["component_version"]:
+        raise TapelineError(
+            f"{spec['name']!r} needs component {spec['component']!r} version {spec['component_version']}",
+            code="unknown_component",
+            hint="install the version of tapeline that built it",
+        )
+    params = component.params.model_validate(spec["params"])
+    read = component.inputs(params) or {}
+    inputs = {key: _instance_of(each.model_dump(), components) for key, each in read.items()}
+    return Instance(spec["name"], component, params, inputs=inputs)
 
 
 def _tapes(asked: AssetSpec, tapes: Sequence[KnownTape]) -> list[tuple[KnownTape, tuple[str, ...]]]:
@@ -340,18 +335,18 @@ def _check_split(split: Split, days: Sequence[str]) -> None:
         )
 
 
-def _instances(wanted: Sequence[Wanted | str], kind: str, components: Registry) -> list[Instance]:
+def _instances(wanted: Sequence[FeatureSpec | str], kind: str, components: Registry) -> list[Instance]:
     return [_instance(item, kind, f"/{kind}s/{i}", components) for i, item in enumerate(wanted)]
 
 
-def _instance(item: Wanted | str, kind: str, pointer: str, components: Registry) -> Instance:
+def _instance(item: FeatureSpec | str, kind: str, pointer: str, components: Registry) -> Instance:
     if isinstance(item, str):
         found = BUILT_IN.get(item)
         if found is None or components[found["component"]].kind != kind:
             names = [name for name, spec in BUILT_IN.items() if components[spec["component"]].kind == kind]
             hint = near(item, names) or f"{kind}s with a name are {', '.join(sorted(names))}; or spell it out"
             raise refusal(f"unknown_{kind}", pointer, f"there is no {kind} {item!r}", hint, item)
-        item = Wanted.model_validate(found)
+        item = FeatureSpec.model_validate(found)
     name = feature_name(item.name, field=f"{pointer}/name")
     component = components.get(item.component)
     if component is None or component.kind != kind:
@@ -362,7 +357,22 @@ def _instance(item: Wanted | str, kind: str, pointer: str, components: Registry)
     if item.component_version not in (None, component.version):
         message = f"component {component.id!r} has version {component.version}, not {item.component_version}"
         raise refusal("unknown_component", f"{pointer}/component_version", message, "leave it out")
-    return Instance(name, component, _params(component, item.params, pointer))
+    given, inputs = dict(item.params), {}
+    for key, field in component.params.model_fields.items():
+        if field.annotation is FeatureSpec and isinstance(given.get(key), str | Mapping):
+            read = given[key] if isinstance(given[key], str) else _spelled(given[key], f"{pointer}/params/{key}")
+            inputs[key] = _instance(read, "feature", f"{pointer}/params/{key}", components)
+            given[key] = inputs[key].to_spec()
+    return Instance(name, component, _params(component, given, pointer), inputs=inputs)
+
+
+def _spelled(given: Mapping[str, Any], pointer: str) -> FeatureSpec:
+    try:
+        return FeatureSpec.model_validate(given)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = "/".join([pointer, *(str(step) for step in first["loc"])])
+        raise refusal("invalid", place, str(first["msg"]), "a feature has name, component and params") from error
 
 
 def _params(component: Component, given: Mapping[str, Any], pointer: str) -> Any:

@@ -10,8 +10,30 @@ from numpy.typing import NDArray
 
 from tapeline.errors import TapelineError
 
+Floats = NDArray[np.float64]
 
-def sma(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+FORGETS = 13
+"""Periods after which an EMA weighs what came before by e^-26, and the truncation check's 1e-9 holds."""
+WILDER_FORGETS = 25
+"""The same for Wilder's average, which forgets half as fast: e^-25."""
+
+
+def call(function: str, *columns: Floats, needs: int, outputs: int = 1, **periods: int | float) -> Floats:
+    """What a function of TA-Lib gives: float64, shape (rows,), or (rows, outputs) where it gives several columns.
+
+    Parameters
+    ----------
+    needs : rows that it needs for its first value; NaN throughout where there are fewer
+    """
+    whole = [np.ascontiguousarray(column, np.float64) for column in columns]
+    # TA-Lib raises on input that is empty or NaN throughout.
+    if any(np.count_nonzero(~np.isnan(column)) < needs for column in whole):
+        return np.full((len(whole[0]), outputs) if outputs > 1 else len(whole[0]), np.nan)
+    found = getattr(_talib(), function)(*whole, **periods)
+    return np.stack(found, axis=1) if outputs > 1 else np.asarray(found, np.float64)
+
+
+def sma(values: Floats, n: int) -> Floats:
     """The mean of the last n values: float64, NaN for the first n - 1.
 
     Notes
@@ -21,24 +43,22 @@ def sma(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     """
     if n == 1:
         return values.astype(np.float64)
-    if not _is_long_enough(values, n):
-        return np.full(len(values), np.nan)
-    out: NDArray[np.float64] = _talib().SMA(np.ascontiguousarray(values, np.float64), timeperiod=n)
-    out[n - 1 :][~sliding_window_view(values != 0, n).any(axis=1)] = 0.0
+    out = call("SMA", values, needs=n, timeperiod=n)
+    if len(out) >= n:
+        out[n - 1 :][~sliding_window_view(values != 0, n).any(axis=1)] = 0.0
     return out
 
 
-def rsi(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """Wilder's relative strength index, 0 to 100: float64, NaN for the first n."""
-    if not _is_long_enough(values, n + 1):
-        return np.full(len(values), np.nan)
-    out: NDArray[np.float64] = _talib().RSI(np.ascontiguousarray(values, np.float64), timeperiod=n)
-    return out
+def relative(values: Floats) -> tuple[Floats, float]:
+    """Prices in 1/10,000 of the first of them, from which they are counted, and that price.
 
-
-def _is_long_enough(values: NDArray[np.float64], n: int) -> bool:
-    # TA-Lib raises on input that is empty or NaN throughout.
-    return bool(np.count_nonzero(~np.isnan(values)) >= n)
+    Notes
+    -----
+    Sums of squares of prices as they are lose their digits, and TA-Lib takes variances below 1e-14 for 0.
+    """
+    known = values[~np.isnan(values)]
+    first = (float(known[0]) if len(known) else 1.0) or 1.0
+    return (values / first - 1.0) * 1e4, first
 
 
 def _talib() -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from tapeline.assets.component import Columns, Component, LabelParams
+from tapeline.assets.labels.reach import Answer, moves, reach
 from tapeline.assets.view import View
 
 UPDOWN_COLUMNS = ("return", "up_strict", "down_strict", "short_down", "long_up")
@@ -19,7 +19,13 @@ class UpdownParams(LabelParams):
     eps: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
-def updown(view: View, params: UpdownParams) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def fwd_return(view: View, params: LabelParams) -> Answer:
+    """c_{t+d+h} / c_{t+d} - 1, d the entry delay, h the horizon in bars."""
+    found = reach(view, params)
+    return found.answer(moves(found))
+
+
+def updown(view: View, params: UpdownParams) -> Answer:
     """return = c_{t+d+h} / c_{t+d} - 1, and four readings of its sign.
 
     Returns
@@ -32,32 +38,29 @@ def updown(view: View, params: UpdownParams) -> tuple[NDArray[np.float64], NDArr
     t is the newest complete bar, d the entry delay, h the horizon, in bars. A window that leaves the
     sample's session segment, or the end of the data, gives no sample.
     """
-    grid = view.grid(params.unit, params.size)
-    rows = len(grid.end)
-    entry = view.past(params.unit, params.size) - 1 + params.entry_delay
-    target = entry + params.horizon_bars
-    known = (entry >= 0) & (target < rows)
-    if rows and not params.cross_session:
-        here = view.segment()
-        known &= (grid.segment[np.clip(entry, 0, rows - 1)] == here) & (
-            grid.segment[np.clip(target, 0, rows - 1)] == here
-        )
-    y = np.full((len(view.times), 5), np.nan)
-    t1 = np.full(len(view.times), -1, np.int64)
-    if not bool(known.any()):
-        return y, t1
-    close = grid.bars[:, 3]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        move = close[target[known]] / close[entry[known]] - 1.0
-    real = np.isfinite(move)
-    where = np.flatnonzero(known)[real]
-    move = move[real]
-    readings = (move > 0, move < 0, move < -params.eps, move > params.eps)
-    y[where] = np.stack([move, *(reading.astype(np.float64) for reading in readings)], axis=1)
-    t1[where] = grid.end[target[where]]
-    return y, t1
+    found = reach(view, params)
+    move = moves(found)
+    return found.answer(move, move > 0, move < 0, move < -params.eps, move > params.eps)
 
 
+def three_class(view: View, params: UpdownParams) -> Answer:
+    """0 down: return < -eps, 2 up: return > eps, else 1 flat."""
+    found = reach(view, params)
+    move = moves(found)
+    which = 1.0 + (move > params.eps) - (move < -params.eps)
+    return found.answer(np.where(np.isfinite(move), which, np.nan))
+
+
+FWD_RETURN = Component(
+    id="fwd_return",
+    kind="label",
+    version=1,
+    params=LabelParams,
+    warmup_bars=lambda params: 1,
+    columns=lambda params: Columns((1,), ("return",), ("regression",)),
+    compute=fwd_return,
+    doc="c_{t+d+h} / c_{t+d} - 1",
+)
 UPDOWN = Component(
     id="updown",
     kind="label",
@@ -67,4 +70,14 @@ UPDOWN = Component(
     columns=lambda params: Columns((5,), UPDOWN_COLUMNS, UPDOWN_TYPES),
     compute=updown,
     doc="c_{t+d+h} / c_{t+d} - 1, whether it is above 0, below 0, below -eps, above eps",
+)
+THREE_CLASS = Component(
+    id="three_class",
+    kind="label",
+    version=1,
+    params=UpdownParams,
+    warmup_bars=lambda params: 1,
+    columns=lambda params: Columns((1,), ("class",), ("multiclass(3)",)),
+    compute=three_class,
+    doc="0 down, 1 flat, 2 up: c_{t+d+h} / c_{t+d} - 1 below -eps, between, above eps",
 )

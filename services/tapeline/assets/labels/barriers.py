@@ -1,0 +1,183 @@
+"""Which of a target and a stop the price touches first."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from tapeline.assets.component import Columns, Component, FeatureSpec, LabelParams
+from tapeline.assets.features import talib
+from tapeline.assets.features.per_bar import means
+from tapeline.assets.features.returns import log_returns
+from tapeline.assets.labels.reach import Answer, Reach, reach
+from tapeline.assets.view import Grid, View
+
+STOP, TIME_OUT, TARGET = 0, 1, 2
+Measure = Literal["atr", "pct", "sigma"]
+
+
+class BarrierParams(LabelParams):
+    """The target `tp` above and the stop `sl` below the entry, counted in `measure` over `n` bars.
+
+    `atr` is Wilder's average true range, `pct` a hundredth of the entry's price, `sigma` the root mean square of
+    n log returns times the entry's price.
+    """
+
+    tp: float = Field(default=2.0, gt=0.0, le=1000.0)
+    sl: float = Field(default=2.0, gt=0.0, le=1000.0)
+    measure: Measure = "atr"
+    n: int = Field(default=14, ge=2, le=1000)
+
+
+class MetaParams(LabelParams):
+    """The bet of a feature: its sign says which side. `tp` and `sl` end it early, as in `triple_barrier`."""
+
+    side: FeatureSpec
+    side_column: int = Field(default=0, ge=0, le=10_000)
+    tp: float | None = Field(default=None, gt=0.0, le=1000.0)
+    sl: float | None = Field(default=None, gt=0.0, le=1000.0)
+    measure: Measure = "atr"
+    n: int = Field(default=14, ge=2, le=1000)
+    cost: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+def measures(grid: Grid, params: BarrierParams | MetaParams) -> NDArray[np.float64]:
+    """How much price one of `tp` and `sl` is, for an entry price of 1: float64, shape (rows,), one a bar."""
+    _, high, low, close = grid.bars[:, :4].T
+    if params.measure == "pct":
+        return np.full(len(close), 0.01)
+    if params.measure == "atr":
+        return talib.call("NATR", high, low, close, needs=params.n + 1, timeperiod=params.n) / 100.0
+    return np.sqrt(means(np.square(log_returns(close, 1)), params.n))
+
+
+def _warmup(params: BarrierParams | MetaParams) -> int:
+    return {"pct": 1, "atr": (1 + talib.WILDER_FORGETS) * params.n + 1, "sigma": params.n + 1}[params.measure]
+
+
+def touches(
+    found: Reach, up: NDArray[np.float64], down: NDArray[np.float64], side: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """How each window ends: its class, the price at which it does, and after how many bars.
+
+    Parameters
+    ----------
+    up, down : float64, shape (m,): prices of the upper and the lower barrier; inf for none
+    side : float64, shape (m,): 1 where the upper barrier is the target, -1 where the lower one is
+
+    Notes
+    -----
+    Bars t + d + 1 to t + d + h are looked at. Both barriers touched inside one bar counts as stop: which came
+    first cannot be known. A stop that the price jumped over is filled at the bar's open, a target at the target.
+    """
+    bars, m = found.grid.bars, len(found.entry)
+    how = np.full(m, TIME_OUT, np.int64)
+    price, after = bars[found.last, 3].copy(), found.last - found.entry
+    long = side > 0
+    open_ = np.arange(m)
+    for step in range(1, int(after.max(initial=0)) + 1):
+        row = found.entry[open_] + step
+        high, low, first = bars[row, 1], bars[row, 2], bars[row, 0]
+        top, bottom = high >= up[open_], low <= down[open_]
+        stopped, hit = np.where(long[open_], bottom, top), np.where(long[open_], top, bottom)
+        ended = open_[stopped | hit]
+        if len(ended):
+            is_stop, opened = stopped[stopped | hit], first[stopped | hit]
+            how[ended] = np.where(is_stop, STOP, TARGET)
+            at_stop = np.where(long[ended], np.minimum(down[ended], opened), np.maximum(up[ended], opened))
+            price[ended] = np.where(is_stop, at_stop, np.where(long[ended], up[ended], down[ended]))
+            after[ended] = step
+            open_ = open_[~(stopped | hit)]
+        if len(open_) == 0:
+            break
+    return how, price, after
+
+
+def _outcomes(found: Reach, params: BarrierParams) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    price = found.grid.bars[found.entry, 3]
+    one = measures(found.grid, params)[found.now] * price
+    how, end, after = touches(found, price + params.tp * one, price - params.sl * one, np.ones(len(price)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Without a measure there are no barriers, and no sample.
+        return how, np.where(np.isfinite(one), end / price - 1.0, np.nan), after
+
+
+def triple_barrier(view: View, params: BarrierParams) -> Answer:
+    """Class (0 stop, 1 time-out, 2 target), return, and bars to the touch.
+
+    Notes
+    -----
+    López de Prado, Advances in Financial Machine Learning, section 3.4. The measure is that of bar t, before
+    the entry. t1 is the end of the whole horizon: the label reads it all, whenever a barrier is touched.
+    """
+    found = reach(view, params)
+    how, move, after = _outcomes(found, params)
+    return found.answer(how, move, after)
+
+
+def rr_atr(view: View, params: BarrierParams) -> Answer:
+    """1 where the target comes before the stop and the time-out, else 0."""
+    found = reach(view, params)
+    how, move, _ = _outcomes(found, params)
+    return found.answer(np.where(np.isfinite(move), how == TARGET, np.nan))
+
+
+def meta_label(view: View, params: MetaParams) -> Answer:
+    """1 where the bet of the `side` feature paid more than `cost`, else 0.
+
+    Notes
+    -----
+    López de Prado, Advances in Financial Machine Learning, section 3.6. Above 0 the feature bets on a rise, below
+    on a fall; 0 or NaN is no bet and no sample. Without `tp` and `sl` the bet is held for the whole horizon.
+    """
+    found = reach(view, params)
+    values = np.asarray(view.given["side"], np.float64).reshape(found.n, -1)
+    side = np.sign(values[:, min(params.side_column, values.shape[1] - 1)])[found.sample]
+    price = found.grid.bars[found.entry, 3]
+    none = np.full(len(price), np.inf)
+    one = measures(found.grid, params)[found.now] * price if params.tp or params.sl else np.ones(len(price))
+    ahead = none if params.tp is None else params.tp * one
+    behind = none if params.sl is None else params.sl * one
+    up = price + np.where(side > 0, ahead, behind)
+    down = price - np.where(side > 0, behind, ahead)
+    _, end, _ = touches(found, up, down, side)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = side * (end / price - 1.0)
+    bet = np.isfinite(gain) & np.isfinite(one) & (side != 0)
+    return found.answer(np.where(bet, gain > params.cost, np.nan))
+
+
+TRIPLE_BARRIER = Component(
+    id="triple_barrier",
+    kind="label",
+    version=1,
+    params=BarrierParams,
+    warmup_bars=_warmup,
+    columns=lambda params: Columns((3,), ("class", "return", "bars"), ("multiclass(3)", "regression", "regression")),
+    compute=triple_barrier,
+    doc="class (0 stop, 1 time-out, 2 target), return, bars to touch; both touched inside one bar is a stop",
+)
+RR_ATR = Component(
+    id="rr_atr",
+    kind="label",
+    version=1,
+    params=BarrierParams,
+    warmup_bars=_warmup,
+    columns=lambda params: Columns((1,), ("target_first",), ("binary",)),
+    compute=rr_atr,
+    doc="1 if the target comes before the stop, else 0",
+)
+META_LABEL = Component(
+    id="meta_label",
+    kind="label",
+    version=1,
+    params=MetaParams,
+    warmup_bars=lambda params: _warmup(params) if params.tp or params.sl else 1,
+    columns=lambda params: Columns((1,), ("paid",), ("binary",)),
+    compute=meta_label,
+    doc="1 if the bet of the side feature paid",
+    inputs=lambda params: {"side": params.side},
+)
