@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tapeline.bus import Verbs
-from tapeline.projections import LogSource, Projector, Reader
-from tapeline.runs import projection
+from tapeline.projections import LogSource, Projector, Reader, Tail
+from tapeline.replay.worlds import Worlds
+from tapeline.runs import history, projection
 from tapeline.runs.device import handlers as device_handlers
 from tapeline.runs.device.presence import Presence
 from tapeline.runs.dispatcher import Dispatcher
@@ -18,12 +19,13 @@ from tapeline.service import Platform, Service
 
 def build(platform: Platform) -> Service:
     """The runs service on a platform."""
-    projector = Projector(LogSource(platform.log, platform.codec, projection.kinds), projection, platform.engine)
+    tail = Tail(platform.log)
+    projector = Projector(LogSource(tail, platform.codec, projection.kinds), projection, platform.engine)
     measured = Projector(MetricsSource(platform.metrics, platform.log_id), metrics_projection, platform.engine)
     reader = Reader(platform.engine, projector)
     leases, presence = Leases(platform.clock), Presence(platform.clock, platform.agent_teams)
     dispatcher = Dispatcher(
-        log=platform.log,
+        log=tail,
         deciders=platform.deciders,
         reader=reader,
         clock=platform.clock,
@@ -50,6 +52,8 @@ def build(platform: Platform) -> Service:
     handlers.add_verbs(verbs, desk)
     device_handlers.add_verbs(verbs, desk)
     reports.add_verbs(verbs, gate)
+    pasts = history.Pasts(Worlds(platform.home / "worlds", platform.store), platform.log, platform.metrics)
+    history.add_verbs(verbs, log=platform.log, codec=platform.codec, pasts=pasts, log_id=platform.log_id)
     return Service(
         verbs=verbs,
         projectors=(projector, measured),

@@ -31,7 +31,8 @@ from tapeline.replay.showing import RawCommit, ShownCommit, show, show_commit, s
 from tapeline.replay.watching import Watched, since_of, watch
 
 if TYPE_CHECKING:
-    from tapeline.replay.world import World, Worlds, at_team
+    from tapeline.replay.world import World
+    from tapeline.replay.worlds import Worlds, at_team, worlds_of
 
 __all__ = [
     "Archivist",
@@ -118,15 +119,16 @@ __all__ = [
     "verify_only",
     "watch",
     "why",
+    "worlds_of",
 ]
 
-_OF_WORLDS = frozenset({"World", "Worlds", "at_team"})
+_OF_WORLDS = frozenset({"World", "Worlds", "at_team", "worlds_of"})
 
 
 def __getattr__(name: str) -> Any:
     # Worlds need every service and the bus; who only reads the log does not wait for them.
     if name not in _OF_WORLDS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tapeline.replay import world
+    from tapeline.replay import worlds
 
-    return getattr(world, name)
+    return getattr(worlds, name)

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from tapeline.sdk.system_resources import Device, SystemGpu, get_available_system_gpus, get_devices
     from tapeline.sdk.tapes import Tape, get_tapes
     from tapeline.sdk.vault import VaultItem, add_vault_item, get_vault_items, import_model
+    from tapeline.sdk.watching import LogEvent
 
 _HOMES = {
     "Asset": "assets",
@@ -84,6 +85,7 @@ _HOMES = {
     "client_of": "client",
     "connect": "client",
     "current_client": "client",
+    "LogEvent": "watching",
     "PastClient": "past",
     "at": "past",
     "ReadOnly": "errors",
@@ -168,6 +170,7 @@ __all__ = [
     "LitError",
     "LitModelError",
     "LitVaultError",
+    "LogEvent",
     "Metric",
     "NotFoundError",
     "OpenApiException",

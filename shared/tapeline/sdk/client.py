@@ -10,13 +10,13 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tapeline import subjects
 from tapeline.errors import (
@@ -29,6 +29,9 @@ from tapeline.errors import (
 from tapeline.sdk.errors import api_error
 from tapeline.sdk.settings import Settings, resolve
 from tapeline.sdk.transport import BusTransport, NoAnswer, Transport
+
+if TYPE_CHECKING:
+    from tapeline.sdk.watching import LogEvent
 
 T = TypeVar("T")
 
@@ -157,6 +160,34 @@ class Client:
             fields.setdefault("min_position", self.position)
         chosen = command_id or new_id()
         return self._ask(service, verb, fields | {"command_id": chosen}, command_id=chosen)
+
+    def watch(
+        self,
+        since: int = 0,
+        *,
+        kinds: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+        follow: bool = True,
+    ) -> Iterator[LogEvent]:
+        """Each event of the team after a position of the log: once, in order, for ever.
+
+        Parameters
+        ----------
+        since : int
+            The position of the last event that was seen; keep it where `last_of_commit` is true.
+        kinds, types : collection of str, optional
+            Only these kinds of aggregate, only these types of event.
+        follow : bool
+            Go on for ever, or end at the end of the log.
+
+        Raises
+        ------
+        ValidationError
+            `since` is past the end of the log.
+        """
+        from tapeline.sdk.watching import watch
+
+        return watch(self, since, kinds=kinds, types=types, follow=follow)
 
     @contextmanager
     def hints(self, kind: str, id: str = "*") -> Iterator[threading.Event]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tapeline import subjects
 from tapeline.errors import ReadOnly
+from tapeline.home import find_home
 from tapeline.sdk.client import Client, MakeTransport, Reply, client_of, standing
 from tapeline.sdk.settings import Settings
 from tapeline.sdk.transport import BusTransport, Transport
@@ -144,7 +145,7 @@ def of_world(world: World) -> PastClient:
 
     place = world.place
     settings = Settings(
-        f"world:{place.position}", world.team, world.user, cast("Credentials", None), place.home, {}
+        f"world:{place.position}", world.team, world.user, cast("Credentials", None), find_home(), {}
     )  # fmt: skip
     return PastClient(settings, f"position {place.position}", transport=transport)
 

@@ -19,9 +19,10 @@ from tapeline.assets.canvas import aggregate as canvas
 from tapeline.cli.app import run as cli
 from tapeline.errors import ReadOnly, TapelineError
 from tapeline.home import Home
-from tapeline.replay import world as worlds
+from tapeline.replay import worlds
 from tapeline.replay.reading import codec
 from tapeline.runs.run import aggregate as run
+from tapeline.store import LocalStore
 from tapeline.subjects import Ref, ref_of
 
 
@@ -34,7 +35,7 @@ def home(tmp_path: Path) -> Home:
 
 @asynccontextmanager
 async def world_of(recorded: Any, home: Home, when: Any, team: str = "main") -> AsyncIterator[replay.World]:
-    async with replay.Worlds(home).at(recorded, None, when) as place:
+    async with replay.worlds_of(home).at(recorded, None, when) as place:
         made = replay.World(place, team)
         try:
             yield made
@@ -129,7 +130,7 @@ async def test_the_latest_four_are_kept(recorded: Any, home: Home) -> None:
     (shelf,) = (home.run / "worlds").iterdir()
     kept = sorted(int(each.name) for each in shelf.iterdir() if each.is_dir())
     assert kept == [10, 25, 28, 30]
-    async with replay.Worlds(home, kept_bytes=1).at(recorded, None, 35):
+    async with replay.Worlds(home.run / "worlds", LocalStore(home.store), kept_bytes=1).at(recorded, None, 35):
         kept = sorted(int(each.name) for each in shelf.iterdir() if each.is_dir())
         assert kept == [35], "too large together: only the one in use stays"
 
