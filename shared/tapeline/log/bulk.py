@@ -100,7 +100,7 @@ class BulkAppender:
         if (msg.headers or {}).get("Status") == "503":
             answer.set_exception(wire.unreachable())
         else:
-            answer.set_result(wire.ack_of(msg))
+            answer.set_result(wire.ack_of(msg.data))
 
     async def _confirm(self) -> None:
         expected, answer = self._waiting.popleft()

@@ -14,7 +14,6 @@ import re
 import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -23,24 +22,16 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.errors import ProtocolError
-from nats.protocol.parser import Parser
 
 from tapeline.errors import TapelineError
 from tapeline.log import StoredCommit, wire
-from tapeline.wire import Frames
+from tapeline.log.intake import Intake, Quick, Run
 
 T = TypeVar("T")
 R = TypeVar("R")
 RawHeaders = bytes | dict[str, str] | None
 Make = Callable[[int, str, RawHeaders, bytes, int], T]
 """Makes a value of position, subject, headers, body and broker time in ns."""
-
-Quick = Callable[[int, str, bytes, bytes, datetime], T]
-"""Makes a value of position, subject, `Tl-Commit`, body and time."""
-
-Run = tuple[int, int, int, list[T]]
-"""First and last position, what is left behind the last, and the values, whose positions have no hole."""
 
 BATCH = 1000
 CREDIT = 2000
@@ -68,55 +59,21 @@ class Connect(Protocol):
 
 
 class ReadClient(Client):
-    """A client that parses faster; for readers only.
+    """A client with an `Intake`; for readers only.
 
-    Deliveries of one subscription may be diverted: they then come made into values, many at a time. Ordinary
-    messages keep their header bytes unparsed: `Msg.headers` is then `bytes`. Lines of status still arrive parsed.
+    Ordinary messages keep their header bytes unparsed: `Msg.headers` is then `bytes`. Lines of status still
+    arrive parsed.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._ps = self._intake = _Intake(self)  # type: ignore[assignment]
-
-    def divert(self, sid: int, quick: Quick[T], take: Callable[[Run[T]], None]) -> None:
-        """Have the deliveries of one subscription made by `quick` and given to `take` in runs."""
-        self._intake.divert(sid, quick, take)
+        self.intake = Intake(self)
+        self._ps = self.intake  # type: ignore[assignment]
 
     async def _process_headers(self, headers: Any) -> Any:
         if headers and headers[_STATUS_LINE] != _SPACE:
             return headers
         return await super()._process_headers(headers)
-
-
-class _Intake:
-    """Stands where the client has its parser, which does the lines that are no messages."""
-
-    def __init__(self, client: ReadClient) -> None:
-        self._client = client
-        self._lines = Parser(client)
-        self._frames = Frames()
-        self._take: Callable[[Run[Any]], None] = lambda _run: None
-
-    def divert(self, sid: int, quick: Quick[Any], take: Callable[[Run[Any]], None]) -> None:
-        self._take = take
-        self._frames.divert(sid, quick)
-
-    def reset(self) -> None:
-        self._lines.reset()
-        self._frames.reset()
-
-    async def parse(self, data: bytes = b"") -> None:
-        try:
-            frames = self._frames.feed(data)
-        except ValueError as error:
-            raise ProtocolError(f"nats: {error}") from error
-        for frame in frames:
-            if isinstance(frame, bytes):
-                await self._lines.parse(frame)
-            elif len(frame) == 4:
-                self._take(frame)
-            else:
-                await self._client._process_msg(*frame)  # type: ignore[arg-type]
 
 
 def commit_of(position: int, subject: str, headers: RawHeaders, body: bytes, ns: int) -> StoredCommit:
@@ -433,7 +390,7 @@ class _Pulls(Generic[T]):
             self._inbox, cb=self._hear, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
         if self._quick is not None:
-            self._client.divert(self._subscription._id, self._quick, self._take)
+            self._client.intake.divert(self._subscription._id, self._quick, self._take)
         await self._ask()
 
     async def _ask(self) -> None:

@@ -22,6 +22,7 @@ from nats.errors import (
 )
 
 from tapeline.errors import TapelineError
+from tapeline.log.asking import asker_of
 
 API = "$JS.API."
 TIMEOUT_S = 5.0
@@ -91,9 +92,9 @@ class StreamState(NamedTuple):
 _acks = msgspec.json.Decoder(Ack)
 
 
-def ack_of(msg: Msg) -> Ack:
+def ack_of(answer: bytes) -> Ack:
     """The answer to a publish."""
-    return _acks.decode(msg.data)
+    return _acks.decode(answer)
 
 
 def unreachable(error: BaseException | None = None) -> TapelineError:
@@ -107,11 +108,13 @@ def unreachable(error: BaseException | None = None) -> TapelineError:
 
 async def answer(
     client: Client, subject: str, body: bytes, *, timeout: float, headers: dict[str, str] | None = None
-) -> Msg:
-    """The answer to one request; `TimeoutError` when none comes in time, or the connection is lost meanwhile.
+) -> bytes:
+    """The body of the answer to a request; `TimeoutError` when none comes in time, or the connection is lost.
 
     The client library would wait out the whole time for an answer that was lost with its connection.
     """
+    if (asker := await asker_of(client)) is not None:
+        return await asker.ask(subject, body, timeout, headers)
     loop = asyncio.get_running_loop()
     reconnects = client.stats["reconnects"]
     was_connected = client.is_connected  # else the request waits in the client until there is a connection
@@ -128,7 +131,8 @@ async def answer(
 
         timer = loop.call_later(WATCH_S, watch)
         try:
-            return await client.request(subject, body, timeout=timeout + 1, headers=headers)
+            msg = await client.request(subject, body, timeout=timeout + 1, headers=headers)
+            return msg.data
         finally:
             timer.cancel()
 
@@ -145,7 +149,7 @@ async def request(client: Client, verb: str, body: dict[str, Any] | None = None,
     """
     payload = b"" if body is None else msgspec.json.encode(body)
     try:
-        msg = await answer(client, API + verb, payload, timeout=timeout)
+        reply_text = await answer(client, API + verb, payload, timeout=timeout)
     except (NoRespondersError, *NOT_SENT) as error:
         raise unreachable() from error
     except TimeoutError as error:
@@ -154,7 +158,7 @@ async def request(client: Client, verb: str, body: dict[str, Any] | None = None,
             code="unavailable",
             hint="repeat the call; if it stays so, the broker hangs or this identity may not ask that",
         ) from error
-    reply = msgspec.json.decode(msg.data)
+    reply = msgspec.json.decode(reply_text)
     if fault := reply.get("error"):
         raise Refused(verb, int(fault.get("err_code", 0)), str(fault.get("description", "")))
     return reply

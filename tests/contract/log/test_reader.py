@@ -194,8 +194,8 @@ async def test_a_delivery_that_is_lost_doubled_or_late_changes_nothing(
 
     async def connect(client: nats.aio.client.Client, /, **options: Any) -> None:
         assert isinstance(client, ReadClient)
-        client._intake._frames = Shaken(client._intake._frames, place, how)  # type: ignore[assignment]
-        shaken.append(client._intake._frames)  # type: ignore[arg-type]
+        client.intake._frames = Shaken(client.intake._frames, place, how)  # type: ignore[assignment]
+        shaken.append(client.intake._frames)  # type: ignore[arg-type]
         await connector(server.url)(client, **options)
 
     await filled(log, 8)
