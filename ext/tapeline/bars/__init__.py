@@ -6,19 +6,10 @@ order and shape once, allocates, calls, and turns a kernel's status into a `Bars
 
 from __future__ import annotations
 
-from tapeline.bars.front import (
-    ISA,
-    gather,
-    grid_ends,
-    grid_rows,
-    read_bandwidth,
-    session_bars,
-    threshold_bars,
-    tick_bars,
-    time_bars,
-)
+from tapeline.bars.front import ISA, grid_ends, grid_rows, read_bandwidth, session_bars, time_bars
+from tapeline.bars.groups import session_threshold_bars, threshold_bars, tick_bars
 from tapeline.bars.status import ALL, COLUMNS, BarsError, Flag, Norm, Status
-from tapeline.bars.windows import Anchored, Marked, lookback, marked, running_bars, threshold_ahead
+from tapeline.bars.windows import Anchored, Marked, gather, lookback, marked, running_bars, threshold_ahead
 
 __all__ = [
     "ALL",
@@ -38,6 +29,7 @@ __all__ = [
     "read_bandwidth",
     "running_bars",
     "session_bars",
+    "session_threshold_bars",
     "threshold_ahead",
     "threshold_bars",
     "tick_bars",

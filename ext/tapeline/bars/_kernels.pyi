@@ -8,11 +8,11 @@ def time_bars(
     price: NDArray[np.float64],
     volume: Volume,
     flags: NDArray[np.uint8] | None,
-    open_ns: int,
-    close_ns: int,
+    segments: NDArray[np.int64],
+    edges: NDArray[np.int64],
     width_ns: int,
-    carry: NDArray[np.float64],
     fill: bool,
+    closes: NDArray[np.float64],
     out: NDArray[np.float64],
     fault: NDArray[np.int64],
 ) -> int: ...
@@ -27,29 +27,14 @@ def tick_bars(
     edges: NDArray[np.int64],
     fault: NDArray[np.int64],
 ) -> int: ...
-def threshold_edges(
-    price: NDArray[np.float64],
-    volume: Volume,
-    flags: NDArray[np.uint8] | None,
-    limit: float,
-    dollar: bool,
-    edges: NDArray[np.int64],
-) -> int: ...
-def span_bars(
-    price: NDArray[np.float64],
-    volume: Volume,
-    flags: NDArray[np.uint8] | None,
-    edges: NDArray[np.int64],
-    carry: NDArray[np.float64],
-    out: NDArray[np.float64],
-    fault: NDArray[np.int64],
-) -> int: ...
 def threshold_bars(
     price: NDArray[np.float64],
     volume: Volume,
     flags: NDArray[np.uint8] | None,
     limit: float,
     dollar: bool,
+    first: int,
+    until: int,
     carry: NDArray[np.float64],
     out: NDArray[np.float64],
     edges: NDArray[np.int64],
@@ -121,3 +106,4 @@ def anchored(
 ) -> int: ...
 def read_bandwidth(ts: NDArray[np.int64], price: NDArray[np.float64], volume: Volume) -> float: ...
 def has_v3() -> bool: ...
+def plain(flags: NDArray[np.uint8]) -> bool: ...

@@ -11,6 +11,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 include "bar.pxi"
 include "lookback.pxi"
+include "threshold.pxi"
 
 
 cdef int time_loop(const int64_t* ts, const double* price, const volume_t* volume, const uint8_t* flags,
@@ -58,28 +59,54 @@ cdef int time_loop(const int64_t* ts, const double* price, const volume_t* volum
         i = stop
     if i < n:
         fault[0] = i
+        fault[1] = rows
         return OUTSIDE
     return OK
 
 
-def time_bars(const int64_t[::1] ts, const double[::1] price, const volume_t[::1] volume,
-              const uint8_t[::1] flags, int64_t open_ns, int64_t close_ns, int64_t width_ns,
-              double[::1] carry, bint fill, double[:, ::1] out, int64_t[::1] fault):
-    """Bars `[open + m w, min(open + (m + 1) w, close))` of one segment; IN ts, price, volume, flags (None: all
-    7); IN and OUT carry (1,); OUT out (rows, 8), fault (2,)."""
-    cdef Py_ssize_t n = ts.shape[0]
-    cdef Py_ssize_t rows = out.shape[0]
-    cdef const uint8_t* marks = &flags[0] if flags is not None and n > 0 else NULL
-    cdef double* cells = &out[0, 0] if rows > 0 else NULL
+cdef int segments_loop(const int64_t* ts, const double* price, const volume_t* volume, const uint8_t* flags,
+                       const int64_t* segments, const int64_t* edges, Py_ssize_t n, int64_t width_ns, bint fill,
+                       double* closes, double* out, int64_t* fault) noexcept nogil:
+    cdef Py_ssize_t k
+    cdef Py_ssize_t first
+    cdef Py_ssize_t row = 0
+    cdef Py_ssize_t rows
+    cdef int64_t length
     cdef int status
-    if n == 0:
-        with nogil:
-            status = time_loop[volume_t](NULL, NULL, NULL, NULL, 0, open_ns, close_ns, width_ns, &carry[0], fill,
-                                         cells, rows, &fault[0])
-        return status
+    for k in range(n):
+        first = edges[2 * k]
+        length = segments[2 * k + 1] - segments[2 * k]
+        rows = length // width_ns + (length % width_ns != 0)
+        status = time_loop(ts + first, price + first, volume + first, flags + first if flags != NULL else NULL,
+                           edges[2 * k + 1] - first, segments[2 * k], segments[2 * k + 1], width_ns, closes + k, fill,
+                           out + 8 * row, rows, fault)
+        if status != OK:
+            fault[0] += first
+            fault[1] += row
+            return status
+        row += rows
+    return OK
+
+
+def time_bars(const int64_t[::1] ts, const double[::1] price, const volume_t[::1] volume,
+              const uint8_t[::1] flags, const int64_t[:, ::1] segments, const int64_t[:, ::1] edges, int64_t width_ns,
+              bint fill, double[::1] closes, double[:, ::1] out, int64_t[::1] fault):
+    """Bars `[open + m w, min(open + (m + 1) w, close))` of each segment, one after another; IN ts, price, volume,
+    flags (None: all 7), segments (k, 2): open and close, edges (k, 2): first trade and one past the last; IN and
+    OUT closes (k,): the close before a segment, then its own; OUT out (rows, 8), fault (2,)."""
+    cdef Py_ssize_t n = ts.shape[0]
+    cdef Py_ssize_t k = segments.shape[0]
+    cdef const int64_t* times = &ts[0] if n > 0 else NULL
+    cdef const double* prices = &price[0] if n > 0 else NULL
+    cdef const volume_t* volumes = &volume[0] if n > 0 else NULL
+    cdef const uint8_t* marks = &flags[0] if flags is not None and n > 0 else NULL
+    cdef double* cells = &out[0, 0] if out.shape[0] > 0 else NULL
+    cdef int status
+    if k == 0:
+        return OK
     with nogil:
-        status = time_loop(&ts[0], &price[0], &volume[0], marks, n, open_ns, close_ns, width_ns, &carry[0], fill,
-                           cells, rows, &fault[0])
+        status = segments_loop(times, prices, volumes, marks, &segments[0, 0], &edges[0, 0], k, width_ns, fill,
+                               &closes[0], cells, &fault[0])
     return status
 
 
@@ -133,190 +160,6 @@ def tick_bars(const double[::1] price, const volume_t[::1] volume, const uint8_t
     with nogil:
         status = tick_loop(&price[0], &volume[0], marks, n, size, lead, &carry[0], &out[0, 0], &edges[0, 0], rows,
                            &fault[0])
-    return status
-
-
-cdef Py_ssize_t threshold_loop(const double* price, const volume_t* volume, const uint8_t* flags, Py_ssize_t n,
-                               double limit, bint dollar, int64_t* edges, Py_ssize_t rows) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef Py_ssize_t start = 0
-    cdef Py_ssize_t row = 0
-    cdef double total = 0.0
-    for i in range(n):
-        if flags == NULL or flags[i] & VOLUME:
-            total += price[i] * <double> volume[i] if dollar else <double> volume[i]
-            if total >= limit:
-                if row < rows:
-                    edges[2 * row] = start
-                    edges[2 * row + 1] = i + 1
-                row += 1
-                start = i + 1
-                total = 0.0
-    for i in range(start, n):
-        if flags == NULL or flags[i] & ALL:  # a rest without a trade that counts is no bar
-            if row < rows:
-                edges[2 * row] = start
-                edges[2 * row + 1] = n
-            return row + 1
-    return row
-
-
-def threshold_edges(const double[::1] price, const volume_t[::1] volume, const uint8_t[::1] flags, double limit,
-                    bint dollar, int64_t[:, ::1] edges):
-    """How many bars close when volume (or price times volume) reaches `limit`, the rest being one more; OUT
-    edges (rows, 2) as far as it has rows."""
-    cdef Py_ssize_t n = price.shape[0]
-    cdef Py_ssize_t rows = edges.shape[0]
-    cdef const uint8_t* marks = &flags[0] if flags is not None and n > 0 else NULL
-    cdef int64_t* pairs = &edges[0, 0] if rows > 0 else NULL
-    cdef Py_ssize_t found
-    if n == 0:
-        return 0
-    with nogil:
-        found = threshold_loop(&price[0], &volume[0], marks, n, limit, dollar, pairs, rows)
-    return found
-
-
-cdef inline Py_ssize_t reach(const double* price, const volume_t* volume, const uint8_t* flags, Py_ssize_t first,
-                             Py_ssize_t n, double limit, bint dollar, bint* reached) noexcept nogil:
-    """One past the trade with which a bar that starts at `first` reaches `limit`, or n."""
-    cdef Py_ssize_t i
-    cdef double total = 0.0
-    reached[0] = False
-    for i in range(first, n):
-        if flags == NULL or flags[i] & VOLUME:
-            if dollar:
-                total += price[i] * <double> volume[i]
-            else:
-                total += <double> volume[i]
-            if total >= limit:
-                reached[0] = True
-                return i + 1
-    return n
-
-
-cdef inline Py_ssize_t reach_plain(const double* price, const volume_t* volume, Py_ssize_t first, Py_ssize_t n,
-                                   double limit, bint dollar, bint* reached, Bar* bar) noexcept nogil:
-    """As `reach` where all flags are 7, adding the trades to the bar on the way: the sum is one long chain, and
-    everything else fits into the time that it waits."""
-    cdef Py_ssize_t i = first
-    cdef double high = bar.high
-    cdef double low = bar.low
-    cdef double peak = 0.0
-    cdef double sum_ = 0.0
-    cdef double p
-    cdef double v
-    cdef uint64_t total = 0
-    cdef int64_t bits = 0
-    cdef int64_t top = 0
-    reached[0] = False
-    while i < n:
-        p = price[i]
-        v = <double> volume[i]
-        high = p if p > high else high
-        low = p if p < low else low
-        if volume_t is double:
-            bar.lane[(i - first) & 7] += v
-            peak = v if v > peak else peak
-        else:
-            total += <uint64_t> volume[i]
-            bits |= volume[i]
-            top = volume[i] if volume[i] > top else top
-        i += 1
-        sum_ += p * v if dollar else v
-        if sum_ >= limit:
-            reached[0] = True
-            break
-    bar.open = price[first]
-    bar.close = price[i - 1]
-    bar.high = high
-    bar.low = low
-    bar.last = i - first
-    bar.n = i - first
-    bar.total = <int64_t> total
-    bar.bits = bits
-    bar.top = top
-    bar.peak = peak
-    return i
-
-
-cdef int threshold_fold(const double* price, const volume_t* volume, const uint8_t* flags, Py_ssize_t n, double limit,
-                        bint dollar, double* carry, double* out, int64_t* edges, Py_ssize_t rows, int64_t* found,
-                        int64_t* fault) noexcept nogil:
-    cdef Bar bar
-    cdef Py_ssize_t i = 0
-    cdef Py_ssize_t stop
-    cdef Py_ssize_t row = 0
-    cdef bint reached
-    cdef int status
-    while i < n:
-        if row >= rows:
-            found[0] = -1
-            return OK
-        clear(&bar)
-        if flags == NULL:
-            stop = reach_plain(price, volume, i, n, limit, dollar, &reached, &bar)
-        else:
-            stop = reach(price, volume, flags, i, n, limit, dollar, &reached)
-            fold(price, volume, flags, i, stop, &bar)  # its trades are still in the cache
-        if not reached and bar.n == 0:
-            break  # a rest without a trade that counts is no bar
-        edges[2 * row] = i
-        edges[2 * row + 1] = stop
-        status = settle(volume, flags, i, stop, &bar, carry, True, out + 8 * row, fault)
-        if status != OK:
-            fault[1] = row
-            return status
-        i = stop
-        row += 1
-    found[0] = row
-    return OK
-
-
-def threshold_bars(const double[::1] price, const volume_t[::1] volume, const uint8_t[::1] flags, double limit,
-                   bint dollar, double[::1] carry, double[:, ::1] out, int64_t[:, ::1] edges, int64_t[::1] found,
-                   int64_t[::1] fault):
-    """`threshold_edges` and `span_bars` in one pass; OUT out (rows, 8), edges (rows, 2), found (1,): how many bars
-    there are, -1 where the rows do not suffice."""
-    cdef Py_ssize_t n = price.shape[0]
-    cdef Py_ssize_t rows = out.shape[0]
-    cdef const uint8_t* marks = &flags[0] if flags is not None and n > 0 else NULL
-    cdef int status
-    found[0] = 0
-    if n == 0 or rows == 0:
-        return OK
-    with nogil:
-        status = threshold_fold(&price[0], &volume[0], marks, n, limit, dollar, &carry[0], &out[0, 0], &edges[0, 0],
-                                rows, &found[0], &fault[0])
-    return status
-
-
-cdef int span_loop(const double* price, const volume_t* volume, const uint8_t* flags, const int64_t* edges,
-                   Py_ssize_t rows, double* carry, double* out, int64_t* fault) noexcept nogil:
-    cdef Bar bar
-    cdef Py_ssize_t row
-    cdef int status
-    for row in range(rows):
-        clear(&bar)
-        fold(price, volume, flags, edges[2 * row], edges[2 * row + 1], &bar)
-        status = settle(volume, flags, edges[2 * row], edges[2 * row + 1], &bar, carry, True, out + 8 * row, fault)
-        if status != OK:
-            fault[1] = row
-            return status
-    return OK
-
-
-def span_bars(const double[::1] price, const volume_t[::1] volume, const uint8_t[::1] flags,
-              const int64_t[:, ::1] edges, double[::1] carry, double[:, ::1] out, int64_t[::1] fault):
-    """One bar for each pair of `edges`: the trades `[edges[r, 0], edges[r, 1])`; OUT out (rows, 8)."""
-    cdef Py_ssize_t n = price.shape[0]
-    cdef Py_ssize_t rows = out.shape[0]
-    cdef const uint8_t* marks = &flags[0] if flags is not None and n > 0 else NULL
-    cdef int status
-    if n == 0 or rows == 0:
-        return OK
-    with nogil:
-        status = span_loop(&price[0], &volume[0], marks, &edges[0, 0], rows, &carry[0], &out[0, 0], &fault[0])
     return status
 
 
@@ -461,6 +304,19 @@ def read_bandwidth(const int64_t[::1] ts, const double[::1] price, const volume_
         for k in range(8):
             total += <double> times[k] + prices[k] + <double> volumes[k]
     return total
+
+
+def plain(const uint8_t[::1] flags):
+    """Whether every trade counts for everything."""
+    cdef Py_ssize_t n = flags.shape[0]
+    cdef Py_ssize_t i = 0
+    cdef const uint8_t* marks = &flags[0] if n > 0 else NULL
+    with nogil:
+        while i + BLOCK <= n and tl_plain(marks + i):
+            i += BLOCK
+        while i < n and marks[i] == ALL:
+            i += 1
+    return i == n
 
 
 def has_v3():

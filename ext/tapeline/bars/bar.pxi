@@ -305,8 +305,9 @@ cdef inline int settle(const volume_t* volume, const uint8_t* flags, Py_ssize_t 
             (bar.lane[1] + bar.lane[5]) + (bar.lane[3] + bar.lane[7]))
         top = bar.peak
     else:
-        # With b bits in use, n volumes add up to less than n * 2**b: only then is a second look needed.
-        if bar.bits < 0 or bar.bits > EXACT // bar.n:
+        # No volume is above its bits, so n of them add up to no more than n times these; else a second look is needed.
+        # The product is rounded, but never down across 2**53; a whole division would take longer than a block.
+        if bar.bits < 0 or <double> bar.bits * <double> bar.n >= <double> EXACT:
             status = exceeds(volume, flags, first, stop, fault)
             if status != OK:
                 return status

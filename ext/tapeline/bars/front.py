@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from types import ModuleType
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tapeline.bars.status import ALL, BarsError, Norm, Status
+from tapeline.bars.pool import PIECES, share, split, threads
+from tapeline.bars.status import BarsError, Status
 
 Volume = NDArray[np.int32] | NDArray[np.int64] | NDArray[np.float64]
 Flags = NDArray[np.uint8] | None
@@ -85,7 +84,7 @@ def _trades(price: NDArray[np.float64], volume: Volume, flags: Flags) -> Flags:
     _column("flags", flags, np.uint8)
     if len(flags) != len(price):
         raise BarsError(f"there are {len(price)} prices but {len(flags)} flags")
-    return None if bool((flags == int(ALL)).all()) else flags
+    return None if _run.plain(flags) else flags
 
 
 def _times(ts: NDArray[np.int64], price: NDArray[np.float64]) -> None:
@@ -157,22 +156,11 @@ def time_bars(
     marks = _trades(price, volume, flags)
     _times(ts, price)
     out = _out(out, grid_rows(open_ns, close_ns, width_ns))
-    fault = np.zeros(2, np.int64)
-    carried = np.array([carry], np.float64)
-    fill = empty == "carry"
-    _fail(
-        _run.time_bars(ts, price, volume, marks, open_ns, close_ns, width_ns, carried, fill, out, fault),
-        fault,
-    )
+    fault, closes = np.zeros(2, np.int64), np.array([carry], np.float64)
+    segments, edges = np.array([[open_ns, close_ns]], np.int64), np.array([[0, len(ts)]], np.int64)
+    status = _run.time_bars(ts, price, volume, marks, segments, edges, width_ns, empty == "carry", closes, out, fault)
+    _fail(status, fault)
     return out
-
-
-def threads() -> int:
-    """How many threads cut bars: `TAPELINE_BARS_THREADS`, else the processors, at most 8."""
-    wish = os.environ.get("TAPELINE_BARS_THREADS", "")
-    if wish and not (wish.isascii() and wish.isdigit() and int(wish) >= 1):
-        raise BarsError(f"TAPELINE_BARS_THREADS is {wish!r}; it must be a whole number from 1")
-    return int(wish) if wish else min(os.cpu_count() or 1, 8)
 
 
 def session_bars(
@@ -199,166 +187,106 @@ def session_bars(
     """
     marks = _trades(price, volume, flags)
     _times(ts, price)
+    width_ns = _width(width_ns)
     if segments.ndim != 2 or segments.shape[1] != 2 or segments.dtype != np.int64:
         raise BarsError(f"segments are {segments.dtype} {segments.shape}; they must be int64 (k, 2)")
     if bool((np.diff(segments.ravel()) < 0).any()):
         raise BarsError("segments must be in order and must not overlap")
-    first = [0]
-    for open_ns, close_ns in segments.tolist():
-        first.append(first[-1] + grid_rows(open_ns, close_ns, width_ns))
-    out = _out(out, first[-1])
-    if len(segments) == 0:
+    n = (n_threads or threads()) if len(ts) >= ONE_THREAD else 1
+    parts = segments if n == 1 else _divided(ts, segments, width_ns, PIECES * n)
+    first = np.concatenate([[0], np.cumsum(-((parts[:, 0] - parts[:, 1]) // width_ns))]).astype(np.int64)
+    out = _out(out, int(first[-1]))
+    if len(parts) == 0:
         return out
-    edges = np.searchsorted(ts, segments.ravel(), "left").reshape(-1, 2).tolist()
-    # Trades between segments are in no bar and no kernel sees them: their order is checked at the joints.
-    for (_, left), (right, _) in pairwise([(0, 0), *edges, (len(ts), len(ts))]):
-        if left > right or bool((np.diff(ts[max(left - 1, 0) : right + 1]) < 0).any()):
-            raise BarsError("the times of the trades decrease", "tape_unsorted")
-    fill = empty == "carry"
+    edges = np.searchsorted(ts, parts.ravel(), "left").astype(np.int64).reshape(-1, 2)
+    _in_order(ts, edges)
+    closes, fill = np.full(len(parts), math.nan), empty == "carry"
 
-    def cut(k: int) -> float:
-        (low, high), (open_ns, close_ns) = edges[k], segments[k].tolist()
-        fault, carried = np.zeros(2, np.int64), np.full(1, math.nan)
-        rows = out[first[k] : first[k + 1]]
-        part = None if marks is None else marks[low:high]
+    def cut(low: int, high: int) -> None:
+        fault = np.zeros(2, np.int64)
         status = _run.time_bars(
-            ts[low:high], price[low:high], volume[low:high], part,
-            open_ns, close_ns, width_ns, carried, fill, rows, fault,
+            ts, price, volume, marks, parts[low:high], edges[low:high], width_ns, fill,
+            closes[low:high], out[first[low] : first[high]], fault,
         )  # fmt: skip
-        fault += (low, first[k])
+        fault[1] += first[low]
         _fail(status, fault)
-        return float(carried[0])
 
-    n = min(n_threads or threads(), len(segments)) if len(ts) >= ONE_THREAD else 1
-    if n > 1:
-        with ThreadPoolExecutor(n) as pool:
-            closes = list(pool.map(cut, range(len(segments))))
+    if n == 1:
+        cut(0, len(parts))
     else:
-        closes = [cut(k) for k in range(len(segments))]
-    for k, close in enumerate(closes):
-        if fill and not math.isnan(carry):
-            _run.carry_forward(out[first[k] : first[k + 1]], carry)
-        elif not fill and not math.isnan(carry):
-            _carry_traded(out[first[k] : first[k + 1]], carry)
-        carry = carry if math.isnan(close) else close
+        borders = np.searchsorted(edges[:, 0], split(len(ts), PIECES * n)[1:-1]).tolist()
+        borders = [0, *borders, len(parts)]
+        try:
+            share(lambda k: cut(borders[k], borders[k + 1]), len(borders) - 1, n)
+        except BarsError:
+            # Which fault comes first shall not depend on the threads.
+            return session_bars(
+                ts, price, volume, flags, segments=segments, width_ns=width_ns, carry=carry, empty=empty,
+                n_threads=1, out=out,
+            )  # fmt: skip
+    _carried(out, first, closes, carry, fill)
     return out
 
 
-def _carry_traded(rows: NDArray[np.float64], carry: float) -> None:
-    """As `carry_forward`, but rows without trades keep their NaN."""
-    for row in rows:
-        if row[4] > 0:
-            if not math.isnan(row[3]):
-                return
-            _run.carry_forward(row.reshape(1, 8), carry)
+def _divided(ts: NDArray[np.int64], segments: NDArray[np.int64], width_ns: int, pieces: int) -> NDArray[np.int64]:
+    """Segments cut further, on borders of bars, where about equal shares of the trades end."""
+    if not len(segments) or not len(ts):
+        return segments
+    when = ts[split(len(ts), pieces)[1:-1]]
+    inside = np.searchsorted(segments[:, 0], when, "right") - 1
+    when, inside = when[inside >= 0], inside[inside >= 0]
+    border = segments[inside, 0] + (when - segments[inside, 0]) // width_ns * width_ns
+    border = border[(border > segments[inside, 0]) & (border < segments[inside, 1])]
+    every = np.sort(np.concatenate([segments.ravel(), border, border]))
+    return every.reshape(-1, 2)
 
 
-def tick_bars(
-    price: NDArray[np.float64],
-    volume: Volume,
-    flags: Flags = None,
-    *,
-    size: int,
-    backward: bool = False,
-    carry: float = math.nan,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Bars of `size` trades each: float64 (rows, 8), and int64 (rows, 2) first trade and one past the last.
-
-    Forward groups start at the first trade and the last may be short; backward groups end at the last trade,
-    are all full, and come oldest first. Void trades are not counted.
-    """
-    size = _positive("size", size)
-    marks = _trades(price, volume, flags)
-    n = len(price) if marks is None else int(np.count_nonzero(marks & int(ALL)))
-    rows, lead = (n // size, n % size) if backward else (-(-n // size), 0)
-    out, edges = np.empty((rows, 8)), np.empty((rows, 2), np.int64)
-    fault = np.zeros(2, np.int64)
-    _fail(_run.tick_bars(price, volume, marks, size, lead, np.array([carry]), out, edges, fault), fault)
-    return out, edges
+def _in_order(ts: NDArray[np.int64], edges: NDArray[np.int64]) -> None:
+    """Refuse times that decrease where no kernel looks: between segments, and from one to the next."""
+    left = np.concatenate([[0], edges[:, 1]])
+    right = np.concatenate([edges[:, 0], [len(ts)]])
+    touching = left == right
+    joint = left[touching & (left > 0) & (left < len(ts))]
+    wrong = bool((left > right).any()) or bool((ts[joint] < ts[joint - 1]).any())
+    for low, high in zip(left[~touching].tolist(), right[~touching].tolist(), strict=True):
+        wrong = wrong or bool((np.diff(ts[max(low - 1, 0) : high + 1]) < 0).any())
+    if wrong:
+        raise BarsError("the times of the trades decrease", "tape_unsorted")
 
 
-def threshold_bars(
-    price: NDArray[np.float64],
-    volume: Volume,
-    flags: Flags = None,
-    *,
-    limit: float,
-    unit: Literal["volume", "dollar"],
-    carry: float = math.nan,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Bars that close when volume, or price times volume, reaches `limit`: as `tick_bars` gives them.
-
-    They count forward from the first trade; the last is the rest that has not reached `limit`.
-    """
-    if unit not in ("volume", "dollar"):
-        raise BarsError(f"unit is {unit!r}; it may be volume or dollar")
-    if not limit > 0 or math.isinf(limit):
-        raise BarsError(f"limit is {limit!r}; it must be a number above 0")
-    marks = _trades(price, volume, flags)
-    dollar = unit == "dollar"
-    most = min(len(price), len(price) // 32 + 1024)
-    while True:
-        out, edges = np.empty((most, 8)), np.empty((most, 2), np.int64)
-        fault, found = np.zeros(2, np.int64), np.zeros(1, np.int64)
-        _fail(
-            _run.threshold_bars(
-                price, volume, marks, float(limit), dollar, np.array([carry]), out, edges, found, fault
-            ),
-            fault,
-        )
-        if found[0] >= 0:
-            return out[: found[0]], edges[: found[0]]
-        most = int(_run.threshold_edges(price, volume, marks, float(limit), dollar, np.empty((0, 2), np.int64)))
+def _carried(
+    out: NDArray[np.float64], first: NDArray[np.int64], closes: NDArray[np.float64], carry: float, fill: bool
+) -> None:
+    """Give each part's rows before its first price the close of the parts before it."""
+    known = np.concatenate([[carry], closes])
+    last = np.maximum.accumulate(np.where(np.isnan(known), 0, np.arange(len(known))))
+    before = known[last][:-1]
+    some = first[1:] > first[:-1]
+    begins = np.isnan(out[np.where(some, first[:-1], 0), 3]) if len(out) else some
+    for k in np.flatnonzero(some & begins & ~np.isnan(before)).tolist():
+        rows, close = out[first[k] : first[k + 1]], float(before[k])
+        if fill:
+            _run.carry_forward(rows, close)
+            continue
+        for row in rows:  # rows without trades keep their NaN
+            if row[4] > 0:
+                if not math.isnan(row[3]):
+                    break
+                _run.carry_forward(row.reshape(1, 8), close)
 
 
-def gather(
-    grid: NDArray[np.float64],
-    past: NDArray[np.int64],
-    count: int,
-    norm: str | Norm = Norm.NONE,
-    *,
-    scale: NDArray[np.float64] | None = None,
-    out: NDArray[np.float32] | None = None,
-) -> NDArray[np.float32]:
-    """Windows of the `count` bars that end before grid row `past[k]`: float32, shape (n, count, 8).
-
-    Parameters
-    ----------
-    grid : float64, shape (rows, 8)
-    past : int64, shape (n,), 0 to rows: one past the newest bar of each window
-    norm : `none`, `last_price_pct`, `zscore_window` or `max_values` (by `scale`, float64, shape (8,))
-
-    Notes
-    -----
-    Rows before the grid begins have NaN prices and 0 for the rest. Prices and sums are normalised in float64
-    and cast once. A divisor of 0 gives NaN.
-    """
-    try:
-        way = norm if isinstance(norm, Norm) else Norm[norm.upper()]
-    except KeyError:
-        known = ", ".join(kind.name.lower() for kind in Norm)
-        raise BarsError(f"norm is {norm!r}; it may be {known}") from None
-    count = _positive("count", count, 1_000_000)
-    _column("past", past, np.int64)
-    if grid.dtype != np.float64 or grid.ndim != 2 or grid.shape[1] != 8 or not grid.flags.c_contiguous:
-        raise BarsError(f"grid is {grid.dtype} {grid.shape}; it must be contiguous float64 (rows, 8)")
-    if way is Norm.MAX_VALUES and scale is None:
-        raise BarsError("norm max_values needs `scale`, the maxima of the eight columns")
-    scale = np.ones(8) if scale is None else np.ascontiguousarray(scale, np.float64)
-    if scale.shape != (8,):
-        raise BarsError(f"scale has shape {scale.shape}; it must be (8,)")
-    shape = (len(past), count, 8)
-    if out is None:
-        out = np.empty(shape, np.float32)
-    elif out.dtype != np.float32 or out.shape != shape or not out.flags.c_contiguous:
-        raise BarsError(f"out is {out.dtype} {out.shape}; it must be contiguous float32 {shape}")
-    fault = np.zeros(2, np.int64)
-    _fail(_run.gather(grid, past, count, int(way), scale, out, fault), fault)
-    return out
-
-
-def read_bandwidth(ts: NDArray[np.int64], price: NDArray[np.float64], volume: Volume) -> float:
+def read_bandwidth(ts: NDArray[np.int64], price: NDArray[np.float64], volume: Volume, n_threads: int = 1) -> float:
     """The sum of the three columns; the time it takes is the yardstick for kernels that read them."""
     _trades(price, volume, None)
     _times(ts, price)
-    return float(_run.read_bandwidth(ts, price, volume))
+    if n_threads == 1:
+        return float(_run.read_bandwidth(ts, price, volume))
+    at = split(len(ts), PIECES * n_threads)
+    sums = [0.0] * (len(at) - 1)
+
+    def add(k: int) -> None:
+        part = slice(at[k], at[k + 1])
+        sums[k] = _run.read_bandwidth(ts[part], price[part], volume[part])
+
+    share(add, len(sums), n_threads)
+    return math.fsum(sums)

@@ -102,52 +102,6 @@ def running_bars(const double[::1] price, const volume_t[::1] volume, const uint
     return status
 
 
-def threshold_ahead(const double[::1] price, const volume_t[::1] volume, const uint8_t[::1] flags,
-                    const int64_t[:, ::1] spans, double limit, bint dollar, int64_t[:, :, ::1] edges):
-    """The first bars that close on `limit` in each of `spans`, the rest of a span being one more; OUT edges
-    (n, count, 3): first trade, one past the last, and 1 where the limit was reached; -1 where a span has no more."""
-    cdef Py_ssize_t n = spans.shape[0]
-    cdef Py_ssize_t count = edges.shape[1]
-    cdef Py_ssize_t k
-    cdef Py_ssize_t row
-    cdef Py_ssize_t i
-    cdef Py_ssize_t start
-    cdef double total
-    if n == 0 or count == 0:
-        return OK
-    with nogil:
-        for k in range(n):
-            start = spans[k, 0]
-            row = 0
-            total = 0.0
-            i = start
-            while i < spans[k, 1] and row < count:
-                if flags is None or flags[i] & VOLUME:
-                    if dollar:
-                        total += price[i] * <double> volume[i]
-                    else:
-                        total += <double> volume[i]
-                    if total >= limit:
-                        edges[k, row, 0] = start
-                        edges[k, row, 1] = i + 1
-                        edges[k, row, 2] = 1
-                        row += 1
-                        start = i + 1
-                        total = 0.0
-                i += 1
-            if row < count and start < spans[k, 1]:
-                edges[k, row, 0] = start
-                edges[k, row, 1] = spans[k, 1]
-                edges[k, row, 2] = 0
-                row += 1
-            while row < count:
-                edges[k, row, 0] = -1
-                edges[k, row, 1] = -1
-                edges[k, row, 2] = -1
-                row += 1
-    return OK
-
-
 def blocks(const double[::1] price, const volume_t[::1] volume, const uint8_t[::1] flags, double[:, ::1] range_,
            int64_t[:, ::1] whole):
     """What is kept of every full block of 64 trades; OUT range_ (blocks, 2): lowest, highest; whole (blocks, 4):

@@ -82,37 +82,42 @@ def time_bars(
     price: NDArray[np.float64],
     volume: Volume,
     flags: Flags,
-    open_ns: int,
-    close_ns: int,
+    segments: NDArray[np.int64],
+    edges: NDArray[np.int64],
     width_ns: int,
-    carry: NDArray[np.float64],
     fill: bool,
+    closes: NDArray[np.float64],
     out: NDArray[np.float64],
     fault: NDArray[np.int64],
 ) -> int:
-    """Bars `[open + m w, min(open + (m + 1) w, close))` of one segment, one row for each m, also empty ones."""
-    n = len(ts)
-    if n > 0 and ts[0] < open_ns:
-        fault[0] = 0
-        return Status.OUTSIDE
-    i = 0
-    for row in range(len(out)):
-        end = min(open_ns + (row + 1) * width_ns, close_ns)
+    """Bars `[open + m w, min(open + (m + 1) w, close))` of each segment, one row for each m, also empty ones.
+
+    Segment k is cut from the trades `edges[k]`; `closes[k]` is the close before it and becomes its own.
+    """
+    row = 0
+    for k in range(len(segments)):
+        (open_ns, close_ns), (i, stop) = segments[k].tolist(), edges[k].tolist()
+        if i < stop and ts[i] < open_ns:
+            fault[:] = i, row
+            return Status.OUTSIDE
         first = i
-        while i < n:
-            if i > 0 and ts[i] < ts[i - 1]:
-                fault[:] = i, row
-                return Status.UNSORTED
-            if ts[i] >= end:
-                break
-            i += 1
-        status = _bar(price, volume, flags, first, i, carry, fill, out[row], fault)
-        if status != Status.OK:
-            fault[1] = row
-            return status
-    if i < n:
-        fault[0] = i
-        return Status.OUTSIDE
+        for start in range(open_ns, close_ns, width_ns):
+            begin = i
+            while i < stop:
+                if i > first and ts[i] < ts[i - 1]:
+                    fault[:] = i, row
+                    return Status.UNSORTED
+                if ts[i] >= min(start + width_ns, close_ns):
+                    break
+                i += 1
+            status = _bar(price, volume, flags, begin, i, closes[k : k + 1], fill, out[row], fault)
+            if status != Status.OK:
+                fault[1] = row
+                return status
+            row += 1
+        if i < stop:
+            fault[:] = i, row
+            return Status.OUTSIDE
     return Status.OK
 
 
@@ -149,72 +154,46 @@ def tick_bars(
     return Status.OK
 
 
-def threshold_edges(
-    price: NDArray[np.float64],
-    volume: Volume,
-    flags: Flags,
-    limit: float,
-    dollar: bool,
-    edges: NDArray[np.int64],
-) -> int:
-    """How many bars close on the trade with which volume (or price times volume) reaches `limit`.
-
-    Overshoot stays in the bar and the next sum starts at 0; a rest with a trade that counts is one bar more.
-    The running sum is float64, one trade after another.
-    """
-    pairs: list[tuple[int, int]] = []
-    start, total = 0, 0.0
-    for i in range(len(price)):
-        if flags is None or flags[i] & Flag.VOLUME:
-            total += float(price[i]) * float(volume[i]) if dollar else float(volume[i])
-            if total >= limit:
-                pairs.append((start, i + 1))
-                start, total = i + 1, 0.0
-    if any(flags is None or flags[i] & ALL for i in range(start, len(price))):
-        pairs.append((start, len(price)))
-    for row, pair in enumerate(pairs[: len(edges)]):
-        edges[row] = pair
-    return len(pairs)
-
-
-def span_bars(
-    price: NDArray[np.float64],
-    volume: Volume,
-    flags: Flags,
-    edges: NDArray[np.int64],
-    carry: NDArray[np.float64],
-    out: NDArray[np.float64],
-    fault: NDArray[np.int64],
-) -> int:
-    """One bar for each pair of `edges`: the trades `[edges[r, 0], edges[r, 1])`."""
-    for row in range(len(out) if len(price) else 0):
-        first, stop = int(edges[row, 0]), int(edges[row, 1])
-        status = _bar(price, volume, flags, first, stop, carry, True, out[row], fault)
-        if status != Status.OK:
-            fault[1] = row
-            return status
-    return Status.OK
-
-
 def threshold_bars(
     price: NDArray[np.float64],
     volume: Volume,
     flags: Flags,
     limit: float,
     dollar: bool,
+    first: int,
+    until: int,
     carry: NDArray[np.float64],
     out: NDArray[np.float64],
     edges: NDArray[np.int64],
     found: NDArray[np.int64],
     fault: NDArray[np.int64],
 ) -> int:
-    """`threshold_edges` and `span_bars` in one; `found[0]` is -1 where the rows do not suffice."""
-    found[0] = threshold_edges(price, volume, flags, limit, dollar, edges)
-    if found[0] > len(out):
-        found[0] = -1
-        return Status.OK
-    rows = int(found[0])
-    return span_bars(price, volume, flags, edges[:rows], carry, out[:rows], fault)
+    """Bars that close on the trade with which volume (or price times volume) reaches `limit`.
+
+    They begin with trade `first` and then one after another, as far as they begin before `until` and there are
+    rows. Overshoot stays in the bar and the next sum starts at 0; a rest with a trade that counts is one bar more.
+    The running sum is float64, one trade after another. `found` is how many bars, the trade after them, and
+    whether the last reached the limit.
+    """
+    i, n, row, reached = first, len(price), 0, True
+    while i < n and i < until and row < len(out):
+        total, stop, reached = 0.0, i, False
+        while stop < n and not reached:
+            if flags is None or flags[stop] & Flag.VOLUME:
+                total += float(price[stop]) * float(volume[stop]) if dollar else float(volume[stop])
+                reached = total >= limit
+            stop += 1
+        if not reached and not any(flags is None or flags[j] & ALL for j in range(i, n)):
+            reached = True
+            break
+        edges[row] = i, stop
+        status = _bar(price, volume, flags, i, stop, carry, True, out[row], fault)
+        if status != Status.OK:
+            fault[1] = row
+            return status
+        i, row = stop, row + 1
+    found[:] = row, i, reached
+    return Status.OK
 
 
 def carry_forward(out: NDArray[np.float64], carry: float) -> None:
@@ -428,3 +407,8 @@ def anchored(
 def read_bandwidth(ts: NDArray[np.int64], price: NDArray[np.float64], volume: Volume) -> float:
     """The sum of the columns; how long it takes is the limit of any kernel that reads them."""
     return float(ts.sum(dtype=np.uint64)) + float(price.sum()) + float(volume.sum())
+
+
+def plain(flags: NDArray[np.uint8]) -> bool:
+    """Whether every trade counts for everything."""
+    return all(mark == ALL for mark in flags.tolist())

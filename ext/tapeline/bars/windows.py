@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 
 from tapeline.bars import front
 from tapeline.bars.front import Flags, Volume
-from tapeline.bars.status import BarsError, Flag
+from tapeline.bars.pool import PIECES, share, split
+from tapeline.bars.status import BarsError, Flag, Norm
 
 SPAN = 64
 
@@ -76,6 +76,52 @@ def lookback(
 
     _shared(part, len(first), n_threads)
     return to
+
+
+def gather(
+    grid: NDArray[np.float64],
+    past: NDArray[np.int64],
+    count: int,
+    norm: str | Norm = Norm.NONE,
+    *,
+    scale: NDArray[np.float64] | None = None,
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Windows of the `count` bars that end before grid row `past[k]`: float32, shape (n, count, 8).
+
+    Parameters
+    ----------
+    grid : float64, shape (rows, 8)
+    past : int64, shape (n,), 0 to rows: one past the newest bar of each window
+    norm : `none`, `last_price_pct`, `zscore_window` or `max_values` (by `scale`, float64, shape (8,))
+
+    Notes
+    -----
+    Rows before the grid begins have NaN prices and 0 for the rest. Prices and sums are normalised in float64
+    and cast once. A divisor of 0 gives NaN.
+    """
+    try:
+        way = norm if isinstance(norm, Norm) else Norm[norm.upper()]
+    except KeyError:
+        known = ", ".join(kind.name.lower() for kind in Norm)
+        raise BarsError(f"norm is {norm!r}; it may be {known}") from None
+    count = front._positive("count", count, 1_000_000)
+    front._column("past", past, np.int64)
+    if grid.dtype != np.float64 or grid.ndim != 2 or grid.shape[1] != 8 or not grid.flags.c_contiguous:
+        raise BarsError(f"grid is {grid.dtype} {grid.shape}; it must be contiguous float64 (rows, 8)")
+    if way is Norm.MAX_VALUES and scale is None:
+        raise BarsError("norm max_values needs `scale`, the maxima of the eight columns")
+    scale = np.ones(8) if scale is None else np.ascontiguousarray(scale, np.float64)
+    if scale.shape != (8,):
+        raise BarsError(f"scale has shape {scale.shape}; it must be (8,)")
+    shape = (len(past), count, 8)
+    if out is None:
+        out = np.empty(shape, np.float32)
+    elif out.dtype != np.float32 or out.shape != shape or not out.flags.c_contiguous:
+        raise BarsError(f"out is {out.dtype} {out.shape}; it must be contiguous float32 {shape}")
+    fault = np.zeros(2, np.int64)
+    front._fail(front._run.gather(grid, past, count, int(way), scale, out, fault), fault)
+    return out
 
 
 def running_bars(
@@ -171,6 +217,5 @@ def _shared(part: Callable[[int, int], None], n: int, n_threads: int) -> None:
     if n_threads <= 1 or n < 2 * n_threads:
         part(0, n)
         return
-    cuts = [n * k // n_threads for k in range(n_threads + 1)]
-    with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(part, cuts[:-1], cuts[1:]))
+    at = split(n, PIECES * n_threads)
+    share(lambda k: part(at[k], at[k + 1]), len(at) - 1, n_threads)

@@ -6,6 +6,7 @@ import math
 import os
 from fractions import Fraction
 from typing import Any
+from unittest import mock
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -50,8 +51,9 @@ def same(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 def by(run: Any, t: dict[str, Any], width: int, carry: float, fill: bool) -> NDArray[np.float64]:
     out = np.full((bars.grid_rows(OPEN, OPEN + 120 * SECOND, width), 8), -1.0)
-    args = (t["ts"], t["price"], t["volume"], t["flags"], OPEN, OPEN + 120 * SECOND, width)
-    assert run.time_bars(*args, np.array([carry]), fill, out, np.zeros(2, np.int64)) == 0
+    segment, edges = np.array([[OPEN, OPEN + 120 * SECOND]]), np.array([[0, len(t["ts"])]])
+    args = (t["ts"], t["price"], t["volume"], t["flags"], segment, edges, width, fill)
+    assert run.time_bars(*args, np.array([carry]), out, np.zeros(2, np.int64)) == 0
     return out
 
 
@@ -65,37 +67,6 @@ def test_time_bars_equal_the_reference(t: dict[str, Any], width: int, carry: flo
     expected = by(reference, t, width, carry, fill)
     for build in BUILDS:
         assert same(by(build, t, width, carry, fill), expected)
-
-
-@settings(max_examples=EXAMPLES, deadline=None)
-@given(t=trades(), size=st.integers(1, 40), backward=st.booleans(), carry=carries)
-def test_tick_bars_equal_the_reference(t: dict[str, Any], size: int, backward: bool, carry: float) -> None:
-    counted = len(t["ts"]) if t["flags"] is None else int((t["flags"] != 0).sum())
-    rows, lead = (counted // size, counted % size) if backward else (-(-counted // size), 0)
-    found = []
-    for run in [reference, *BUILDS]:
-        out, edges = np.zeros((rows, 8)), np.zeros((rows, 2), np.int64)
-        args = (t["price"], t["volume"], t["flags"], size, lead, np.array([carry]))
-        assert run.tick_bars(*args, out, edges, np.zeros(2, np.int64)) == 0
-        found.append((out, edges))
-    assert all(same(out, found[0][0]) and same(edges, found[0][1]) for out, edges in found)
-    front = bars.tick_bars(t["price"], t["volume"], t["flags"], size=size, backward=backward, carry=carry)
-    assert same(front[0], found[0][0])
-
-
-@settings(max_examples=EXAMPLES, deadline=None)
-@given(t=trades(), limit=st.floats(1, 1e11), dollar=st.booleans())
-def test_threshold_bars_equal_the_reference(t: dict[str, Any], limit: float, dollar: bool) -> None:
-    found = []
-    for run in [reference, *BUILDS]:
-        edges = np.zeros((len(t["ts"]) + 1, 2), np.int64)
-        rows = run.threshold_edges(t["price"], t["volume"], t["flags"], limit, dollar, edges)
-        out = np.zeros((rows, 8))
-        args = (t["price"], t["volume"], t["flags"], edges[:rows], np.array([math.nan]))
-        assert run.span_bars(*args, out, np.zeros(2, np.int64)) == 0
-        found.append((out, edges[:rows]))
-    assert all(same(out, found[0][0]) and same(edges, found[0][1]) for out, edges in found)
-    assert found[0][0][:, 4].sum() == (len(t["ts"]) if t["flags"] is None else (t["flags"] != 0).sum())
 
 
 grids = hnp.arrays(
@@ -129,30 +100,52 @@ def test_gather_equals_the_reference(
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(t=trades(), width=widths, data=st.data())
-def test_threads_and_segments_do_not_change_bars(t: dict[str, Any], width: int, data: st.DataObject) -> None:
-    cut = data.draw(st.integers(0, 120)) * SECOND
-    pause = data.draw(st.integers(0, 120 - cut // SECOND)) * SECOND
-    end = OPEN + 120 * SECOND
-    segments = np.array([[OPEN, OPEN + cut], [OPEN + cut + pause, end]], np.int64)
+@given(t=trades(), width=widths, seed=st.integers(0, 99), many=st.integers(1, 9))
+def test_threads_and_segments_do_not_change_bars(t: dict[str, Any], width: int, seed: int, many: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = OPEN + np.sort(rng.integers(0, 121, 2 * int(rng.integers(1, 4)))) * SECOND
+    segments = times.astype(np.int64).reshape(-1, 2)
+    edges = np.searchsorted(t["ts"], segments)
+    rows = [bars.grid_rows(low, high, width) for low, high in segments.tolist()]
     for empty in ("carry", "nan"):
-        found = bars.session_bars(
-            t["ts"], t["price"], t["volume"], t["flags"], segments=segments, width_ns=width, carry=3.0, empty=empty
-        )
-        carry, parts = np.array([3.0]), []
-        for low, high in segments.tolist():
-            inside = (t["ts"] >= low) & (t["ts"] < high)
-            part: list[Any] = [None if t[k] is None else t[k][inside] for k in ("ts", "price", "volume", "flags")]
-            out = np.zeros((bars.grid_rows(low, high, width), 8))
-            fault = np.zeros(2, np.int64)
-            assert (
-                reference.time_bars(
-                    part[0], part[1], part[2], part[3], low, high, width, carry, empty == "carry", out, fault
-                )
-                == 0
+        expected, closes, row = np.zeros((sum(rows), 8)), np.array([3.0]), 0
+        for k, height in enumerate(rows):
+            args = (t["ts"], t["price"], t["volume"], t["flags"], segments[k : k + 1], edges[k : k + 1], width)
+            part, fault = expected[row : row + height], np.zeros(2, np.int64)
+            assert reference.time_bars(*args, empty == "carry", closes, part, fault) == 0
+            row += height
+        with mock.patch.object(bars.front, "ONE_THREAD", 1):
+            found = bars.session_bars(
+                **t,
+                segments=segments,
+                width_ns=width,
+                carry=3.0,
+                empty=empty,
+                n_threads=many,  # type: ignore[arg-type]
             )
-            parts.append(out)
-        assert same(found, np.concatenate(parts))
+        assert same(found, expected)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(t=trades(), seed=st.integers(0, 2**32 - 1), width=widths)
+def test_a_fault_is_found_where_the_reference_finds_it(t: dict[str, Any], seed: int, width: int) -> None:
+    rng, n = np.random.default_rng(seed), len(t["ts"])
+    if n == 0:
+        return
+    at, kind = int(rng.integers(0, n)), rng.choice(["time", "volume", "sum", "outside"])
+    if kind == "time":
+        t["ts"][at] = OPEN
+    elif kind == "outside":
+        t["ts"][at:] = OPEN + 120 * SECOND
+    elif t["volume"].dtype == np.int64:
+        t["volume"][at:] = -1 if kind == "volume" else 2**52
+    segment, edges = np.array([[OPEN, OPEN + 120 * SECOND]]), np.array([[0, n]])
+    found = []
+    for run in (reference, *BUILDS):
+        out, fault = np.zeros((bars.grid_rows(OPEN, OPEN + 120 * SECOND, width), 8)), np.zeros(2, np.int64)
+        args = (t["ts"], t["price"], t["volume"], t["flags"], segment, edges, width, True, np.array([math.nan]))
+        found.append((int(run.time_bars(*args, out, fault)), fault.tolist()))
+    assert all(one == found[0] for one in found)
 
 
 def test_many_threads_give_the_bars_of_one() -> None:
