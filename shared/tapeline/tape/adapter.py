@@ -6,7 +6,6 @@ trade is in both. A past answer depends on PAST(i), the time at the index and th
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import Lock
@@ -17,10 +16,12 @@ from numpy.typing import NDArray
 
 from tapeline.bars import COLUMNS
 from tapeline.errors import TapelineError
+from tapeline.tape.base_adapter import BaseAdapter
 from tapeline.tape.dates import as_trade_date, as_until, frames
-from tapeline.tape.lookups import ALL_UNITS, NAT, TIME_UNITS, Empty, Floats, Int, Seen, Windows, Wish
+from tapeline.tape.lookups import Lookups
 from tapeline.tape.sessions import Calendar
 from tapeline.tape.view import UNITS, OpenTape, View
+from tapeline.tape.windows import ALL_UNITS, NAT, TIME_UNITS, Empty, Floats, Int, Windows, Wish
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,47 +31,6 @@ T = TypeVar("T")
 DAY_NS = 86_400_000_000_000
 MOST_BARS = 1_000_000
 MINUTE_NAMES = ("open", "high", "low", "close", "count", "vol_sum", "vol_mean", "vol_max")
-
-
-class BaseAdapter(ABC):
-    """What features and labels are computed from. An `index` is the ordinal of a trade."""
-
-    @abstractmethod
-    def get_bars(
-        self,
-        index: int | None = None,
-        count: int = 1,
-        unit: str = "tick",
-        size: int = 1,
-        future: bool = False,
-        prevent_lookahead_bias: bool = True,
-    ) -> Any:
-        """`count` bars before an index, or from it on: price_open, price_high, price_low, price_close,
-        trade_count, vol_sum, vol_mean, vol_max.
-
-        Parameters
-        ----------
-        index : the index at which to begin; None: the end of the tape
-        count : how many bars
-        unit : `tick`, `sec`, `min`, `hour`, `day`
-        future : look ahead (for labels) instead of back (for features)
-        """
-
-    @abstractmethod
-    def get_bar_daterange(self, date: Any, unit: str = "tick", size: int = 1, future: bool = False) -> pd.DataFrame:
-        """All bars of a trade date, with the column `timestamp`."""
-
-    @abstractmethod
-    def get_minute_bars(self, date: Any, size: int = 1, future: bool = False) -> pd.DataFrame:
-        """The minute bars of a trade date: open, high, low, close, count, vol_sum, vol_mean, vol_max, timestamp."""
-
-    @abstractmethod
-    def get_date(self, date: Any) -> pd.DataFrame:
-        """All records of a trade date."""
-
-    @abstractmethod
-    def get_max_values(self) -> NDArray[np.float64]:
-        """The maxima of open, high, low, close, count, vol_sum, vol_sum / count, vol_max."""
 
 
 class GridRows(NamedTuple):
@@ -103,6 +63,9 @@ class TapeAdapter(BaseAdapter):
     >>> adapter = TapeAdapter(tape, "SIM1")
     >>> adapter.get_bars(index=5000, count=90, unit="min").shape
     (90, 8)
+    >>> adapter.get_bars(prevent_lookahead_bias=False)
+    Traceback (most recent call last):
+    tapeline.errors.TapelineError: a bar that is still running was asked for as history files hold it, with trades ...
     """
 
     def __init__(
@@ -124,7 +87,8 @@ class TapeAdapter(BaseAdapter):
             )
         self.tape = tape.seen_as(view)
         self.symbol, self.view, self.allow_lookahead = symbol, view, allow_lookahead
-        self._seen = Seen(self.tape, symbol)
+        self._lookups = Lookups(self.tape, symbol)
+        self._seen = self._lookups.seen
         self._most = max_result_bytes
         self._cache: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._cache_bytes, self._held = cache_bytes, 0
@@ -182,7 +146,7 @@ class TapeAdapter(BaseAdapter):
         self._fits(1, wish)
 
         def make() -> tuple[Windows, int]:
-            found = self._seen.windows(np.array([place], np.int64), wish)
+            found = self._lookups.windows(np.array([place], np.int64), wish)
             parts = Windows(*(part[0] for part in found))
             for part in parts:
                 part.flags.writeable = False
@@ -229,8 +193,8 @@ class TapeAdapter(BaseAdapter):
                     "a grid has only whole past bars of the session",
                     "take a unit of time, volume or dollar, partial='drop', future=False",
                 )
-            row = self._seen.newest(places, wish)
-            cells = self._seen.rows(unit, size, empty).bars.view()
+            row = self._lookups.newest(places, wish)
+            cells = self._lookups.rows(unit, size, empty).bars.view()
             cells.flags.writeable = False
             return GridRows(cells, row, row >= count)
         kind = np.dtype(dtype) if out is None else out.dtype
@@ -242,7 +206,7 @@ class TapeAdapter(BaseAdapter):
             raise _refused(f"out has shape {out.shape}", f"it must be contiguous {shape}")
         if out is None and kind == np.float32:
             out = np.empty(shape, np.float32)
-        found = self._seen.windows(places, wish, out)
+        found = self._lookups.windows(places, wish, out)
         return found if companions else found.bars
 
     def get_bar_daterange(self, date: Any, unit: str = "tick", size: int = 1, future: bool = False) -> pd.DataFrame:
@@ -260,11 +224,33 @@ class TapeAdapter(BaseAdapter):
         return self._day_frame(date, unit, size, future, COLUMNS)
 
     def get_minute_bars(self, date: Any, size: int = 1, future: bool = False) -> pd.DataFrame:
-        """The minute bars of a trade date, as `get_bar_daterange`, under shorter names."""
+        """The minute bars of a trade date, as `get_bar_daterange`, under shorter names.
+
+        Examples
+        --------
+        >>> bars = adapter.get_minute_bars("2025-02-03")  # 1-minute bars, past data
+        >>> len(bars)
+        390
+        >>> bars = adapter.get_minute_bars("2025-02-03", 5)  # 5-minute bars
+        >>> bars.timestamp[0]  # when the first one is known
+        Timestamp('2025-02-03 14:35:00+0000', tz='UTC')
+        >>> bars = adapter.get_minute_bars("2025-02-03", future=True)  # For label computation
+        >>> bars.timestamp[0]  # where the first one begins
+        Timestamp('2025-02-03 14:30:00+0000', tz='UTC')
+        """
         return self._day_frame(date, "min", size, future, MINUTE_NAMES)
 
     def get_date(self, date: Any) -> pd.DataFrame:
-        """All trades of a trade date in tape order: timestamp, price, volume, flags, index."""
+        """All trades of a trade date in tape order: timestamp, price, volume, flags, index.
+
+        Examples
+        --------
+        >>> df = adapter.get_date("2025-02-03")
+        >>> df.equals(adapter.get_date(pd.to_datetime("2025-02-03")))
+        True
+        >>> list(df)
+        ['timestamp', 'price', 'volume', 'flags', 'index']
+        """
         day = as_trade_date(date, self._zone)
         trades, number = self.tape.trades(self.symbol, day), 0
         if len(trades):
@@ -291,7 +277,7 @@ class TapeAdapter(BaseAdapter):
         most = None if until is None else as_until(until, self._zone, self.tape)
 
         def make() -> tuple[NDArray[np.float64], int]:
-            rows = self._seen.rows(unit, size)
+            rows = self._lookups.rows(unit, size)
             cells = rows.bars if most is None else rows.bars[rows.known <= most]
             some = np.where(np.isnan(cells), -np.inf, cells).max(axis=0, initial=-np.inf)
             found = np.where(np.isneginf(some), np.nan, some)
@@ -307,7 +293,7 @@ class TapeAdapter(BaseAdapter):
         day = as_trade_date(date, self._zone)
 
         def make() -> tuple[tuple[NDArray[np.float64], Int, NDArray[np.bool_]], int]:
-            rows = self._seen.rows(unit, size)
+            rows = self._lookups.rows(unit, size)
             number = rows.dates.index(day) if day in rows.dates else -1
             low, high = np.searchsorted(rows.session, [number, number + 1]) if number >= 0 else (0, 0)
             stamp = rows.start if future else np.where(rows.complete, rows.known, rows.end)

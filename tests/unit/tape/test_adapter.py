@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -51,6 +52,18 @@ def test_the_sdk_has_the_base_class() -> None:
     from tapeline.sdk import assets
 
     assert sdk.BaseAdapter is assets.BaseAdapter is BaseAdapter
+
+
+@pytest.mark.parametrize("kind", [BaseAdapter, TapeAdapter])
+def test_the_examples_of_the_docstrings_hold(tmp_path_factory: pytest.TempPathFactory, kind: type[BaseAdapter]) -> None:
+    made = simulate(tmp_path_factory.mktemp("examples"), days=2, start="2025-02-03", trades_per_day=6000)
+    tape = OpenTape(made.manifest, made.path_of)
+    names = {"adapter": TapeAdapter(tape, "SIM1"), "tape": tape, "pd": pd, "TapeAdapter": TapeAdapter}
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for found in doctest.DocTestFinder().find(kind, kind.__name__, globs=names):
+        runner.run(found)
+    assert runner.summarize(verbose=False).failed == 0
+    assert runner.tries >= 7
 
 
 def code(call: Any) -> tuple[Any, str]:

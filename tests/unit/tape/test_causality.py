@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from tapeline.bars import reference
 from tapeline.tape.adapter import TapeAdapter
-from tapeline.tape.lookups import Seen, Wish
+from tapeline.tape.lookups import Lookups
+from tapeline.tape.seen import Seen
+from tapeline.tape.windows import Wish
 
 EXAMPLES = int(os.environ.get("TAPELINE_EXAMPLES", "12"))
 SECOND = 1_000_000_000
@@ -73,17 +75,17 @@ def test_the_future_cannot_be_seen(cases: SimpleNamespace, seed: int, wish: dict
 
 @pytest.mark.parametrize("mutant", ["one trade too many", "the whole running bar"])
 def test_a_leaky_adapter_is_found_out(cases: SimpleNamespace, mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    windows, before = Seen.windows, Seen._before
+    windows, before = Lookups.windows, Seen.before
     if mutant == "one trade too many":
-        monkeypatch.setattr(Seen, "_before", lambda self, i, w: np.minimum(before(self, i, w) + 1, len(self)))
+        monkeypatch.setattr(Seen, "before", lambda self, i, w: np.minimum(before(self, i, w) + 1, len(self)))
     else:
 
-        def whole(self: Seen, index: Any, wish: Wish, out: Any = None) -> Any:
+        def whole(self: Lookups, index: Any, wish: Wish, out: Any = None) -> Any:
             return windows(
                 self, index, type(wish)(**{k: getattr(wish, k) for k in wish.__slots__} | {"whole": True}), out
             )
 
-        monkeypatch.setattr(Seen, "windows", whole)
+        monkeypatch.setattr(Lookups, "windows", whole)
     wish = {"unit": "min", "size": 1, "partial": "truncate"}
     assert not all(past_is_causal(cases, seed, wish) for seed in range(25))
 
@@ -265,9 +267,9 @@ def test_the_bars_of_a_date_hold_its_trades(cases: SimpleNamespace, seed: int, u
 def test_wide_bars_fold_narrow_ones(cases: SimpleNamespace, seed: int) -> None:
     case = cases.random(seed)
     tape = adapter(case)
-    narrow = tape._seen.rows("min", 1)
+    narrow = tape._lookups.rows("min", 1)
     for unit, size in (("min", 5), ("hour", 1), ("day", 1)):
-        wide = tape._seen.rows(unit, size)
+        wide = tape._lookups.rows(unit, size)
         for row in range(len(wide)):
             part = narrow.bars[(narrow.start >= wide.start[row]) & (narrow.start < wide.end[row])]
             some = part[part[:, 4] > 0]
@@ -325,7 +327,7 @@ def test_an_as_of_join_on_known_bars_never_leaks(cases: SimpleNamespace, seed: i
     tape = adapter(cases.random(seed))
     for day in tape.tape.days("X"):
         bars = tape.get_bar_daterange(day, *unit)
-        last = tape._seen.rows(*unit)
+        last = tape._lookups.rows(*unit)
         mine = last.session == last.dates.index(day)
         held = last.end[mine] - (1 if unit[0] in ("sec", "min") else 0)
         bars["latest"] = pd.DatetimeIndex(held.astype("datetime64[ns]"), tz="UTC")
