@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,8 @@ from tapeline.runs.run.commands import (
 from tapeline.subjects import Ref
 from tapeline.vault import sources
 
+from .mortal import POINTS, Killed, Mortal
+
 CODEC = Codec(EVENTS, UPCASTERS)
 counts = Table("counts", MetaData(), Column("id", String, primary_key=True), Column("events", BigInteger))
 
@@ -85,6 +88,7 @@ FOLDS: tuple[Projection, ...] = (runs_projection, sources, users, Counting())
 TEXTS = ("plain", "Ä_%\\", "x" * 255, "日本 \u2028", "'\"; --", "")
 FILE = Artifact(name="model.keras", size_bytes=3, sha256="0" * 64)
 T = TypeVar("T")
+Followers = list[tuple[Projector, asyncio.Task[None]]]
 
 
 def command_for(run: aggregate.Run, chance: random.Random) -> Any:
@@ -200,10 +204,11 @@ async def dumped(engine: Engine) -> dict[str, list[str]]:
 
 
 class History(RuleBasedStateMachine):
-    """Runs that live at random while the projectors that follow them crash, repeat and compete."""
+    """Runs that live at random while the projectors that follow them are killed, repeat and compete."""
 
     url = ""
     folder = Path()
+    deaths: Counter[str]
 
     def __init__(self) -> None:
         super().__init__()
@@ -218,7 +223,7 @@ class History(RuleBasedStateMachine):
             old.unlink()
         self.engine = make_engine(self.url)
         self.folds = [Failing(fold) for fold in FOLDS]
-        self.live: list[tuple[Projector, asyncio.Task[None]]] = []
+        self.live: Followers = []
         self.go(self.emptied())
         self.live = self.go(self.followers())
 
@@ -230,16 +235,35 @@ class History(RuleBasedStateMachine):
             for statement in "DROP SCHEMA public CASCADE", "CREATE SCHEMA public":
                 await self.engine.write(lambda connection, s=statement: connection.execute(text(s)))
 
-    async def followers(self) -> list[tuple[Projector, asyncio.Task[None]]]:
+    async def followers(self) -> Followers:
+        """Projectors of one process: what kills one kills all."""
+        self.mortal = Mortal(self.engine)
         found = []
         for fold in self.folds:
             source = Stuttering(LogSource(self.log, CODEC, fold.kinds), self.chance)
-            projector = Projector(source, fold, self.engine)
+            projector = Projector(source, fold, self.mortal)
             await projector.open()
             found.append((projector, asyncio.create_task(projector.run())))
         return found
 
-    async def end(self, followers: list[tuple[Projector, asyncio.Task[None]]]) -> None:
+    async def current(self, followers: Followers) -> Followers:
+        """Wait until followers are at the end of the log; those that were killed meanwhile are started again."""
+        while True:
+            waiting = asyncio.gather(*(projector.wait_for(self.position, 30) for projector, _ in followers))
+            tasks = [task for _, task in followers]
+            await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            dead = [task for task in tasks if task.done()]
+            if not dead:
+                await waiting
+                return followers
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert {type(task.exception()) for task in dead} == {Killed}
+            self.deaths[self.mortal.died_at] += 1
+            await self.end(followers)
+            followers = await self.followers()
+
+    async def end(self, followers: Followers) -> None:
         for _, task in followers:
             task.cancel()
         await asyncio.gather(*(task for _, task in followers), return_exceptions=True)
@@ -270,11 +294,14 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def catch_up(self) -> None:
-        async def work() -> None:
-            for projector, _ in self.live:
-                await projector.wait_for(self.position, 30)
+        self.live = self.go(self.current(self.live))
 
-        self.go(work())
+    @rule(point=st.sampled_from(POINTS), passages=st.integers(1, 3), seed=st.integers(0, 2**32))
+    def kill(self, point: str, passages: int, seed: int) -> None:
+        self.mortal.point, self.mortal.passages = point, passages
+        for run in range(1, 4):
+            self.ask(run, seed + run, 2)
+        self.live = self.go(self.current(self.live))
 
     @rule(fold=st.integers(0, 3), falls=st.integers(1, 2))
     def fail(self, fold: int, falls: int) -> None:
@@ -292,27 +319,22 @@ class History(RuleBasedStateMachine):
     @rule()
     def compete(self) -> None:
         async def work() -> None:
-            others = await self.followers()
-            for projector, _ in others:
-                await projector.wait_for(self.position, 30)
-            await self.end(others)
+            rivals = await self.current(await self.followers())
+            self.live = await self.current(self.live)
+            await self.end(rivals)
 
         self.go(work())
 
     def teardown(self) -> None:
         async def work() -> None:
-            for projector, task in self.live:
-                await projector.wait_for(self.position, 30)
-                assert not task.done()
+            self.live = await self.current(self.live)
             live = await dumped(self.engine)
             await self.end(self.live)
             await self.engine.dispose()
             # Rebuilt from nothing, with no failure, on the plainest database: the rows are the same.
             engine = make_engine(sqlite_url(self.folder / "rebuilt.db"))
             self.engine, self.folds = engine, [Failing(fold) for fold in FOLDS]
-            rebuilt = await self.followers()
-            for projector, _ in rebuilt:
-                await projector.wait_for(self.position, 30)
+            rebuilt = await self.current(await self.followers())
             await self.end(rebuilt)
             again = await dumped(engine)
             await engine.dispose()
@@ -323,20 +345,34 @@ class History(RuleBasedStateMachine):
 
 
 def machine(database_url: str, tmp_path: Path) -> type[History]:
-    return type("History", (History,), {"url": database_url, "folder": tmp_path})
+    return type("History", (History,), {"url": database_url, "folder": tmp_path, "deaths": Counter()})
 
 
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
 
-def test_rebuilt_tables_are_the_live_ones(database_url: str, tmp_path: Path) -> None:
-    kinds = settings(max_examples=4, stateful_step_count=12, phases=[Phase.generate], **QUIET)
+def test_rebuilt_tables_are_the_live_ones_whatever_was_killed(database_url: str, tmp_path: Path) -> None:
+    # Five hundred steps in all.
+    examples = 9 if database_url.startswith("sqlite") else 3
+    kinds = settings(max_examples=examples, stateful_step_count=42, phases=[Phase.generate], **QUIET)
     run_state_machine_as_test(machine(database_url, tmp_path), settings=kinds)
+
+
+def test_a_kill_at_each_point_of_the_projector_changes_nothing(database_url: str, tmp_path: Path) -> None:
+    history = machine(database_url, tmp_path)()
+    for point in POINTS:
+        for seed in range(20):
+            history.kill(point, 1 + seed % 2, 1000 * seed)
+            if history.deaths[point] == 2:
+                break
+    history.compete()
+    assert history.deaths == dict.fromkeys(POINTS, 2)
+    history.teardown()
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_rebuilt_tables_are_the_live_ones_after_long_histories(database_url: str, tmp_path: Path) -> None:
+def test_rebuilt_tables_are_the_live_ones_after_ten_thousand_steps(database_url: str, tmp_path: Path) -> None:
     kinds = settings(max_examples=100, stateful_step_count=100, **QUIET)
     run_state_machine_as_test(machine(database_url, tmp_path), settings=kinds)
 
