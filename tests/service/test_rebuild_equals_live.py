@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
-from sqlalchemy import BigInteger, Column, Connection, MetaData, String, Table, select, text
+from sqlalchemy import Connection, Table, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
@@ -41,7 +41,6 @@ from tapeline.database import Engine, make_engine, physical, sqlite_url
 from tapeline.decider import Deciders, origin_of
 from tapeline.errors import TapelineError
 from tapeline.ids import new_id
-from tapeline.log import StoredEvent
 from tapeline.log.codec import Codec
 from tapeline.log.memory import InMemoryLog
 from tapeline.projections import LogSource, Projection, Projector, Rows
@@ -62,28 +61,9 @@ from tapeline.runs.run.commands import (
 from tapeline.subjects import Ref
 from tapeline.vault import sources
 
-from .mortal import POINTS, Killed, Mortal
+from .mortal import POINTS, Counting, Killed, Mortal
 
 CODEC = Codec(EVENTS, UPCASTERS)
-counts = Table("counts", MetaData(), Column("id", String, primary_key=True), Column("events", BigInteger))
-
-
-class Counting:
-    """How many events each aggregate has: a fold that does not forgive what is folded twice."""
-
-    name = "counts"
-    version = 1
-    kinds = frozenset({"run"})
-    tables = (counts,)
-
-    def keys(self, event: StoredEvent, /) -> Iterable[tuple[Table, tuple[Any, ...]]]:
-        yield counts, (event.ref.id,)
-
-    def apply(self, rows: Rows, event: StoredEvent, /) -> None:
-        known = rows.get(counts, event.ref.id)
-        rows.put(counts, {"id": event.ref.id, "events": (known["events"] if known else 0) + 1})
-
-
 FOLDS: tuple[Projection, ...] = (runs_projection, sources, users, Counting())
 TEXTS = ("plain", "Ä_%\\", "x" * 255, "日本 \u2028", "'\"; --", "")
 FILE = Artifact(name="model.keras", size_bytes=3, sha256="0" * 64)
