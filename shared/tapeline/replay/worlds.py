@@ -154,6 +154,7 @@ class Worlds:
                 service = await stack.enter_async_context(composed(name, build, place, still, measured))
                 projectors += service.projectors
             await _replayed(projectors, measured)
+        await asyncio.to_thread(_settled, folder, position, measured.position)
         place = Place(log_id, position, time, measured.position, folder, self._store)
         write_json(
             folder / _INFO,
@@ -209,6 +210,14 @@ async def _arrived(projector: Projector, position: int) -> None:
             if error.code != "behind" or projector.position <= before:
                 raise
             before = projector.position
+
+
+def _settled(folder: Path, position: int, metrics: int) -> None:
+    """Write down that every projection has seen all: one that a stretch says nothing to stores that late."""
+    for file in folder.glob("*.db"):
+        with closing(sqlite3.connect(file)) as connection, connection:
+            for stream, last in (("EVENTS", position), ("METRICS", metrics)):
+                connection.execute("UPDATE projection_positions SET position = ? WHERE stream = ?", (last, stream))
 
 
 def _copied(source: Path, folder: Path) -> None:

@@ -93,3 +93,9 @@ class Shelved:
 def recorded() -> Shelved:
     """The log of a whole demo: a tape, an asset, two canvases, two runs and a vault item."""
     return Shelved(Path(__file__).parents[2] / "assets" / "logs" / "demo" / "0.1.0.jsonl")
+
+
+@pytest.fixture
+def every_type() -> Shelved:
+    """The log of that demo, and after it every other type of event that there is."""
+    return Shelved(Path(__file__).parents[2] / "assets" / "logs" / "0.1.0.jsonl")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -212,6 +213,20 @@ async def test_every_command_is_made_again_from_its_events() -> None:
         assert set(commands_of(rules).values()) <= story.used, decider
         total += found.same
     assert total == (await story.log.head()).position
+
+
+def test_every_command_of_every_decider_is_made_again_or_says_why_not() -> None:
+    for found in entry_points(group="tapeline.deciders"):
+        for command in commands_of(found.load()).values():
+            own_way = command.from_events.__func__ is not Command.from_events.__func__  # type: ignore[attr-defined]
+            assert own_way or command.LOSSY, f"{found.name}: {command.__name__}"
+
+
+async def test_a_log_of_every_event_type_is_decided_again(every_type: Any) -> None:
+    for decider in DECIDERS:
+        found = await replay.dry_run(every_type, decider)
+        assert found.dissents == [], decider
+        assert found.same > 0
 
 
 async def test_a_report_that_was_only_noted_is_lossy_and_counted_apart() -> None:

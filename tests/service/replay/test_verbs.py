@@ -20,8 +20,6 @@ from tapeline.cli.app import run
 from tapeline.home import Home
 from tapeline.log.codec import digest
 
-LOG = Path(__file__).parents[2] / "assets" / "logs" / "0.1.0.jsonl"
-
 
 @pytest.fixture
 def home(recorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

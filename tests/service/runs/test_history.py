@@ -32,7 +32,7 @@ from tapeline.sdk.client import Client, use
 from tapeline.sdk.settings import Settings
 from tapeline.store import LocalStore
 
-LOG = Path(__file__).parents[2] / "assets" / "logs" / "0.1.0.jsonl"
+LOG = Path(__file__).parents[2] / "assets" / "logs" / "demo" / "0.1.0.jsonl"
 CODEC = Codec(EVENTS, UPCASTERS)
 
 
