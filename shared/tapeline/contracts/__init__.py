@@ -12,6 +12,7 @@ from typing import Any
 from tapeline.contracts.agents import DEVICE_EVENTS, DeviceGone
 from tapeline.contracts.assets import ASSET_EVENTS, AssetRemoved
 from tapeline.contracts.canvases import CANVAS_EVENTS, CanvasRemoved
+from tapeline.contracts.models import MODEL_EVENTS, ModelDeleted
 from tapeline.contracts.names import NAME_EVENTS, NameClaimed, NameReleased
 from tapeline.contracts.runs import RUN_EVENTS, RunDeleted
 from tapeline.contracts.tapes import TAPE_EVENTS, TapeRemoved
@@ -24,6 +25,7 @@ ALL_EVENTS: tuple[type, ...] = (
     *CANVAS_EVENTS,
     *ASSET_EVENTS,
     *VAULT_EVENTS,
+    *MODEL_EVENTS,
     *NAME_EVENTS,
 )
 
@@ -46,6 +48,7 @@ TOMBSTONES: dict[str, object] = {
         (CANVAS_EVENTS, CanvasRemoved()),
         (ASSET_EVENTS, AssetRemoved()),
         (VAULT_EVENTS, VaultItemRemoved()),
+        (MODEL_EVENTS, ModelDeleted()),
         ((NameClaimed, NameReleased), NameReleased(name="", holder="")),
     )
     for event in events

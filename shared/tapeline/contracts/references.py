@@ -14,6 +14,7 @@ from tapeline.contracts.artifacts import Artifact
 
 ATTEMPT, LEASE = "attempt", "lease"
 CHECKPOINT, REVISION, ARTIFACT, HOLDER = "checkpoint", "canvas_revision", "artifact", "holder"
+MODEL_PART = "model_part"
 
 
 @dataclass(frozen=True, slots=True)

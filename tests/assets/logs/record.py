@@ -39,6 +39,11 @@ from tapeline.contracts.assets import (
     RequestBuild,
 )
 from tapeline.contracts.canvases import CanvasCreated, CanvasRenamed, RemoveCanvas, StoreCanvas
+from tapeline.contracts.models import (
+    ClearModelParts,
+    RemoveModelPart,
+    SetModelStep,
+)
 from tapeline.contracts.runs import (
     CheckpointBegun,
     CheckpointCompleted,
@@ -66,6 +71,19 @@ from tapeline.names import ClaimName, ReleaseName, TakeNumber, counter_ref, name
 from tapeline.replay.chain import Walk
 from tapeline.runs import projection as run_rows
 from tapeline.runs.device import aggregate as devices
+from tapeline.runs.model import aggregate as models
+from tapeline.runs.model import projection as model_rows
+from tapeline.runs.model.commands import (
+    AddIteration,
+    AddMetric,
+    AddModule,
+    DescribeModel,
+    EndModel,
+    EndNamespace,
+    MakeModel,
+    MakeNamespace,
+    NameNamespace,
+)
 from tapeline.runs.run import aggregate as runs
 from tapeline.runs.run.commands import (
     BearRun,
@@ -87,7 +105,7 @@ from tapeline.vault import sources
 
 HERE = Path(__file__).parent
 TEAM, USER, AGENT = "main", "user:me", "agent:local"
-PROJECTIONS = (run_rows, asset_rows, asset_users, canvas_rows, tape_rows, item_rows, sources)
+PROJECTIONS = (run_rows, model_rows, asset_rows, asset_users, canvas_rows, tape_rows, item_rows, sources)
 
 
 class Scenario:
@@ -305,10 +323,35 @@ async def _agents(play: Scenario) -> None:
     await play.say(devices, far, devices.Forget(agent="far", cause="leaving"), actor="agent:far")
 
 
+async def _models(play: Scenario) -> None:
+    space, model = play.ref("model"), play.ref("model")
+    await play.say(models, space, MakeNamespace(name="digits", user="me"))
+    await play.claim("model", "namespace digits", space)
+    await play.say(models, model, MakeModel(namespace_id=space.id, hash="a1", user="me", name="mlp"))
+    await play.say(models, model, DescribeModel(name="mlp", description="two layers"))
+    await play.say(models, model, SetModelStep(id=model.id, step=5))
+    for command in (
+        AddIteration(iteration_id="i", step=5),
+        AddMetric(metric_id="m", name="loss", value={"$float": "NaN"}, step=5, phase="train"),
+        AddModule(module_id="o", name="dense", attributes={"units": 8}),
+        AddMetric(metric_id="n", name="loss", value=0.5, step=6),
+    ):
+        await play.say(models, model, command)
+    await play.say(models, model, RemoveModelPart(id=model.id, part="modules", part_id="o"))
+    await play.say(models, model, ClearModelParts(id=model.id, part="iterations"))
+    gone = play.ref("model")
+    await play.say(models, gone, MakeModel(namespace_id=space.id, hash="b2", user="me"))
+    await play.say(models, gone, EndModel())
+    await play.say(models, space, NameNamespace(name="numbers"))
+    empty = play.ref("model")
+    await play.say(models, empty, MakeNamespace(name="empty", user="me"))
+    await play.say(models, empty, EndNamespace())
+
+
 async def record(version: str, folder: Path = HERE) -> list[StoredCommit]:
     """The commits of the demo of a version and of the scenario."""
     play = Scenario(read_log(folder / "demo" / f"{version}.jsonl"), version)
-    for part in (_agents, _tapes, _canvases, _assets, _items, _runs):
+    for part in (_agents, _tapes, _canvases, _assets, _items, _runs, _models):
         await part(play)
     return [one async for many in play.log.read() for one in many]
 

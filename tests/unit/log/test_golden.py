@@ -23,6 +23,8 @@ from tapeline.projections import Projection
 from tapeline.replay.chain import Walk
 from tapeline.runs import projection as runs
 from tapeline.runs.device import aggregate as device_decider
+from tapeline.runs.model import aggregate as model_decider
+from tapeline.runs.model import projection as models
 from tapeline.runs.run import aggregate as run_decider
 from tapeline.testing.golden import name_of, read_back, write_missing
 from tapeline.testing.recorded import folded, read_log
@@ -32,14 +34,14 @@ from tapeline.vault import sources
 
 DECIDERS = {
     "run": run_decider, "device": device_decider, "tape": tape_decider, "canvas": canvas_decider,
-    "asset": asset_decider, "vault": vault_decider,
+    "asset": asset_decider, "vault": vault_decider, "model": model_decider,
 }  # fmt: skip
 NAMED = {event.__name__ for event in NAME_EVENTS}
 ASSETS = Path(__file__).parents[2] / "assets"
 CODEC = Codec(EVENTS, UPCASTERS, TOMBSTONES)
 GOLDEN = sorted((ASSETS / "events").glob("*.json"))
 LOGS = sorted((ASSETS / "logs").glob("*.jsonl"))
-PROJECTIONS: tuple[Projection, ...] = (runs, assets, users, canvases, tapes, vault, sources)
+PROJECTIONS: tuple[Projection, ...] = (runs, models, assets, users, canvases, tapes, vault, sources)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)

@@ -14,7 +14,7 @@ from tapeline.contracts.references import Makes, Names, marks_of, named_in
 from tapeline.contracts.runs import CheckpointCompleted, JobCreated
 from tapeline.subjects import KINDS
 
-WORDS = {marks.ATTEMPT, marks.LEASE, marks.CHECKPOINT, marks.REVISION, marks.ARTIFACT, marks.HOLDER}
+WORDS = {marks.ATTEMPT, marks.LEASE, marks.CHECKPOINT, marks.REVISION, marks.ARTIFACT, marks.HOLDER, marks.MODEL_PART}
 NOT_REFERENCES = {
     "RunCreated.blueprint_id": "blueprints are built in",
     "RunCreated.project_id": "a project is a label",

@@ -1,0 +1,1 @@
+"""Records of models: namespaces, models, and what was kept of each."""
