@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import BigInteger, Column, Connection, MetaData, String, Table
@@ -86,7 +86,7 @@ class Counting:
     name = "counts"
     version = 1
     kinds = frozenset({"run"})
-    tables = (counts,)
+    tables: Sequence[Table] = (counts,)
 
     def keys(self, event: StoredEvent, /) -> Iterable[tuple[Table, tuple[Any, ...]]]:
         yield counts, (event.ref.id,)
