@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tapeline.tape import day_file
 from tapeline.tape.imports import import_tape
+from tapeline.tape.manifest import sessions_of
 from tapeline.tape.options import ImportOptions
-from tapeline.tape.prepared import PreparedTape
+from tapeline.tape.prepared import PreparedTape, TapeWriter
+from tapeline.tape.sessions import Calendar
+from tapeline.tape.trades import Trades
 from tapeline.tape.view import OpenTape
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -105,6 +111,69 @@ def test_volume_of_suspicious_trades_belongs_to_bars(tmp_path_factory: pytest.Te
     known = {int(row[0]): row[5] for row in theirs.tolist()}
     for row in np.flatnonzero(np.isin(grid.start_ns // MINUTE, odd)):
         assert grid.bars[row, 5] == known[(int(grid.start_ns[row]) - midnight) // 1_000_000]
+
+
+# Lean's bits of a condition: derivatively priced trades count for volume alone, average prices not for high and low.
+CONDITIONS = ((0x200, 4), (0x100000, 6))
+
+
+def marked_anew(tape: PreparedTape, folder: Path, flags_of: Callable[[Trades], NDArray[np.uint8]]) -> PreparedTape:
+    """The tape with other eligibility flags."""
+    symbol = tape.manifest["symbols"][0]
+    writer = TapeWriter(folder, Calendar(symbol["calendar"]))
+    for day in tape.manifest["days"]:
+        trades = day_file.read(tape.path_of(day["artifact"]["sha256"]), day)
+        writer.add(day["symbol"], day["trade_date"], replace(trades, flags=flags_of(trades)))
+    return writer.finish(sessions_of(tape.manifest), {})
+
+
+def equal_minutes(name: str, tape: PreparedTape, days: Sequence[int] = range(5)) -> NDArray[np.float64]:
+    """The share of minutes whose open, high, low, close and volume are the vendor's."""
+    pairs = [minutes(name, tape, k) for k in days]
+    same = np.concatenate([ours[:, [0, 1, 2, 3, 5]] == theirs[:, 1:6] for ours, theirs, _ in pairs])
+    return np.asarray(same.mean(axis=0))
+
+
+def test_flags_bring_every_column_nearer_to_the_vendors(equity: tuple[str, PreparedTape], tmp_path: Path) -> None:
+    name, tape = equity
+    folder = DATA / "lean" / "equity" / "usa" / "tick" / name
+    options = ImportOptions(conditions=CONDITIONS)
+    without = marked_anew(tape, tmp_path / "all", lambda trades: np.full(len(trades), 7, np.uint8))
+    shares = {
+        "without flags": equal_minutes(name, without),
+        "suspicious": equal_minutes(name, tape),
+        "and conditions": equal_minutes(name, import_tape([folder], "lean", out_dir=tmp_path / "c", options=options)),
+    }
+    print(f"\n{name.upper()}: minutes equal to the vendor's, %     open    high     low   close  volume")
+    for what, share in shares.items():
+        print(f"{what:>40}", " ".join(f"{100 * each:7.2f}" for each in share))
+    first, second, third = shares.values()
+    assert (second >= first).all()
+    assert (third >= second).all()
+    assert (third[:4] > first[:4]).all()
+
+
+def test_a_suspicious_trade_made_void_takes_its_volume_from_the_vendors_bars(tmp_path: Path) -> None:
+    """The negative control: that such trades count for volume is seen, since bars without them are wrong."""
+    pytest.importorskip("exchange_calendars")
+    file = DATA / "lean" / "equity" / "usa" / "tick" / "spy" / "20131010_trade.zip"
+    tape = import_tape([file], "lean", out_dir=tmp_path / "one")
+
+    def without(trades: Trades) -> NDArray[np.uint8]:
+        return np.where(trades.flags == 4, 0, trades.flags).astype(np.uint8)
+
+    theirs = vendor(DATA / "lean" / "equity" / "usa" / "minute" / "spy" / "20131010_trade.zip")
+    shares = []
+    for made in (tape, marked_anew(tape, tmp_path / "void", without)):
+        grid = OpenTape(made.manifest, made.path_of, view="extended").minute_grid("SPY")
+        midnight = int(np.datetime64("2013-10-10T04:00", "ns").astype(np.int64))
+        row = np.searchsorted(grid.start_ns, midnight + theirs[:, 0].astype(np.int64) * 1_000_000)
+        shares.append((grid.bars[row, 5] == theirs[:, 5]).mean())
+    print(
+        f"\nSPY 2013-10-10: volumes equal in {100 * shares[0]:.2f} % of minutes, {100 * shares[1]:.2f} % without them"
+    )
+    assert shares[0] >= 0.996
+    assert shares[1] < 0.987
 
 
 def test_gold_futures_equal_the_vendor_in_every_minute(tmp_path: Path) -> None:
