@@ -15,7 +15,7 @@ from tapeline.assets.tape import handlers as tape_handlers
 from tapeline.assets.tape import projection as tape_projection
 from tapeline.bus import Verbs
 from tapeline.holders import Holders
-from tapeline.projections import LogSource, Projection, Projector, Reader
+from tapeline.projections import LogSource, Projection, Projector, Reader, Tail
 from tapeline.service import Platform, Service
 from tapeline.subjects import Kind
 from tapeline.uploads import Uploads, add_upload_verbs
@@ -32,8 +32,10 @@ def build(platform: Platform, components: Registry | None = None) -> Service:
 
         return components or registry()
 
+    tail = Tail(platform.log)
+
     def reader(projection: Projection) -> Reader:
-        source = LogSource(platform.log, platform.codec, projection.kinds)
+        source = LogSource(tail, platform.codec, projection.kinds)
         return Reader(platform.engine, Projector(source, projection, platform.engine))
 
     def holders(kind: Kind) -> Holders:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tapeline.bus import Verbs
-from tapeline.projections import LogSource, Projector, Reader
+from tapeline.projections import LogSource, Projector, Reader, Tail
 from tapeline.replay.worlds import Worlds
 from tapeline.runs import history, projection
 from tapeline.runs.device import handlers as device_handlers
@@ -19,12 +19,13 @@ from tapeline.service import Platform, Service
 
 def build(platform: Platform) -> Service:
     """The runs service on a platform."""
-    projector = Projector(LogSource(platform.log, platform.codec, projection.kinds), projection, platform.engine)
+    tail = Tail(platform.log)
+    projector = Projector(LogSource(tail, platform.codec, projection.kinds), projection, platform.engine)
     measured = Projector(MetricsSource(platform.metrics, platform.log_id), metrics_projection, platform.engine)
     reader = Reader(platform.engine, projector)
     leases, presence = Leases(platform.clock), Presence(platform.clock, platform.agent_teams)
     dispatcher = Dispatcher(
-        log=platform.log,
+        log=tail,
         deciders=platform.deciders,
         reader=reader,
         clock=platform.clock,

@@ -24,8 +24,9 @@ from tapeline.contracts.runs import FINISHED, STOPPING, Status
 from tapeline.decider import Deciders, Outcome, origin_of
 from tapeline.errors import TapelineError
 from tapeline.ids import derived_id
-from tapeline.log import EventLog
-from tapeline.projections import Reader
+from tapeline.log import StoredCommit
+from tapeline.log.codec import read_header
+from tapeline.projections import Reader, Tail
 from tapeline.runs import jobs, schedule
 from tapeline.runs.blueprint import config as configs
 from tapeline.runs.device.presence import REST_S, SHORT_REST_S, Presence
@@ -53,11 +54,23 @@ SETTLE_US = 300_000
 _WATCHED = [status.value for status in Status if status not in FINISHED]
 _STARTABLE = frozenset({Status.RUN_CREATED, Status.RUN_RESTART_REQUESTED})
 _WAITING = frozenset({Status.JOB_SUBMITTED, Status.JOB_PENDING})
+QUIET = frozenset({"NotesChanged", "RunRenamed", "CheckpointBegun", "CheckpointCompleted", "CheckpointPinned",
+                   "CheckpointDeleted", "NameClaimed", "NameReleased", "NumberTaken"})  # fmt: skip
+"""Events that leave nothing to do: users write notes and trainers keep checkpoints all the time."""
 _COLUMNS = (
     "team", "id", "number", "status", "status_event", "status_updated_us", "attempt", "epoch", "agent", "device",
     "lease_ttl_s", "lost_cause", "submitted_us", "due_us", "deadline_us", "stop_reason", "wanted_device", "priority",
     "blueprint_id", "resources",
 )  # fmt: skip
+
+_OPEN = (
+    select(*(runs.c[name] for name in _COLUMNS))
+    .where(
+        or_(runs.c.status.in_(_WATCHED), runs.c.lease_ttl_s.is_not(None)),
+        runs.c.is_deleted.is_(False),
+    )
+    .order_by(runs.c.created_us)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +89,7 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        log: EventLog,
+        log: Tail,
         deciders: Deciders,
         reader: Reader,
         clock: Clock,
@@ -120,7 +133,8 @@ class Dispatcher:
             try:
                 async for commits in self._log.read(after=after, follow=True):
                     await self._reader.projector.wait_for(commits[-1].position, timeout_s=30)
-                    self.wake()
+                    if any(_may_matter(commit) for commit in commits):
+                        self.wake()
             except TapelineError as error:
                 log.warning("dispatcher_waits", code=error.code, why=error.message)
                 await asyncio.sleep(0.5)
@@ -177,10 +191,7 @@ class Dispatcher:
         await self._schedule([row for row in rows if Status(row["status"]) in _WAITING and row["lease_ttl_s"] is None])
 
     async def _rows(self) -> Sequence[RowMapping]:
-        columns = [runs.c[name] for name in _COLUMNS]
-        condition = or_(runs.c.status.in_(_WATCHED), runs.c.lease_ttl_s.is_not(None))
-        statement = select(*columns).where(condition, runs.c.is_deleted.is_(False)).order_by(runs.c.created_us)
-        return await self._reader.at(None, lambda connection: connection.execute(statement).mappings().all())
+        return await self._reader.at(None, lambda connection: connection.execute(_OPEN).mappings().all())
 
     def _reconcile(self, rows: Sequence[RowMapping]) -> None:
         live = [row for row in rows if row["lease_ttl_s"] is not None]
@@ -336,6 +347,12 @@ class Dispatcher:
                 config.get("queue_timeout_s"),
             )
         return needs
+
+
+def _may_matter(commit: StoredCommit) -> bool:
+    if commit.subject.split(".", 3)[2] not in ("run", "device"):
+        return False
+    return not QUIET.issuperset(read_header(commit.header, commit.position).types)
 
 
 def _leave_if_cancelled() -> None:

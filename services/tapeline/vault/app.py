@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tapeline.bus import Verbs
 from tapeline.holders import Holders
-from tapeline.projections import LogSource, Projection, Projector, Reader
+from tapeline.projections import LogSource, Projection, Projector, Reader, Tail
 from tapeline.service import Platform, Service
 from tapeline.uploads import Uploads, add_upload_verbs
 from tapeline.vault import handlers, projection, sources
@@ -12,9 +12,10 @@ from tapeline.vault import handlers, projection, sources
 
 def build(platform: Platform) -> Service:
     """The vault service on a platform."""
+    tail = Tail(platform.log)
 
     def reader(fold: Projection) -> Reader:
-        source = LogSource(platform.log, platform.codec, fold.kinds)
+        source = LogSource(tail, platform.codec, fold.kinds)
         return Reader(platform.engine, Projector(source, fold, platform.engine))
 
     items, made_from = reader(projection), reader(sources)

@@ -5,8 +5,8 @@ pure, so a rebuild is always safe. A `Projector` feeds it: it reads a stretch of
 that the stretch touches, folds in memory, writes each row once, and moves the position by
 compare-and-set, all in one transaction.
 
-Reading order: `source.py` (what a projection is), `rows.py`, `projector.py`, `state.py`,
-`parked.py`, `reader.py`.
+Reading order: `source.py` (what a projection is), `rows.py`, `folding.py`, `projector.py`, `state.py`,
+`parked.py`, `reader.py`, `tail.py`.
 """
 
 from tapeline.projections.parked import Parked, reset
@@ -15,7 +15,8 @@ from tapeline.projections.reader import Reader
 from tapeline.projections.rows import Rows
 from tapeline.projections.source import Lease, LogSource, Projection, Source
 from tapeline.projections.state import positions
-from tapeline.projections.statements import Key, Row
+from tapeline.projections.statements import Key, Row, row_of, rows_of
+from tapeline.projections.tail import Tail
 from tapeline.projections.turns import CANCEL_AGAIN_S
 
 __all__ = [
@@ -30,6 +31,9 @@ __all__ = [
     "Row",
     "Rows",
     "Source",
+    "Tail",
     "positions",
     "reset",
+    "row_of",
+    "rows_of",
 ]

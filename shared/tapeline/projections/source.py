@@ -12,6 +12,7 @@ from tapeline.log import EventLog, StoredEvent
 from tapeline.log.codec import Codec
 from tapeline.projections.rows import Rows
 from tapeline.projections.statements import Key
+from tapeline.projections.tail import Tail
 from tapeline.subjects import parse_ref
 
 
@@ -81,7 +82,7 @@ class LogSource:
 
     stream = "EVENTS"
 
-    def __init__(self, event_log: EventLog, codec: Codec, kinds: frozenset[str]) -> None:
+    def __init__(self, event_log: EventLog | Tail, codec: Codec, kinds: frozenset[str]) -> None:
         self._log = event_log
         self._codec = codec
         self._kinds = kinds

@@ -50,6 +50,7 @@ _MOVE = (
     )
     .values(position=bindparam("new"), parked=bindparam("new_parked"))
 )
+_LOOK_SQLITE = "SELECT position, parked FROM projection_positions WHERE name = ?"
 _MOVE_SQLITE = (
     "UPDATE projection_positions SET position = ?, parked = ?"
     " WHERE name = ? AND log_id = ? AND position = ? AND parked = ?"
@@ -69,8 +70,11 @@ class Place(NamedTuple):
 
 def place_of(connection: Connection, name: str) -> Place | None:
     """Where a projection is; None when nobody has begun it."""
-    found = connection.execute(_LOOK, {"n": name}).first()
-    return None if found is None else Place(found.position, found.parked)
+    if connection.dialect.name == "sqlite":
+        found = run(connection, _LOOK_SQLITE, (name,)).fetchone()
+    else:
+        found = connection.execute(_LOOK, {"n": name}).first()
+    return None if found is None else Place(*found)
 
 
 def move(connection: Connection, name: str, log_id: str, old: Place, new: Place) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, Table, bindparam, func, select, text
+from sqlalchemy import Boolean, Connection, Select, Table, bindparam, func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError
@@ -40,6 +40,8 @@ class Plan:
     """The values of a row in the order of the columns, as the driver takes them."""
     found: Callable[[Sequence[Any]], Row]
     """A row of what the driver gives."""
+    one: Select[Any]
+    """The statement that finds the row with the key `k0`, `k1` and so on."""
     head: str
     group: str
     end: str
@@ -87,6 +89,7 @@ def _plan(table: Table, dialect: Dialect) -> Plan:
         keys=keys,
         values=_values(columns, into),
         found=_found(columns, out),
+        one=select(table).where(*(column == bindparam(f"k{i}") for i, column in enumerate(table.primary_key.columns))),
         head=f"INSERT INTO {quote(table.name)} ({', '.join(map(quote, columns))}) VALUES ",
         group=f"({', '.join('?' * len(columns))})",
         end=f" ON CONFLICT ({', '.join(map(quote, keys))}) DO {f'UPDATE SET {others}' if others else 'NOTHING'}",
@@ -150,6 +153,16 @@ def rows_of(connection: Connection, table: Table, keys: Sequence[Key]) -> list[R
         found += [plan.found(row) for row in run(connection, plan.select(lot), values).fetchall()]
         start += lot
     return found
+
+
+def row_of(connection: Connection, table: Table, *key: Any) -> Row | None:
+    """The row with this primary key: the question that is asked most, without a statement made for it each time."""
+    plan = plan_of(table, connection.dialect)
+    if connection.dialect.name == "sqlite":
+        values = run(connection, plan.select(1), key).fetchone()
+        return None if values is None else plan.found(values)
+    row = connection.execute(plan.one, {f"k{i}": value for i, value in enumerate(key)}).mappings().first()
+    return None if row is None else dict(row)
 
 
 def _joined(connection: Connection, table: Table, keys: Sequence[Key]) -> list[Row]:

@@ -10,10 +10,12 @@ from tapeline.runs.device.tables import agents
 from tapeline.runs.leases import Leases
 from tapeline.runs.schedule import Device
 
+_PRESENT = select(agents).where(agents.c.is_gone.is_(False))
+
 
 def devices(connection: Connection, presence: Presence, leases: Leases) -> list[Device]:
     """Every device of every agent that has not left."""
-    rows = connection.execute(select(agents).where(agents.c.is_gone.is_(False))).mappings().all()
+    rows = connection.execute(_PRESENT).mappings().all()
     return [
         Device(
             agent=row["agent"],

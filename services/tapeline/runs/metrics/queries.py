@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, bindparam, select
 
 from tapeline.contracts.runs import ListMetrics, MetricView, ProgressView
 from tapeline.ids import derived_id
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCHES_AT_ONCE = 64
+_PROGRESS = (
+    select(progress)
+    .where(progress.c.team == bindparam("of"), progress.c.run_id.in_(bindparam("runs", expanding=True)))
+    .order_by(progress.c.updated_us, progress.c.operation)
+)
 Bounds = dict[int, int]
 """Per attempt the last step that is effective; an attempt that is not in it is not superseded."""
 
@@ -149,13 +154,8 @@ def progress_of(connection: Connection, team: str, run_ids: Sequence[str]) -> di
     """The progress of runs, in the order in which operations were last heard of, and when the last one was."""
     if not run_ids:
         return {}
-    statement = (
-        select(progress)
-        .where(progress.c.team == team, progress.c.run_id.in_(list(run_ids)))
-        .order_by(progress.c.updated_us, progress.c.operation)
-    )
     found: dict[str, tuple[list[ProgressView], int]] = {}
-    for row in connection.execute(statement).mappings():
+    for row in connection.execute(_PROGRESS, {"of": team, "runs": list(run_ids)}).mappings():
         views, _ = found.get(row["run_id"], ([], 0))
         view = ProgressView(
             operation=row["operation"], value=row["value"], final_value=row["final_value"], units=row["units"]

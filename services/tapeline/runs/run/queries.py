@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, false, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, bindparam, false, or_, select
 
 from tapeline.contracts.artifacts import ArtifactView
 from tapeline.contracts.runs import (
@@ -19,6 +19,7 @@ from tapeline.contracts.runs import (
     Status,
 )
 from tapeline.errors import TapelineError
+from tapeline.projections import Row, row_of
 from tapeline.runs.metrics.queries import progress_of
 from tapeline.runs.moments import moment, us_of
 from tapeline.runs.patterns import lowered
@@ -30,6 +31,7 @@ _COLUMNS = {
     "resources": "resources", "status": "status", "status_updated_at": "status_updated_us", "notes": "notes",
     "number": "number",
 }  # fmt: skip
+_BY_NUMBER = select(runs).where(runs.c.team == bindparam("of"), runs.c.number == bindparam("named"))
 _PROGRESS = frozenset({"progress", "progress_updated_at"})
 
 
@@ -38,12 +40,14 @@ def missing(name: str) -> TapelineError:
     return TapelineError(f"no run {name!r}", code="not_found", hint="tapeline run ls", data={"kind": "run"})
 
 
-def resolve(connection: Connection, team: str, name: str, *, deleted: bool = False) -> RowMapping:
+def resolve(connection: Connection, team: str, name: str, *, deleted: bool = False) -> Row:
     """The row of a run that is named by its id or by its number."""
-    by_number = name.isascii() and name.isdecimal() and len(name) < 10
-    condition = runs.c.number == int(name) if by_number else runs.c.id == name
-    statement = select(runs).where(runs.c.team == team, condition)
-    row = connection.execute(statement).mappings().first()
+    row: Row | None
+    if name.isascii() and name.isdecimal() and len(name) < 10:
+        found = connection.execute(_BY_NUMBER, {"of": team, "named": int(name)}).mappings().first()
+        row = None if found is None else dict(found)
+    else:
+        row = row_of(connection, runs, team, name)
     if row is None or (row["is_deleted"] and not deleted):
         raise missing(name)
     return row
@@ -57,7 +61,7 @@ def one(connection: Connection, team: str, name: str) -> RunView:
 
 
 def _view(
-    row: RowMapping, said: tuple[list[ProgressView], int] | None, *, everything: bool = False, wanted: Any = ()
+    row: Mapping[str, Any], said: tuple[list[ProgressView], int] | None, *, everything: bool = False, wanted: Any = ()
 ) -> RunView:
     fields: dict[str, Any] = {}
     for field, column in _COLUMNS.items():
