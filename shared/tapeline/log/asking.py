@@ -39,7 +39,8 @@ class Asker:
                 if not self._inbox:
                     inbox = client.new_inbox()
                     subscription = await client.subscribe(f"{inbox}.*", cb=_unheard)
-                    self._intake.answer(subscription._id, self._hear, self._lose)
+                    self._intake.hear(subscription._id, self._hear)
+                    self._intake.on_lost(self._lose)
                     self._inbox = inbox
         return True
 

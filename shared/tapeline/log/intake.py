@@ -39,8 +39,7 @@ class Intake:
         self._lines = Parser(client)
         self._frames = Frames()
         self._take: Callable[[Run[Any]], None] = lambda _run: None
-        self._answered = 0
-        self._hear: Callable[[Message], None] = lambda _message: None
+        self._heard: dict[int, Callable[[Message], None]] = {}
         self._lose: Callable[[], None] = lambda: None
         self.asker: Asker | None = None
 
@@ -49,9 +48,13 @@ class Intake:
         self._take = take
         self._frames.divert(sid, quick)
 
-    def answer(self, sid: int, hear: Callable[[Message], None], lose: Callable[[], None]) -> None:
-        """Have the messages of one subscription given to `hear` at once; `lose` is called with the connection gone."""
-        self._answered, self._hear, self._lose = sid, hear, lose
+    def hear(self, sid: int, hear: Callable[[Message], None]) -> None:
+        """Have the messages of one subscription given to `hear` at once, past the library's queue."""
+        self._heard[sid] = hear
+
+    def on_lost(self, lose: Callable[[], None]) -> None:
+        """Have `lose` called when the connection is gone."""
+        self._lose = lose
 
     def reset(self) -> None:
         """Forget what has not come whole: the client calls it when its connection is lost."""
@@ -70,8 +73,8 @@ class Intake:
                 await self._lines.parse(frame)
             elif len(frame) == 4:
                 self._take(frame)
-            elif frame[0] == self._answered:
-                self._hear(frame)
+            elif (hear := self._heard.get(frame[0])) is not None:
+                hear(frame)
             else:
                 await self._client._process_msg(*frame)  # type: ignore[arg-type]
 

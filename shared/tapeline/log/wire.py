@@ -23,6 +23,8 @@ from nats.errors import (
 
 from tapeline.errors import TapelineError
 from tapeline.log.asking import asker_of
+from tapeline.log.intake import Message as Taken
+from tapeline.log.intake import intake_of
 
 API = "$JS.API."
 TIMEOUT_S = 5.0
@@ -211,9 +213,13 @@ async def message(client: Client, stream: str, query: dict[str, Any], *, timeout
 
 
 def header_lines(raw: bytes) -> dict[str, str]:
-    """The headers of a message from their bytes."""
-    lines = (line.partition(b":") for line in raw.split(b"\r\n")[1:] if line)
-    return {name.decode(): value.strip().decode() for name, _, value in lines}
+    """The headers of a message from their bytes; `Status` and `Description` are what its first line says."""
+    first, *lines = raw.decode().split("\r\n")
+    found = {name: value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+    _, _, status = first.partition(" ")
+    if status:
+        found["Status"], _, found["Description"] = status.partition(" ")
+    return found
 
 
 def time_of(text: str) -> datetime:
@@ -241,7 +247,7 @@ class DirectGet:
         self._stream = stream
         self._inbox = ""
         self._opening = asyncio.Lock()
-        self._waiting: dict[str, asyncio.Queue[Msg]] = {}
+        self._waiting: dict[str, asyncio.Queue[tuple[dict[str, str], bytes]]] = {}
         self._n = 0
 
     async def messages(self, subject: str, *, after: int, batch: int) -> tuple[list[Message], bool]:
@@ -249,11 +255,16 @@ class DirectGet:
         async with self._opening:
             if not self._inbox:
                 inbox = self._client.new_inbox()
-                await self._client.subscribe(f"{inbox}.*", cb=self._hear, pending_msgs_limit=-1, pending_bytes_limit=-1)
+                heard = await self._client.subscribe(
+                    f"{inbox}.*", cb=self._hear, pending_msgs_limit=-1, pending_bytes_limit=-1
+                )
+                if (intake := intake_of(self._client)) is not None:
+                    intake.hear(heard._id, self._take)
                 self._inbox = inbox
         self._n += 1
         token = str(self._n)
-        replies = self._waiting[token] = asyncio.Queue()
+        replies: asyncio.Queue[tuple[dict[str, str], bytes]] = asyncio.Queue()
+        self._waiting[token] = replies
         query = {"seq": after + 1, "batch": batch, "next_by_subj": subject}
         try:
             await self._client.publish(
@@ -272,16 +283,29 @@ class DirectGet:
             del self._waiting[token]
 
     async def _hear(self, msg: Msg) -> None:
-        replies = self._waiting.get(msg.subject.rpartition(".")[2])
-        if replies is not None:
-            replies.put_nowait(msg)
+        """A message as the library has parsed it."""
+        self._put(msg.subject, msg.headers or {}, msg.data)
 
-    async def _collect(self, replies: asyncio.Queue[Msg], batch: int) -> tuple[list[Message], bool]:
+    def _take(self, message: Taken) -> None:
+        """A message as it was read."""
+        _, subject, _, body, headers = message
+        self._put(subject.decode(), header_lines(headers or b""), body)
+
+    def _put(self, subject: str, headers: dict[str, str], body: bytes) -> None:
+        replies = self._waiting.get(subject.rpartition(".")[2])
+        if replies is not None:
+            replies.put_nowait((headers, body))
+
+    async def _collect(
+        self, replies: asyncio.Queue[tuple[dict[str, str], bytes]], batch: int
+    ) -> tuple[list[Message], bool]:
         found: list[Message] = []
         while True:
-            async with asyncio.timeout(TIMEOUT_S):
-                msg = await replies.get()
-            headers = msg.headers or {}
+            if replies.empty():
+                async with asyncio.timeout(TIMEOUT_S):
+                    headers, body = await replies.get()
+            else:
+                headers, body = replies.get_nowait()
             match headers.get("Status"):
                 case None:
                     found.append(
@@ -289,7 +313,7 @@ class DirectGet:
                             position=int(headers["Nats-Sequence"]),
                             subject=headers["Nats-Subject"],
                             headers=headers,
-                            body=msg.data,
+                            body=body,
                             stored_at=time_of(headers["Nats-Time-Stamp"]),
                         )
                     )
