@@ -12,45 +12,17 @@ import asyncio
 import json
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tapeline import replay, topology
-from tapeline.contracts import EVENTS, UPCASTERS
-from tapeline.contracts.names import NumberTaken
-from tapeline.log import GENESIS, NewCommit, StoredCommit
 from tapeline.log.bulk import BulkAppender, BulkClient
-from tapeline.log.codec import Codec, digest
 from tapeline.log.jetstream import JetStreamLog
-from tapeline.subjects import Ref
 from tapeline.testing.server import NatsServer, connect, connector
-
-AGGREGATES = 1000
-
-
-def made(n: int, events: int) -> list[StoredCommit]:
-    """Commits of `events` events each, over a thousand aggregates."""
-    codec, at = Codec(EVENTS, UPCASTERS), datetime(2026, 3, 2, tzinfo=UTC)
-    tails: dict[int, tuple[int, str]] = {}
-    found = []
-    for i in range(n):
-        sequence, prev = tails.get(i % AGGREGATES, (0, GENESIS))
-        ref = Ref("contoso", "run", f"counter{i % AGGREGATES}")
-        encoded = codec.encode(
-            NewCommit(
-                ref=ref, events=tuple(NumberTaken(number=i, holder="h" * 40) for _ in range(events)),
-                sequence=sequence + 1, prev=prev, created_at=at, actor="user:ann", command="Take", command_id=f"c{i}",
-            )
-        )  # fmt: skip
-        tails[i % AGGREGATES] = (sequence + events, digest(ref.subject, *encoded))
-        found.append(
-            StoredCommit(position=i + 1, subject=ref.subject, header=encoded.header, body=encoded.body, stored_at=at)
-        )
-    return found
+from tapeline.testing.stored import CODEC, stored_commits
 
 
 async def main(commits: int, events: int) -> None:
-    stored = made(commits, events)
+    stored = stored_commits(commits, events=events)
     with tempfile.TemporaryDirectory() as folder, NatsServer() as source, NatsServer() as target:
         first, second = BulkClient(), BulkClient()
         for client, server in ((first, source), (second, target)):
@@ -62,7 +34,7 @@ async def main(commits: int, events: int) -> None:
             await bulk.add(stored[start : start + 1000])
         await bulk.finish()
         published = time.perf_counter() - began
-        log = JetStreamLog(first, Codec(EVENTS, UPCASTERS), connect=connector(source.url), role="bench")
+        log = JetStreamLog(first, CODEC, connect=connector(source.url), role="bench")
         took: dict[str, float] = {"publish": published}
         began = time.perf_counter()
         await replay.export(log, Path(folder))
