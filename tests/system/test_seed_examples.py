@@ -21,7 +21,7 @@ from tapeline.home import Home
 
 from .contoso import TEAM, furnish
 
-MODULES = ("runs", "checkpoints", "blueprints", "experiments", "canvases", "assets", "vault", "errors")
+MODULES = ("runs", "checkpoints", "blueprints", "experiments", "models", "canvases", "assets", "vault", "errors")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 COVERED = {
     "experiments.get_experiments": (
@@ -70,7 +70,6 @@ LATER = {
     'import_model("contoso", "/data/raw/import/model.h5")': "runs with a .keras file; .h5 is refused",
     'adapter.get_date("2025-02-03")': "BaseAdapter",
     'adapter.get_minute_bars("2025-02-03")': "BaseAdapter",
-    "Models, Model, Iterations, Metrics, Modules": "models of an experiment",
     "Run.add_metrics, Run.copy, Run.from_names, reduce_embeddings_...": "tables and embeddings of a run",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tapeline.bus import Verbs
+from tapeline.holders import Holders
 from tapeline.projections import LogSource, Projector, Reader, Tail
 from tapeline.replay.worlds import Worlds
 from tapeline.runs import history, projection
@@ -12,6 +13,8 @@ from tapeline.runs.dispatcher import Dispatcher
 from tapeline.runs.leases import Leases
 from tapeline.runs.metrics import projection as metrics_projection
 from tapeline.runs.metrics.intake import Intake, MetricsSource
+from tapeline.runs.model import handlers as model_handlers
+from tapeline.runs.model import projection as model_projection
 from tapeline.runs.offers import Offers
 from tapeline.runs.run import handlers, reports
 from tapeline.service import Platform, Service
@@ -48,15 +51,23 @@ def build(platform: Platform) -> Service:
         intake=Intake(platform.metrics, platform.clock),
         agent_teams=platform.agent_teams,
     )
+    recorded = Projector(LogSource(tail, platform.codec, model_projection.kinds), model_projection, platform.engine)
+    records = model_handlers.Records(
+        deciders=platform.deciders,
+        holders=Holders(platform.log, platform.codec, platform.deciders, "model"),
+        reader=Reader(platform.engine, recorded),
+        log_id=platform.log_id,
+    )
     verbs = Verbs("runs")
     handlers.add_verbs(verbs, desk)
     device_handlers.add_verbs(verbs, desk)
     reports.add_verbs(verbs, gate)
+    model_handlers.add_verbs(verbs, records)
     pasts = history.Pasts(Worlds(platform.home / "worlds", platform.store), platform.log, platform.metrics)
     history.add_verbs(verbs, log=platform.log, codec=platform.codec, pasts=pasts, log_id=platform.log_id)
     return Service(
         verbs=verbs,
-        projectors=(projector, measured),
+        projectors=(projector, measured, recorded),
         tasks=(
             dispatcher.follow,
             platform.lead("process.dispatcher", dispatcher.run),

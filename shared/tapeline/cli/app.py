@@ -21,6 +21,7 @@ from tapeline.cli import (
     history,
     instance,
     log,
+    model,
     parked,
     rehearsal,
     run_verbs,
@@ -48,6 +49,7 @@ app.add_typer(tape.app, name="tape")
 app.add_typer(asset.app, name="asset")
 tape.register(app)
 app.add_typer(canvas.app, name="canvas")
+app.add_typer(model.app, name="model")
 app.add_typer(vault.app, name="vault")
 app.add_typer(agent.app, name="agent")
 app.add_typer(agent.devices, name="device")
