@@ -34,8 +34,7 @@ class Buckets:
             file.write(rows.view(np.uint8).data)  # `tofile` does not say why it failed
 
     def days(self) -> Iterator[tuple[str, str, NDArray[np.void]]]:
-        """Symbol, trade date and rows in the order of arrival; each file is gone once its rows are given."""
+        """Symbol, trade date and rows in the order of arrival; each file is gone once its rows have been used."""
         for (symbol, trade_date), path in sorted(self.files.items()):
-            rows = np.fromfile(path, ROW)
+            yield symbol, trade_date, np.fromfile(path, ROW)  # held by the caller alone
             path.unlink()
-            yield symbol, trade_date, rows

@@ -107,6 +107,7 @@ def _imported(
         days = len(buckets.files)
         for number, (name, trade_date, rows) in enumerate(buckets.days()):
             trades = reading.finished(name, trade_date, rows)
+            del rows  # the largest thing in memory, and no longer needed
             if len(trades):
                 writer.add(name, trade_date, trades)
             told(_progress("write", number + 1, days, "days", report))

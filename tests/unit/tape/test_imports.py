@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -351,3 +352,38 @@ def test_an_interrupted_import_leaves_no_tape(tmp_path: Path) -> None:
         import_tape([path], "csv", symbol="X", out_dir=tmp_path / "out", options=options, progress=stop)
     assert list((tmp_path / "out").iterdir()) == []
     import_tape([path], "csv", symbol="X", out_dir=tmp_path / "out", options=options)
+
+
+def test_rows_in_any_order_in_one_file_or_ten_give_one_tape(tmp_path: Path) -> None:
+    draw = np.random.default_rng(3)
+    ts = 1_704_200_000_000 + np.sort(draw.integers(0, 10 * 86_400_000, 400)) // 5_000_000 * 5_000_000
+    rows = [f"{t},{draw.integers(1, 99)},{draw.integers(1, 9)},{k}" for k, t in enumerate(ts.tolist())]
+    options = ImportOptions(calendar="24/7", map=MAP | {"seq": "id"})
+
+    def made(name: str, *parts: list[str]) -> str:
+        paths = [tmp_path / f"{name}-{k}.csv" for k in range(len(parts))]
+        for path, part in zip(paths, parts, strict=True):
+            path.write_text("ts,px,qty,id\n" + "\n".join(part) + "\n")
+        return import_tape(paths, "csv", symbol="X", out_dir=tmp_path / name, options=options).content_sha256
+
+    shuffled = [rows[k] for k in draw.permutation(len(rows))]
+    assert made("one", rows) == made("shuffled", shuffled) == made("ten", *(shuffled[k::10] for k in range(10)))
+
+
+@pytest.mark.parametrize(
+    ("module", "format", "calendar", "extra"),
+    [
+        ("exchange_calendars", "csv", "XNYS", "assets"),
+        ("pyarrow", "parquet", "24/7", "io"),
+        ("databento_dbn", "databento-dbn", "24/7", "dbn"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    importing: Importing, monkeypatch: pytest.MonkeyPatch, module: str, format: str, calendar: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(TapelineError) as caught:
+        importing(GOOD, format=format, calendar=calendar)
+    assert (caught.value.code, caught.value.hint) == ("dependency_missing", f"pip install 'tapeline[{extra}]'")
+    assert importing(GOOD).rows == 2  # text and built-in calendars need none of them
+    assert importing("ts,px,qty\n1704207600,1,1\n", calendar="SIM").rows == 1
