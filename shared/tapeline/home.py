@@ -91,6 +91,11 @@ class Home:
         return self.run / "server.json"
 
     @property
+    def stuck_file(self) -> Path:
+        """Pid of a server that answers but stores nothing any more: only a restart heals it."""
+        return self.run / "log_stuck.json"
+
+    @property
     def lock_file(self) -> Path:
         return self.root / "up.lock"
 

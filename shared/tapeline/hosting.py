@@ -31,7 +31,7 @@ from tapeline.contracts import EVENTS, TOMBSTONES, UPCASTERS
 from tapeline.database import make_engine, sqlite_url
 from tapeline.decider import Deciders
 from tapeline.errors import TapelineError
-from tapeline.home import Home, find_home
+from tapeline.home import Home, find_home, read_json, write_json
 from tapeline.ids import new_id
 from tapeline.log import Appended, NewCommit
 from tapeline.log.codec import Codec
@@ -54,6 +54,7 @@ log = structlog.get_logger()
 ARCHIVES = "runs"
 """The service that seals the log."""
 TOPOLOGY_WAIT_S = 30.0
+STUCK_ASKED_EVERY_S = 1.0
 MEANWHILE = ("unavailable", "not_found", "timeout", "topology_mismatch")
 """What a service hears while the streams are still being made."""
 GRACEFUL_S = 5.0
@@ -211,7 +212,8 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
             await service.start()
         broker.include_router(router(service.verbs, clock))
         await broker.start()
-        yield replace(service, tasks=(*service.tasks, lambda: _until_lost(name, lost)))
+        own = (lambda: _until_lost(name, lost), lambda: tell_stuck(home, event_log, client))
+        yield replace(service, tasks=(*service.tasks, *own))
 
 
 def _leading(client: Client, name: str) -> Lead:
@@ -244,6 +246,16 @@ def _archivist(home: Home, event_log: JetStreamLog, seals: Shelf, clock: Clock, 
 async def _until_lost(name: str, lost: asyncio.Event) -> None:
     await lost.wait()
     raise TapelineError(f"the bus has ended the connection of {name} for good", code="unavailable")
+
+
+async def tell_stuck(home: Home, event_log: JetStreamLog, client: Client) -> None:
+    """Tell the supervisor of a server that stores nothing more, with its pid: it starts it again."""
+    while True:
+        await asyncio.sleep(STUCK_ASKED_EVERY_S)
+        server = read_json(home.server_file)
+        if event_log.is_stuck and client.is_connected and server is not None and not home.stuck_file.exists():
+            log.error("log_stuck", server_pid=server.get("pid"), hint="nats-server is started again")
+            write_json(home.stuck_file, {"pid": server.get("pid")})
 
 
 async def _await_topology(client: Client) -> str:

@@ -66,7 +66,8 @@ class EmbeddedServer:
         )
 
     def _prepare(self) -> None:
-        self._home.server_file.unlink(missing_ok=True)
+        for told in (self._home.server_file, self._home.stuck_file):
+            told.unlink(missing_ok=True)
         for left in self._home.run.glob("*.ports"):
             left.unlink()
         if self._ports is not None:
@@ -97,13 +98,15 @@ class EmbeddedServer:
                 hint="set sync_interval: always",
             )
 
-    async def _until_unwell(self, _pid: int) -> str:
-        """Ask for its health for ever; return when it has not been well for 10 s."""
+    async def _until_unwell(self, pid: int) -> str:
+        """Ask for its health for ever; return when it has not been well for 10 s, or stores nothing any more."""
         assert self._ports is not None, "watched only when ready"
         loop = asyncio.get_running_loop()
         well_at = loop.time()
         while True:
             await asyncio.sleep(_ASKED_EVERY_S)
+            if (read_json(self._home.stuck_file) or {}).get("pid") == pid:
+                return "three appends in a row stayed without an answer: the log stores nothing more"
             wrong = await asyncio.to_thread(server_monitor.illness, self._ports[1], _ASKED_EVERY_S)
             if wrong is None:
                 well_at = loop.time()

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
+import structlog
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError, NoRespondersError
 from nats.nuid import NUID
@@ -19,9 +20,20 @@ from tapeline.clock import Clock, SystemClock
 from tapeline.errors import TapelineError
 from tapeline.log import Appended, Conflict, Head, NewCommit, StoredCommit, wire
 from tapeline.log.codec import Codec, Encoded, digest
-from tapeline.log.outcomes import all_ours, check_batch, check_chain, check_expectation, message_id, ours
+from tapeline.log.outcomes import (
+    NEARLY_FULL,
+    all_ours,
+    check_batch,
+    check_chain,
+    check_expectation,
+    check_room,
+    message_id,
+    ours,
+)
 from tapeline.log.reader import Connect, Reader, commit_of
 from tapeline.subjects import Ref, events_of
+
+log = structlog.get_logger()
 
 STREAM = "EVENTS"
 LOG_ID = "tapeline.log_id"
@@ -30,6 +42,8 @@ ROUNDS = 3
 DEADLINE_S = 15.0
 STUCK_AFTER = 3
 PROBE_S = 5.0
+ROOM_S = 5.0
+"""How long what is known of the log's size is taken for true."""
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 MESSAGE_ID = "Nats-Msg-Id"
@@ -99,6 +113,8 @@ class JetStreamLog:
         self._unknowns = 0
         self._probe_at = 0.0
         self._reconnects = 0
+        self._room: Head | None = None
+        self._room_until = 0.0
 
     @property
     def is_stuck(self) -> bool:
@@ -113,6 +129,7 @@ class JetStreamLog:
     async def append(self, commit: NewCommit, *, expected: int) -> Appended:
         """Store one commit; see `EventLog.append`."""
         check_expectation(commit, expected)
+        await self._check_room([commit])
         outbound = _Outbound(commit, self._codec.encode(commit), expected, message_id(commit))
         [appended] = await self._store([outbound], {commit.ref: expected})
         return appended
@@ -122,6 +139,7 @@ class JetStreamLog:
         heads = check_batch(commits)
         encoded = [self._codec.encode(commit) for commit, _ in commits]
         check_chain(commits, encoded)
+        await self._check_room([commit for commit, _ in commits])
         if len(commits) == 1:
             commit = commits[0][0]
             return await self._store([_Outbound(commit, encoded[0], commits[0][1], message_id(commit))], heads)
@@ -355,6 +373,25 @@ class JetStreamLog:
                 hint="nats-server answers reads but stores nothing: look at its disk and restart it",
             )
         self._probe_at = self._clock.monotonic() + PROBE_S
+
+    async def _check_room(self, commits: Sequence[NewCommit]) -> None:
+        """Refuse new aggregates on a log that is nearly full; see `check_room`."""
+        if all(commit.sequence > 1 for commit in commits):
+            return
+        if self._room is None or self._clock.monotonic() >= self._room_until:
+            try:
+                state = await wire.stream_state(self._client, STREAM)
+            except TapelineError:
+                return  # the append that follows says better what is wrong
+            self._room = Head(
+                log_id="", position=state.last, size_bytes=state.size_bytes, max_bytes=state.config["max_bytes"]
+            )
+            is_filling = state.size_bytes >= NEARLY_FULL * state.config["max_bytes"] > 0
+            # Near the end it is asked each time, so that more room is used as soon as it is there.
+            self._room_until = self._clock.monotonic() + (0.0 if is_filling else ROOM_S)
+            if is_filling:
+                log.warning("log_nearly_full", size_bytes=state.size_bytes, max_bytes=state.config["max_bytes"])
+        check_room(commits, self._room)
 
     def _settled(self) -> None:
         self._unknowns = 0

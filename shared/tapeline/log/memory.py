@@ -13,7 +13,7 @@ from tapeline.clock import Clock, SystemClock
 from tapeline.errors import TapelineError
 from tapeline.log import Appended, Head, NewCommit, StoredCommit
 from tapeline.log.codec import Codec, Encoded, digest
-from tapeline.log.outcomes import all_ours, check_batch, check_chain, check_expectation, message_id, ours
+from tapeline.log.outcomes import all_ours, check_batch, check_chain, check_expectation, check_room, message_id, ours
 from tapeline.subjects import Ref
 
 DUPLICATE_WINDOW = timedelta(minutes=2)
@@ -57,6 +57,7 @@ class InMemoryLog:
         encoded = self._codec.encode(commit)
         await asyncio.sleep(0)  # the real log answers later: callers must bear a switch here
         if self._tail(commit.ref) == expected and not self._is_known(message_id(commit)):
+            check_room([commit], self._head())
             self._check_space(len(encoded.header) + len(encoded.body))
             return self._store(commit, encoded, message_id(commit))
         # The expectation is older than our own commit when the message id is what the log knows.
@@ -78,6 +79,7 @@ class InMemoryLog:
                 for (commit, _), one in zip(commits, encoded, strict=True)
             ]
             return all_ours(found, ", ".join(map(str, heads)))
+        check_room([commit for commit, _ in commits], self._head())
         self._check_space(sum(len(header) + len(body) for header, body in encoded))
         return [self._store(commit, one, id) for (commit, _), one, id in zip(commits, encoded, ids, strict=True)]
 
@@ -116,6 +118,9 @@ class InMemoryLog:
 
     async def head(self) -> Head:
         """The end of the log; see `EventLog.head`."""
+        return self._head()
+
+    def _head(self) -> Head:
         return Head(
             log_id=self._log_id,
             position=len(self._commits),

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tapeline.errors import TapelineError
-from tapeline.log import Appended, Conflict, NewCommit, StoredCommit
+from tapeline.log import Appended, Conflict, Head, NewCommit, StoredCommit
 from tapeline.log.codec import Encoded, digest, read_brief
 from tapeline.subjects import Ref
 
 MAX_BATCH = 1000
+NEARLY_FULL = 0.8
+FULL_FOR_NEW = 0.9
 
 
 def message_id(commit: NewCommit, index: int | None = None) -> str:
@@ -30,6 +32,20 @@ def check_expectation(commit: NewCommit, expected: int) -> None:
             f"sequence {commit.sequence} does not fit the expected position {expected}",
             code="internal",
         )
+
+
+def check_room(commits: Iterable[NewCommit], head: Head) -> None:
+    """Refuse what makes new aggregates once nine tenths of the log are full: the rest is for what ends work."""
+    ratio = head.size_bytes / head.max_bytes if head.max_bytes > 0 else 0.0
+    if ratio < FULL_FOR_NEW:
+        return
+    for commit in commits:
+        if commit.sequence == 1:
+            raise TapelineError(
+                f"the log is {ratio:.0%} full and takes nothing new: {commit.ref} was not made",
+                code="insufficient_storage",
+                hint="what is there can still be ended; raise max_bytes of EVENTS with tapeline topology apply",
+            )
 
 
 def check_batch(commits: Sequence[tuple[NewCommit, int]]) -> dict[Ref, int]:

@@ -9,7 +9,7 @@ import pytest
 from tapeline.clock import FakeClock
 from tapeline.errors import TapelineError
 from tapeline.log.memory import InMemoryLog
-from tapeline.testing.commits import codec, commit
+from tapeline.testing.commits import codec, commit, till
 from tapeline.testing.log import EventLogContract, appended
 
 
@@ -26,6 +26,17 @@ async def test_a_full_log_stores_nothing_more() -> None:
         await log.append(commit("b", after=first), expected=first.position)
     assert refused.value.code == "insufficient_storage"
     assert (await log.head()).position == 1
+
+
+async def test_a_log_that_is_nearly_full_makes_nothing_new() -> None:
+    log = InMemoryLog(codec(), max_bytes=700)
+    first = await log.append(commit("a"), expected=0)
+    log._size_bytes = 640
+    with pytest.raises(TapelineError, match="91% full and takes nothing new") as refused:
+        await log.append(commit("b", ref=till("t2")), expected=0)
+    assert refused.value.code == "insufficient_storage"
+    log._size_bytes = 300
+    await log.append(commit("b", after=first), expected=first.position)
 
 
 async def test_the_window_of_known_message_ids_is_two_minutes() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from tapeline import topology
+from tapeline import hosting, topology
 from tapeline.clock import SystemClock
+from tapeline.embedded import server as embedded
 from tapeline.errors import TapelineError
+from tapeline.home import Home, read_json, write_json
 from tapeline.log import Appended, Conflict, NewCommit
 from tapeline.log.codec import read_brief
 from tapeline.log.jetstream import JetStreamLog
@@ -19,6 +22,8 @@ from tapeline.testing.commits import AT, Opened, codec, commit, till
 from tapeline.testing.log import everything, tail
 from tapeline.testing.proxy import Proxy
 from tapeline.testing.server import NatsServer, connector
+
+SMALL = topology.Sizes(events=10**6, metrics=10**6, builds=10**6, leases=10**6)
 
 
 class ShiftedClock(SystemClock):
@@ -196,6 +201,68 @@ async def test_a_full_log_refuses_and_keeps_what_it_has(server: NatsServer) -> N
     await topology.apply(client, topology.topology(raised))
     await log.append(commit("more", after=last), expected=last.position)
     await client.close()
+
+
+async def test_a_log_that_is_nearly_full_makes_nothing_new_and_lets_what_is_there_end(server: NatsServer) -> None:
+    client = await server.connect()
+    await topology.apply(client, topology.topology(replace(SMALL, events=1024 * 1024)))
+    log = JetStreamLog(client, codec(), connect=connector(server.url))
+    last = await log.append(commit("c0"), expected=0)
+    for i in range(1, 20):
+        big = commit(f"c{i}", Opened(name="x" * 50_000), after=last)
+        last = await log.append(big, expected=last.position)
+    assert (await log.head()).size_bytes > 0.9 * 1024 * 1024
+    log = JetStreamLog(client, codec(), connect=connector(server.url))
+    new: tuple[NewCommit, int] = (commit("new", ref=till("t2")), 0)
+    with pytest.raises(TapelineError, match=r"9\d% full and takes nothing new: run/t2 was not made") as refused:
+        await log.append(new[0], expected=0)
+    assert refused.value.code == "insufficient_storage"
+    with pytest.raises(TapelineError, match="takes nothing new"):
+        await log.append_all([(commit("both", after=last), last.position), new])
+    last = await log.append(commit("end", after=last), expected=last.position)
+    await topology.apply(client, topology.topology(replace(SMALL, events=2 * 1024 * 1024)))
+    made = await log.append(new[0], expected=0)
+    assert made.position == last.position + 1, "more room is used at once"
+    await client.close()
+
+
+async def test_a_log_that_stores_nothing_more_is_told_to_who_can_start_it_again(
+    server: NatsServer, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosting, "STUCK_ASKED_EVERY_S", 0.01)
+    home = Home(tmp_path)
+    home.run.mkdir(parents=True)
+    write_json(home.server_file, {"pid": 4711})
+    telling = asyncio.create_task(hosting.tell_stuck(home, bench.log, bench.log._client))
+    bench.proxy.are_requests_held = True
+    for i in range(3):
+        await asyncio.sleep(0.03)
+        assert not home.stuck_file.exists()
+        with pytest.raises(TapelineError):
+            await bench.log.append(commit(f"a{i}"), expected=0)
+    async with asyncio.timeout(10):
+        while not home.stuck_file.exists():  # noqa: ASYNC110 - a file tells nobody
+            await asyncio.sleep(0.01)
+    assert read_json(home.stuck_file) == {"pid": 4711}
+    telling.cancel()
+    bench.proxy.cut()
+    bench.clock.shift_s = 10.0
+    await bench.log.append(commit("later"), expected=0)
+    assert not bench.log.is_stuck
+
+
+async def test_a_server_that_stores_nothing_more_is_ended_and_starts_afresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_ASKED_EVERY_S", 0.01)
+    home = Home(tmp_path)
+    home.run.mkdir(parents=True)
+    supervised = embedded.EmbeddedServer(home, port=-1)
+    supervised._ports = (1, 1)
+    write_json(home.stuck_file, {"pid": 4711})
+    assert "stores nothing more" in await asyncio.wait_for(supervised._until_unwell(4711), 5)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(supervised._until_unwell(4712), 0.1)
 
 
 async def test_a_message_that_the_server_finds_too_large_is_too_large(server: NatsServer) -> None:
