@@ -43,7 +43,7 @@ from tapeline.errors import TapelineError
 from tapeline.ids import new_id
 from tapeline.log.codec import Codec
 from tapeline.log.memory import InMemoryLog
-from tapeline.projections import LogSource, Projection, Projector, Rows
+from tapeline.projections import LogSource, Projection, Projector, Rows, Tail
 from tapeline.runs import projection as runs_projection
 from tapeline.runs.run import aggregate
 from tapeline.runs.run.commands import (
@@ -218,9 +218,10 @@ class History(RuleBasedStateMachine):
     async def followers(self) -> Followers:
         """Projectors of one process: what kills one kills all."""
         self.mortal = Mortal(self.engine)
+        tail = Tail(self.log)
         found = []
         for fold in self.folds:
-            source = Stuttering(LogSource(self.log, CODEC, fold.kinds), self.chance)
+            source = Stuttering(LogSource(tail, CODEC, fold.kinds), self.chance)
             projector = Projector(source, fold, self.mortal)
             await projector.open()
             found.append((projector, asyncio.create_task(projector.run())))
