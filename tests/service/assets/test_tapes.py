@@ -5,13 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tapeline.errors import TapelineError
-from tapeline.tape.prepared import PreparedTape
+from tapeline.tape.extend import extend_tape
+from tapeline.tape.imports import import_tape as prepare
+from tapeline.tape.options import ImportOptions
+from tapeline.tape.prepared import PreparedTape, written
 from tapeline.testing.hosted import Hosted
 
 
@@ -133,3 +137,58 @@ async def test_a_user_has_at_most_eight_open_uploads(service: Hosted) -> None:
         await service.ask("begin_upload", size_bytes=10, sha256=f"{number:064x}")
     assert await service.code(service.ask("begin_upload", size_bytes=10, sha256="f" * 64)) == "insufficient_storage"
     await service.ask("begin_upload", size_bytes=10, sha256="f" * 64, user="bob")
+
+
+def files_of_trades(folder: Path, days: list[int], price: int = 10) -> Path:
+    """Trades of some days after 2024-01-02."""
+    path = folder / f"{'-'.join(map(str, days))}-{price}.csv"
+    rows = [f"{1_704_153_600 + day * 86_400 + k},{price},{k + 1}" for day in days for k in range(50)]
+    path.write_text("ts,px,qty\n" + "\n".join(rows) + "\n")
+    return path
+
+
+OPTIONS = ImportOptions(calendar="24/7", map={"ts": "ts", "price": "px", "volume": "qty"})
+
+
+async def test_an_extension_needs_only_its_new_days_and_names_its_parent(service: Hosted, tmp_path: Path) -> None:
+    parent = prepare([files_of_trades(tmp_path, [0, 1])], "csv", symbol="X", out_dir=tmp_path / "p", options=OPTIONS)
+    child = extend_tape(
+        parent.manifest, [files_of_trades(tmp_path, [2])], "csv", symbol="X", out_dir=tmp_path / "c", options=OPTIONS
+    )
+    first = (await import_tape(service, parent, "p"))["view"]
+    assert len(child.files) == 1
+    second = (await import_tape(service, child, "c"))["view"]
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    assert (first["parent"], second["parent"]) == (None, first["id"])
+    assert [tape["parent"] for tape in (await service.view("list_tapes"))["items"]] == [first["id"], None]
+    assert {file["sha256"] for file in second["files"]} > {file["sha256"] for file in first["files"]}
+    # Another team has no such parent, even if it sends every byte.
+    foreign = {"team": "rivals", "user": "eve"}
+    for file in (*parent.files, *child.files):
+        await service.upload(file.path, **foreign)
+    assert await service.code(import_tape(service, child, "c", **foreign)) == "not_found"
+
+
+async def test_a_tape_that_claims_a_parent_without_its_days_is_refused(service: Hosted, tmp_path: Path) -> None:
+    parent = prepare([files_of_trades(tmp_path, [0, 1])], "csv", symbol="X", out_dir=tmp_path / "p", options=OPTIONS)
+    await import_tape(service, parent, "p")
+    for days, price in (([1, 2], 10), ([0, 1], 11)):
+        folder = tmp_path / f"o{price}"
+        source = files_of_trades(tmp_path, days, price)
+        other = prepare([source], "csv", symbol="X", out_dir=folder, options=OPTIONS)
+        forged = other.manifest | {"parent": parent.content_sha256}
+        made = replace(other, manifest=forged, manifest_file=written(folder, forged))
+        with pytest.raises(TapelineError, match="names a parent of which") as refused:
+            await import_tape(service, made, "forged")
+        assert refused.value.code == "tape_corrupt"
+    assert await service.code(service.ask("get_tape", name="forged")) == "not_found"
+
+
+async def test_prices_below_zero_pass_when_they_were_allowed(service: Hosted, tmp_path: Path) -> None:
+    source = files_of_trades(tmp_path, [0], -3)
+    lenient = replace(OPTIONS, allow_nonpositive=True)
+    tape = prepare([source], "csv", symbol="X", out_dir=tmp_path / "p", options=lenient)
+    view = (await import_tape(service, tape, "spread"))["view"]
+    assert isinstance(view, dict)
+    assert (view["rows"], view["report"]["void"]) == (50, 0)
