@@ -8,6 +8,7 @@ expectation again.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
@@ -114,7 +115,7 @@ class JetStreamLog:
         self._probe_at = 0.0
         self._reconnects = 0
         self._room: Head | None = None
-        self._room_until = 0.0
+        self._room_until = -math.inf
 
     @property
     def is_stuck(self) -> bool:
@@ -378,10 +379,11 @@ class JetStreamLog:
         """Refuse new aggregates on a log that is nearly full; see `check_room`."""
         if all(commit.sequence > 1 for commit in commits):
             return
-        if self._room is None or self._clock.monotonic() >= self._room_until:
+        if self._clock.monotonic() >= self._room_until:
             try:
-                state = await wire.stream_state(self._client, STREAM)
+                state = await wire.stream_state(self._client, STREAM, timeout=min(self._timeout_s, 1.0))
             except TapelineError:
+                self._room_until = self._clock.monotonic() + ROOM_S
                 return  # the append that follows says better what is wrong
             self._room = Head(
                 log_id="", position=state.last, size_bytes=state.size_bytes, max_bytes=state.config["max_bytes"]
@@ -391,7 +393,8 @@ class JetStreamLog:
             self._room_until = self._clock.monotonic() + (0.0 if is_filling else ROOM_S)
             if is_filling:
                 log.warning("log_nearly_full", size_bytes=state.size_bytes, max_bytes=state.config["max_bytes"])
-        check_room(commits, self._room)
+        if self._room is not None:
+            check_room(commits, self._room)
 
     def _settled(self) -> None:
         self._unknowns = 0

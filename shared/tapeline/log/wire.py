@@ -166,10 +166,10 @@ async def request(client: Client, verb: str, body: dict[str, Any] | None = None,
     return reply
 
 
-async def stream_state(client: Client, stream: str) -> StreamState:
+async def stream_state(client: Client, stream: str, *, timeout: float = TIMEOUT_S) -> StreamState:
     """The settings and the end of a stream."""
     try:
-        reply = await request(client, f"STREAM.INFO.{stream}")
+        reply = await request(client, f"STREAM.INFO.{stream}", timeout=timeout)
     except Refused as error:
         if error.code == STREAM_NOT_FOUND:
             raise missing_stream(stream) from error

@@ -139,6 +139,7 @@ async def test_somebody_else_s_commit_after_a_lost_request_is_a_conflict(bench: 
 async def test_three_silent_appends_over_a_living_connection_mean_that_the_log_is_stuck(
     server: NatsServer, bench: Bench
 ) -> None:
+    bench.log._deadline_s = 1.0
     last = await bench.log.append(commit("a"), expected=0)
     server.pause()
     try:
@@ -233,6 +234,7 @@ async def test_a_log_that_stores_nothing_more_is_told_to_who_can_start_it_again(
     home = Home(tmp_path)
     home.run.mkdir(parents=True)
     write_json(home.server_file, {"pid": 4711})
+    bench.log._deadline_s = 1.0
     telling = asyncio.create_task(hosting.tell_stuck(home, bench.log, bench.log._client))
     bench.proxy.are_requests_held = True
     for i in range(3):
