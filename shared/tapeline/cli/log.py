@@ -163,15 +163,16 @@ def lag(
     max_seconds: Annotated[float | None, typer.Option(metavar="S", help="Exit 5 above so many seconds.")] = None,
     json: Json = False,
 ) -> None:
-    """Show how far each projection is behind the log, and who writes it."""
+    """Show how far each projection and the backup are behind the log; exit 5 also when the backup failed."""
     from tapeline import replay
 
-    found = _run(replay.lag_of())
+    found, backed = _run(replay.lag_of()), _run(replay.backup_of())
     if output.wants_json(json):
-        output.document([each.to_json() for each in found])
+        output.document([*(each.to_json() for each in found), backed.to_json()])
     else:
         output.table(replay.Lag.COLUMNS, (each.cells() for each in found))
-    if any(each.is_over(max_, max_seconds) for each in found):
+        print(backed)
+    if not backed.backup.ok or any(each.is_over(max_, max_seconds) for each in found):
         raise typer.Exit(5)
 
 

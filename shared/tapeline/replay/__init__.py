@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tapeline.projections.parked import Parked
 from tapeline.replay.archivist import Archivist, forget_after, list_seals, seal_now
 from tapeline.replay.artifacts import add_artifacts, missing_artifacts
+from tapeline.replay.backups import Backed, Backup, backup_of
 from tapeline.replay.bundles import Bundled, Grafted, import_bundle, pack, read_bundle, take_in, unpacked
 from tapeline.replay.causes import Chain, Edge, Link, why
 from tapeline.replay.chain import Fault, Recorded
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Archivist",
+    "Backed",
+    "Backup",
     "Bookmark",
     "Bundled",
     "Chain",
@@ -72,6 +75,7 @@ __all__ = [
     "add_artifacts",
     "at",
     "at_team",
+    "backup_of",
     "begun",
     "check_seals",
     "deliver",

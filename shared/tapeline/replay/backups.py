@@ -20,10 +20,11 @@ import structlog
 
 from tapeline.clock import Clock
 from tapeline.errors import TapelineError
-from tapeline.home import Home, read_json, write_json
+from tapeline.home import Home, find_home, read_json, write_json
 from tapeline.log import EventLog
 from tapeline.replay.exports import export
 from tapeline.replay.manifest import MANIFEST, read_manifest
+from tapeline.replay.reading import opened
 from tapeline.replay.seals import Shelf
 
 FOLDER = "backups"
@@ -192,8 +193,30 @@ def _refusal(fault: bytes, code: int | None) -> TapelineError:
     return TapelineError(f"the import ended with {code}: {fault[-200:].decode(errors='replace')}", code="corrupt")
 
 
-def age_of(backup: Backup, now: datetime | None = None) -> float | None:
-    """Seconds since the last export; None when there is none."""
-    if backup.exported_at is None:
-        return None
-    return ((now or datetime.now(UTC)) - backup.exported_at).total_seconds()
+@dataclass(frozen=True, slots=True)
+class Backed:
+    """How far the backup of a log is behind it, and what the archivist last did."""
+
+    backup: Backup
+    head: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The same with stable keys, beside the rows of `log lag`."""
+        made: dict[str, Any] = dict.fromkeys(Backup.__struct_fields__) | msgspec.to_builtins(self.backup)
+        return {
+            "service": "runs",
+            "name": "backup",
+            "lag": self.head - self.backup.position,
+            "ok": self.backup.ok,
+        } | made
+
+    def __str__(self) -> str:
+        return self.backup.told(self.head, datetime.now(UTC))
+
+
+async def backup_of(home: Home | None = None) -> Backed:
+    """The backup of a home's log, as its archivist left it."""
+    home = home or find_home()
+    async with opened(home) as log:
+        head = await log.head()
+    return Backed(read_backup(home, head.log_id), head.position)

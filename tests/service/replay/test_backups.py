@@ -126,6 +126,20 @@ async def test_the_drill_is_an_import_that_writes_nothing(make_log: MakeLog, hom
     assert "has 0 bytes, the manifest says" in str(made.drill_error)
 
 
+async def test_lag_tells_of_the_backup(make_log: MakeLog, home: Home, tmp_path: Path) -> None:
+    log = await make_log(12)
+    await replay.export(log, tmp_path / "x")
+    await replay.restore(home, tmp_path / "x")
+    seen = await replay.backup_of(home)
+    assert (str(seen), seen.to_json()["lag"], seen.backup.ok) == ("backup: none yet", 12, True)
+    drill = Drill()
+    drill.fails = True
+    await backups(log, home, FakeClock(), drill).look()
+    seen = await replay.backup_of(home)
+    assert (seen.to_json()["lag"], seen.to_json()["position"], seen.backup.ok) == (0, 12, False)
+    assert "failed: segment 1 is cut off" in str(seen)
+
+
 @pytest.fixture
 async def client(server: NatsServer) -> AsyncIterator[Client]:
     client = await server.connect()

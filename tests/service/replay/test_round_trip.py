@@ -169,17 +169,19 @@ async def test_an_import_that_is_cut_off_at_twenty_places_ends_as_if_it_never_wa
     for _ in range(20):
         torn = Torn(dice.randint(1, 4))
         await connect(server.url, torn)
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises((ConnectionResetError, TapelineError)) as ended:
             await replay.import_log(torn, tmp_path / "a")
+        # What the last one had sent may arrive only now: then this one was the second to write.
+        assert isinstance(ended.value, ConnectionResetError) or ended.value.code == "not_empty"
         assert torn._transport is not None
         torn._transport._io_writer.transport.abort()  # type: ignore[attr-defined]
         await torn.close()
         async with imported_only(server) as client:
-            head = await settled(client)
-            assert stored <= head < 600
+            await settled(client)
             found = [one async for many in log_on(server, client).read(after=stored) for one in many]
-            assert told(found) == told(commits[stored:head]), "nothing but what follows"
-            stored = head
+            assert told(found) == told(commits[stored : stored + len(found)]), "nothing but what follows"
+            stored += len(found)
+            assert stored < 600
             with pytest.raises(TapelineError, match=r"being imported: \d+ of 600"):
                 await topology.check(client)
     assert stored > 100
@@ -219,6 +221,7 @@ async def test_an_import_that_is_killed_goes_on(
 async def whole(server: NatsServer, manifest: replay.Manifest, source: InMemoryLog, folder: Path) -> None:
     """The rest is imported, and it is the source in all: commits, positions, root, segments."""
     async with imported_only(server) as client:
+        await settled(client)
         await replay.import_log(client, folder / "a")
         log = log_on(server, client)
         assert await everything(log) == await everything(source)
