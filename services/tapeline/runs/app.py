@@ -16,18 +16,30 @@ from tapeline.runs.metrics.intake import Intake, MetricsSource
 from tapeline.runs.model import handlers as model_handlers
 from tapeline.runs.model import projection as model_projection
 from tapeline.runs.offers import Offers
+from tapeline.runs.process import Rehearsed
 from tapeline.runs.run import handlers, reports
 from tapeline.service import Platform, Service
 
 
 def build(platform: Platform) -> Service:
     """The runs service on a platform."""
+    service, _ = _composed(platform)
+    return service
+
+
+def dispatcher(platform: Platform) -> Rehearsed:
+    """The dispatcher of the service, for a dry run on a recorded log."""
+    service, found = _composed(platform)
+    return Rehearsed(found, service.projectors[:1])
+
+
+def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
     tail = Tail(platform.log)
     projector = Projector(LogSource(tail, platform.codec, projection.kinds), projection, platform.engine)
     measured = Projector(MetricsSource(platform.metrics, platform.log_id), metrics_projection, platform.engine)
     reader = Reader(platform.engine, projector)
     leases, presence = Leases(platform.clock), Presence(platform.clock, platform.agent_teams)
-    dispatcher = Dispatcher(
+    found = Dispatcher(
         log=tail,
         deciders=platform.deciders,
         reader=reader,
@@ -47,7 +59,7 @@ def build(platform: Platform) -> Service:
     )
     gate = reports.Gate(
         desk=desk,
-        dispatcher=dispatcher,
+        dispatcher=found,
         intake=Intake(platform.metrics, platform.clock),
         agent_teams=platform.agent_teams,
     )
@@ -65,13 +77,14 @@ def build(platform: Platform) -> Service:
     model_handlers.add_verbs(verbs, records)
     pasts = history.Pasts(Worlds(platform.home / "worlds", platform.store), platform.log, platform.metrics)
     history.add_verbs(verbs, log=platform.log, codec=platform.codec, pasts=pasts, log_id=platform.log_id)
-    return Service(
+    service = Service(
         verbs=verbs,
         projectors=(projector, measured, recorded),
         tasks=(
-            dispatcher.follow,
-            platform.lead("process.dispatcher", dispatcher.run),
+            found.follow,
+            platform.lead("process.dispatcher", found.run),
             *([platform.lead("archivist", platform.archivist)] if platform.archivist else []),
         ),
-        start=dispatcher.start,
+        start=found.start,
     )
+    return service, found

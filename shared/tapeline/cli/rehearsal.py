@@ -20,8 +20,9 @@ def register(app: typer.Typer) -> None:
 def dry_run(
     context: typer.Context,
     decider: Annotated[
-        str, typer.Option(help="runs, assets, tapes, canvases, vault, devices, or names.", show_default=False)
-    ],
+        str | None, typer.Option(help="runs, assets, tapes, canvases, vault, devices, models, or names.")
+    ] = None,
+    process: Annotated[str | None, typer.Option(help="A process manager instead: dispatcher.")] = None,
     after: Annotated[int, typer.Option(help="Try only commits after this position.")] = 0,
     upto: Annotated[int | None, typer.Option(help="Last position.")] = None,
     branch: Annotated[bool, typer.Option("--branch", help="Go on with what would be decided today.")] = False,
@@ -30,12 +31,17 @@ def dry_run(
 ) -> None:
     """Try today's decision code on the recorded log, and show what it would decide otherwise; exit 5 if anything."""
     from tapeline import replay
+    from tapeline.home import find_home
 
+    if (decider is None) == (process is None) or (branch and process is not None):
+        raise typer.BadParameter("name either a --decider or a --process; --branch goes with --decider")
     context.with_resource(quiet())
 
     async def work() -> replay.Rehearsal:
         async with replay.opened() as log:
-            return await replay.dry_run(log, decider, after=after, upto=upto, branch=branch)
+            if process is not None:
+                return await replay.dry_run_process(log, process, after=after, upto=upto, store=find_home().store)
+            return await replay.dry_run(log, decider or "", after=after, upto=upto, branch=branch)
 
     found = asyncio.run(work())
     as_json = output.wants_lines(format, json)

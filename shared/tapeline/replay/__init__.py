@@ -32,6 +32,7 @@ from tapeline.replay.showing import RawCommit, ShownCommit, show, show_commit, s
 from tapeline.replay.watching import Watched, since_of, watch
 
 if TYPE_CHECKING:
+    from tapeline.replay.processes import dry_run_process
     from tapeline.replay.world import World
     from tapeline.replay.worlds import Worlds, at_team, worlds_of
 
@@ -82,6 +83,7 @@ __all__ = [
     "diff",
     "diff_aggregates",
     "dry_run",
+    "dry_run_process",
     "dump",
     "export",
     "export_erased",
@@ -126,13 +128,13 @@ __all__ = [
     "worlds_of",
 ]
 
-_OF_WORLDS = frozenset({"World", "Worlds", "at_team", "worlds_of"})
+_OF_SERVICES = frozenset({"World", "Worlds", "at_team", "dry_run_process", "worlds_of"})
 
 
 def __getattr__(name: str) -> Any:
-    # Worlds need every service and the bus; who only reads the log does not wait for them.
-    if name not in _OF_WORLDS:
+    # These need every service and the bus; who only reads the log does not wait for them.
+    if name not in _OF_SERVICES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tapeline.replay import worlds
+    from tapeline.replay import processes, worlds
 
-    return getattr(worlds, name)
+    return getattr(processes if name == "dry_run_process" else worlds, name)

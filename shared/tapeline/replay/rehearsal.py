@@ -260,7 +260,7 @@ class Stage:
             self._result.reasons[str(reason)] += 1
             return recorded
         first = events[0]
-        dissent = Dissent(first.position, f"{first.ref.team}/{first.ref}", first.command, _told(recorded), None)
+        dissent = Dissent(first.position, f"{first.ref.team}/{first.ref}", first.command, told_of(recorded), None)
         try:
             with _seeded(first.id):
                 decided = list(self.rules.decide(state, command))
@@ -271,7 +271,7 @@ class Stage:
             # Rules that break on what was once legal would answer `internal`, and append nothing.
             self._result.dissents.append(_refused(dissent, f"internal: {type(error).__name__}: {error}"))
             return []
-        told = _told(decided)
+        told = told_of(decided)
         if told == dissent.recorded:
             self._result.same += 1
         else:
@@ -319,7 +319,8 @@ def _refused(dissent: Dissent, why: str) -> Dissent:
     return Dissent(dissent.position, dissent.aggregate, dissent.command, dissent.recorded, None, why)
 
 
-def _told(events: Sequence[Any]) -> Told:
+def told_of(events: Sequence[Any]) -> Told:
+    """Events as JSON, without ids and times: what two of them are compared by."""
     return [{"type": type(event).__name__, "data": _plain(event)} for event in events]
 
 

@@ -99,7 +99,8 @@ class Worlds:
     def _shelf(self, log_id: str) -> Path:
         # Another version of the code may fold otherwise.
         folder = self._root / f"{log_id}-{version('tapeline')}"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
     def _known(self, folder: Path, log_id: str) -> Place | None:

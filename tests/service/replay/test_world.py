@@ -110,11 +110,10 @@ async def test_a_later_moment_continues_from_an_earlier_one(
 
     monkeypatch.setattr(worlds.StillLog, "read", counted)
     async with world_of(recorded, home, 30):
-        assert set(read) == {0}
+        assert min(read) == 0
     read.clear()
     async with world_of(recorded, home, 52) as world:
-        assert 0 not in read, "every projection goes on from what it had"
-        assert max(read) <= 30
+        assert min(read) == 30, "every projection goes on from what it had"
         assert len(await asyncio.to_thread(lambda: world.sdk.get_vault_items("main"))) == 1
     read.clear()
     async with world_of(recorded, home, 30) as world:
