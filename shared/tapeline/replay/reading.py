@@ -18,6 +18,7 @@ from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, holder, read_instance
 from tapeline.log import EventLog, StoredCommit, StoredEvent
 from tapeline.log.codec import Codec
+from tapeline.log.erased import ERASED
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.metrics import MetricsStream
 from tapeline.security.keys import read_credentials
@@ -40,7 +41,9 @@ class Line:
     COLUMNS: ClassVar[tuple[str, ...]] = ("position", "time", "aggregate", "sequence", "type", "actor", "data")
 
     def data(self) -> dict[str, Any]:
-        """The event's data as JSON."""
+        """The event's data as JSON; of one that was erased whole, that it was."""
+        if self.event.is_erased and type(self.event.data).__name__ != self.event.type:
+            return dict(ERASED)
         found = asdict(self.event.data) if is_dataclass(self.event.data) else dict(self.event.data)  # type: ignore[arg-type]
         return dict(_plain(found))
 

@@ -20,6 +20,7 @@ from tapeline.replay.artifacts import check_artifacts, missing_artifacts, put_ar
 from tapeline.replay.chain import Fault, Walk
 from tapeline.replay.manifest import Manifest, Segment, whole_manifest
 from tapeline.replay.reading import codec
+from tapeline.replay.seals import last_seal
 from tapeline.replay.segments import read_segment, salvage
 from tapeline.security.keys import read_credentials
 from tapeline.store import LocalStore
@@ -34,7 +35,7 @@ class Imported:
     """What an import found and did.
 
     `artifacts` came from beside the export into the store; `missing_artifacts` are named by events and lie in
-    neither.
+    neither. `sealed` is where the last seal lies that the home knows of this log.
     """
 
     log_id: str
@@ -46,6 +47,7 @@ class Imported:
     verified_only: bool
     artifacts: int = 0
     missing_artifacts: int = 0
+    sealed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The report with stable keys."""
@@ -58,6 +60,11 @@ class Imported:
         found = f"{whole}; {self.written} written, log {self.log_id} ends at {self.position}"
         if self.artifacts:
             found += f"; {self.artifacts} artifacts put into the store"
+        if self.sealed > self.position:
+            lost = self.sealed - self.position
+            found += (
+                f"\nrestored to position {self.position}; the last seal known is {self.sealed}: {lost} commits are lost"
+            )
         if self.missing_artifacts:
             found += f"\n{self.missing_artifacts} artifacts that events name are not in the store: copy them into it"
         return found
@@ -199,7 +206,9 @@ async def restore(
     store = LocalStore(home.store)
     added = await put_artifacts(folder, manifest, store)
     missing = await missing_artifacts(folder, manifest, store)
-    return replace(done, artifacts=added, missing_artifacts=len(missing))
+    seal = last_seal(home, done.log_id)
+    sealed = int(seal["position"]) if seal is not None else 0
+    return replace(done, artifacts=added, missing_artifacts=len(missing), sealed=sealed)
 
 
 async def import_log(

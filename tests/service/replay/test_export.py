@@ -319,6 +319,25 @@ def test_a_manifest_of_a_newer_format_is_named(exported: Path) -> None:
     assert refusal(exported).code == "schema_unknown"
 
 
+def test_files_of_something_else_are_named(exported: Path) -> None:
+    path, whole = segments(exported)[1], segments(exported)[1].read_bytes()
+    for data, told in (
+        (b"\x89PNG\r\n\x1a\n" + bytes(200), "cannot be decompressed"),
+        (zstandard.compress(b'{"name": "not of ours"}\n'), "line 1, after position 40: Object missing required field"),
+        (zstandard.compress(b"a poem\n"), "line 1, after position 40"),
+        (zstandard.compress(b""), "holds no commit"),
+    ):
+        reseal(exported, 1, data)
+        error = refusal(exported)
+        assert (error.code, path.name in error.message, told in error.message) == ("corrupt", True, True), error
+    reseal(exported, 1, whole)
+    replay.verify_only(exported)
+    (exported / "manifest.json").write_text('{"name": "package", "version": "1.0.0"}')
+    assert "manifest.json is no manifest" in refusal(exported).message
+    (exported / "manifest.json").write_bytes(b"\xff\xfe")
+    assert "manifest.json is torn or no JSON" in refusal(exported).message
+
+
 def test_a_folder_without_an_export_says_so(tmp_path: Path) -> None:
     assert refusal(tmp_path).code == "not_found"
 

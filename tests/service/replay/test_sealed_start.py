@@ -47,11 +47,11 @@ async def start(home: Home) -> str:
             return str(error.code)
 
 
-async def put_in_place(home: Home, log: InMemoryLog, folder: Path, upto: int | None = None) -> None:
+async def put_in_place(home: Home, log: InMemoryLog, folder: Path, upto: int | None = None) -> replay.Imported:
     """Another log lies where the sealed one was."""
     await replay.export(log, folder, upto=upto)
     shutil.rmtree(home.log)
-    await replay.restore(home, folder)
+    return await replay.restore(home, folder)
 
 
 async def test_a_log_that_fits_its_seals_is_served(sealed: tuple[Home, InMemoryLog]) -> None:
@@ -65,7 +65,8 @@ async def test_no_service_starts_on_a_log_that_ends_before_its_last_seal_until_t
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     home, log = sealed
-    await put_in_place(home, log, tmp_path / "shorter", upto=20)
+    done = await put_in_place(home, log, tmp_path / "shorter", upto=20)
+    assert "restored to position 20; the last seal known is 30: 10 commits are lost" in str(done)
     assert await start(home) == "log_behind_seal"
     monkeypatch.setenv("TAPELINE_HOME", str(home.root))
     assert await asyncio.to_thread(run, ["log", "verify"]) == 5
