@@ -6,7 +6,7 @@ No clock, host or user enters; the same spec on the same tapes gives the same by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,16 @@ from tapeline.asset_files import TRAIN
 from tapeline.assets import certificate as certify
 from tapeline.assets import layout, stats
 from tapeline.assets.asset.spec import instances_of
+from tapeline.assets.causality import Subject, causality
 from tapeline.assets.component import Instance
 from tapeline.assets.components import Registry
-from tapeline.assets.samples import Samples, joined, make, sample_times
-from tapeline.assets.split import DROPPED, Parts, assign, session_parts
-from tapeline.assets.view import DAY_NS, UNIT_NS, Market
+from tapeline.assets.edges import too_good
+from tapeline.assets.samples import Samples, joined, make
+from tapeline.assets.sampling import Times, sample_times
+from tapeline.assets.soundness import soundness, universe
+from tapeline.assets.split import DROPPED, assign, must_have_rows, session_opens, session_parts
+from tapeline.assets.uniqueness import overlap, uniqueness
+from tapeline.assets.view import DAY_NS, UNIT_NS, Market, Unit
 from tapeline.errors import TapelineError
 from tapeline.tape.trades import join, none
 from tapeline.tape.view import OpenTape
@@ -80,41 +85,61 @@ def build(
     """
     features = instances_of(spec["features"], components)
     labels = instances_of(spec["labels"], components)
-    markets, days = _markets(spec, tapes, features, tell)
-    unit, size = spec["sampling"]["unit"], spec["sampling"]["size"]
+    markets, days = _markets(spec, tapes, [*features, *labels], tell)
+    sampling, ahead = spec["sampling"], bool(spec.get("allow_lookahead"))
+    opens = session_opens(markets, days)
+    of_session = session_parts(list(days), dict(spec["split"]))
+    train = _train_markets(markets, opens, of_session)
+    features = [each.fit(train) for each in features]
     tell("plan", 1, 1, "plans")
+
+    def times_of(market: Market) -> Times:
+        return sample_times(market, sampling, days, spec["calendar"])
+
     parts_of = []
     for done, market in enumerate(markets):
-        parts_of.append(make(market, features, labels, unit, size, days, spec["missing"]))
+        parts_of.append(make(market, features, labels, times_of(market), spec["missing"], ahead=ahead))
         tell("shards", done + 1, len(markets), "shards")
     samples, symbol = joined(parts_of)
-    if len(samples.t0) == 0:
-        raise TapelineError(
-            "no sample has every feature and label",
-            code="empty_range",
-            hint="use a longer range, shorter windows or a shorter horizon",
-        )
-    parts = _split(spec, samples, markets, days)
+    _must_have_samples(samples, [*features, *labels])
+    embargo = spec["split"]["embargo_ns"]
+    parts = assign(samples.t0, samples.t1.max(axis=1), samples.session, opens, of_session, embargo)
+    must_have_rows(parts)
     kept = parts.part != DROPPED
     stored, part, codes = samples.take(kept), parts.part[kept], symbol[kept]
-    train = np.flatnonzero(part == TRAIN)
-    if len(train) == 0:
-        raise TapelineError(
-            "no row is left to train on after the split", code="too_few_sessions", hint="use a longer range"
-        )
-    fitted = stats.of_train(
-        {key: values[train] for key, values in stored.features.items()},
-        {key: values[train] for key, values in stored.labels.items()},
-        labels,
-    )
+    own = _uniqueness(stored, part, codes)
+    if spec["uniqueness"]:
+        stored = replace(stored, weight=(stored.weight * own).astype(np.float32))
+    in_train = np.flatnonzero(part == TRAIN)
+    learnt = stored.take(in_train)
+    fitted = stats.of_train(learnt.features, learnt.labels, labels) | {"fitted": stats.of_fits(features, train)}
+    with_fits = [each for each in features if each.fitted]
+    tape_dates = sorted({date for tape in tapes.values() for date in tape.trade_dates})
+    first, last = spec["range"]["from"], spec["range"]["to"]
+    bar: tuple[Unit, int] = ("min", 1) if sampling["kind"] == "at_times" else (sampling["unit"], sampling["size"])
     checks = [
-        certify.split(samples, parts, spec["split"]["embargo_ns"]),
-        certify.fit_range(fitted, stored.features, part),
-        certify.soundness(stored, codes, part, fitted),
+        certify.split(samples, parts, embargo),
+        overlap(own[in_train], is_weighed=spec["uniqueness"]),
+        certify.fit_range(fitted, stored.features, part, with_fits, train),
+        soundness(
+            stored, codes, part, fitted, markets, days, [date for date in tape_dates if first <= date <= last], bar
+        ),
+        too_good(learnt.features, learnt.labels, labels, codes[in_train], learnt.session),
+        universe(stored, codes, part, markets, days),
     ]
-    subjects = [certify.Subject(market, *sample_times(market, unit, size, days)) for market in markets]
-    checks += certify.causality(subjects, features, labels, spec_digest, tell)
-    proof = certify.certificate(checks, [*features, *labels], [market.symbol for market in markets])
+    subjects = [
+        Subject(
+            market,
+            *times_of(market),
+            sampled=None if sampling["kind"] != "cusum" else lambda other: times_of(other)[0],
+            ahead=ahead,
+        )
+        for market in markets
+    ]
+    checks += causality(subjects, features, labels, spec_digest, tell)
+    checks = certify.allowed(checks) if ahead else checks
+    symbols = [market.symbol for market in markets]
+    proof = certify.certificate(checks, [*features, *labels], symbols, lookahead=ahead)
     if proof["verdict"] == "failed":
         failure = next(check.failure for check in sorted(checks, key=lambda each: each.number) if check.failure)
         raise TapelineError(
@@ -126,12 +151,13 @@ def build(
     files, digest = _write(
         folder,
         name,
-        {"schema": FILE_SCHEMA, "team": team, "name": name, "spec_digest": spec_digest},
+        {"schema": FILE_SCHEMA, "team": team, "name": name, "spec_digest": spec_digest}
+        | ({"lookahead": "true"} if ahead else {}),
         stored,
         part,
         codes,
         {"spec": dict(spec), "stats": fitted, "columns": _columns(features, labels)},
-        [market.symbol for market in markets],
+        symbols,
         tell,
     )
     return Built(
@@ -140,7 +166,7 @@ def build(
         features={each.name: list(each.columns.shape) for each in features},
         labels={each.name: list(each.columns.types) for each in labels},
         data_digest=digest,
-        stats=fitted | {"rows": _counts(part), "dropped": dict(samples.dropped)},
+        stats=fitted | {"rows": _counts(part), "dropped": dict(samples.dropped), "filled": dict(samples.filled)},
         certificate=proof,
     )
 
@@ -162,7 +188,7 @@ def _columns(features: list[Instance], labels: list[Instance]) -> dict[str, Any]
 
 
 def _markets(
-    spec: Mapping[str, Any], tapes: Mapping[str, OpenTape], features: list[Instance], tell: Tell
+    spec: Mapping[str, Any], tapes: Mapping[str, OpenTape], instances: list[Instance], tell: Tell
 ) -> tuple[list[Market], dict[str, int]]:
     """The markets of all symbols, sorted, and the trade dates of the build with their numbers."""
     first, last = spec["range"]["from"], spec["range"]["to"]
@@ -174,11 +200,11 @@ def _markets(
         dates = tape.days(symbol)
         within = [date for date in dates if first <= date <= last]
         before = [date for date in dates if date < first]
-        reach = _warmup_days(tape, within, features) if within else 0
+        reach = _warmup_days(tape, symbol, within, instances) if within else 0
         read[symbol] = (tape, [*before[len(before) - min(reach, len(before)) :], *within])
         inside.update(within)
     total, done = sum(len(dates) for _, dates in read.values()), 0
-    _check_size(spec, read, features)
+    _check_size(spec, read, [each for each in instances if each.component.kind == "feature"])
     markets = []
     for symbol, (tape, dates) in read.items():
         trades, segments, numbers = [], [], []
@@ -201,26 +227,38 @@ def _markets(
     return markets, {date: number for number, date in enumerate(sorted(inside))}
 
 
-def _warmup_days(tape: OpenTape, within: list[str], features: list[Instance]) -> int:
+def _warmup_days(tape: OpenTape, symbol: str, within: list[str], instances: list[Instance]) -> int:
     """How many trade dates before the first are read, so that the first sample has its history."""
-    segments = tape.segments(within[0])
-    session_ns = max(int((segments[:, 1] - segments[:, 0]).sum()), 1)
     needed = 0
-    for each in features:
-        width = UNIT_NS[each.params.unit] * each.params.size
-        per_day = 1 if width >= DAY_NS else max(1, session_ns // width)
-        needed = max(needed, -(-each.warmup_bars // per_day) + 1)
+    for each in instances:
+        if each.component.kind == "label" and each.warmup_bars <= 1:
+            continue
+        per_day = _bars_a_day(tape, symbol, within[0], each.params.unit, each.params.size)
+        sessions = each.component.sessions(each.params) or 0
+        needed = max(needed, -(-each.warmup_bars // per_day) + 1, sessions + 1)
     return needed
 
 
+def _bars_a_day(tape: OpenTape, symbol: str, date: str, unit: str, size: int) -> int:
+    if unit == "tick":
+        return max(1, len(tape.trades(symbol, date).ts) // size)
+    segments = tape.segments(date)
+    session_ns = max(int((segments[:, 1] - segments[:, 0]).sum()), 1)
+    width = UNIT_NS[unit] * size
+    return 1 if width >= DAY_NS else max(1, session_ns // width)
+
+
 def _check_size(spec: Mapping[str, Any], read: Mapping[str, Any], features: list[Instance]) -> None:
-    width = UNIT_NS[spec["sampling"]["unit"]] * spec["sampling"]["size"]
+    sampling = spec["sampling"]
     row = sum(4 * int(np.prod(each.columns.shape)) for each in features)
-    rows = sum(
-        int((tape.segments(date)[:, 1] - tape.segments(date)[:, 0]).sum()) // width + 1
-        for tape, dates in read.values()
-        for date in dates
-    )
+    if sampling["kind"] == "at_times":
+        rows = sum(len(dates) for _, dates in read.values()) * len(sampling["times"])
+    else:
+        rows = sum(
+            _bars_a_day(tape, symbol, date, sampling["unit"], sampling["size"]) + 1
+            for symbol, (tape, dates) in read.items()
+            for date in dates
+        )
     if rows * row > LIMIT_BYTES:
         raise TapelineError(
             f"the asset would hold about {rows * row >> 30} GiB, the limit is {LIMIT_BYTES >> 30}",
@@ -229,16 +267,39 @@ def _check_size(spec: Mapping[str, Any], read: Mapping[str, Any], features: list
         )
 
 
-def _split(spec: Mapping[str, Any], samples: Samples, markets: list[Market], days: Mapping[str, int]) -> Parts:
-    opens = np.full(len(days), np.iinfo(np.int64).max, np.int64)
-    for market in markets:
-        for number, (low, _) in zip(market.session.tolist(), market.segments.tolist(), strict=True):
-            day = days.get(market.dates[number])
-            if day is not None:
-                opens[day] = min(int(opens[day]), low)
-    of_session = session_parts(list(days), dict(spec["split"]))
-    embargo = spec["split"]["embargo_ns"]
-    return assign(samples.t0, samples.t1.max(axis=1), samples.session, opens, of_session, embargo)
+def _train_markets(markets: list[Market], opens: NDArray[np.int64], of_session: NDArray[np.uint8]) -> dict[str, Market]:
+    """By symbol the market with the train sessions and nothing else: what features may be fitted on."""
+    later = np.flatnonzero(of_session != TRAIN)
+    stop = int(opens[later[0]]) if len(later) else int(np.iinfo(np.int64).max)
+    return {market.symbol: market.within(int(opens[0]), stop) for market in markets}
+
+
+def _must_have_samples(samples: Samples, instances: list[Instance]) -> None:
+    """Refuse a build without a sample, and name the feature or label that leaves none."""
+    if len(samples.t0):
+        return
+    worst = max(instances, key=lambda each: samples.dropped.get(each.name, 0))
+    rows = sum(samples.dropped.values())
+    if worst.component.kind == "label":
+        hint = f"the data ends before its horizon does, or its session: {worst.component.doc}; use a shorter horizon"
+    else:
+        hint = f"it needs {worst.warmup_bars} bars of history; use a longer range or a shorter window"
+    raise TapelineError(
+        f"no sample has every feature and label: {worst.component.kind} {worst.name!r} leaves out "
+        f"{samples.dropped.get(worst.name, 0)} of {rows} rows",
+        code="empty_range",
+        hint=hint if rows else "the range has no bar to sample at; use another sampling",
+        data={"dropped": dict(samples.dropped)},
+    )
+
+
+def _uniqueness(stored: Samples, part: NDArray[np.uint8], codes: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """The uniqueness of each row among those of its own part: train knows nothing of what comes later."""
+    own = np.ones(len(part))
+    for which in np.unique(part):
+        rows = np.flatnonzero(part == which)
+        own[rows] = uniqueness(stored.t0[rows], stored.t1[rows].max(axis=1), codes[rows])
+    return own
 
 
 def _write(
@@ -266,7 +327,7 @@ def _write(
             "symbol": codes[rows],
             "session": stored.session[rows].astype(np.int32),
             "part": part[rows],
-            "sample_weight": np.ones(len(rows), np.float32),
+            "sample_weight": stored.weight[rows],
         }
         layout.write(
             folder / file_name,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tapeline.assets.component import Instance
-from tapeline.assets.view import Market, Unit, View
+from tapeline.assets.sampling import Times
+from tapeline.assets.view import Market, View, iso
+from tapeline.errors import TapelineError
 
 CARRY_ROWS = 5
 
@@ -26,6 +30,8 @@ class Samples:
     labels : float32, shape (n, columns), by name
     t1 : int64 ns, shape (n, labels), end of the last bar that each label read
     dropped : rows that are no samples, by the feature or label that says so
+    filled : rows with a value in place of NaN, by feature
+    weight : float32, shape (n,): the product of the weights that labels give, 1 where they give none
     """
 
     t0: NDArray[np.int64]
@@ -33,7 +39,9 @@ class Samples:
     features: Mapping[str, NDArray[np.float32]]
     labels: Mapping[str, NDArray[np.float32]]
     t1: NDArray[np.int64]
+    weight: NDArray[np.float32]
     dropped: Mapping[str, int] = field(default_factory=dict)
+    filled: Mapping[str, int] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Samples:
         """Some of the rows."""
@@ -43,19 +51,10 @@ class Samples:
             {name: values[rows] for name, values in self.features.items()},
             {name: values[rows] for name, values in self.labels.items()},
             self.t1[rows],
+            self.weight[rows],
             self.dropped,
+            self.filled,
         )
-
-
-def sample_times(
-    market: Market, unit: Unit, size: int, days: Mapping[str, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The ends of the sampling bars that lie in `days`, and the number of the session of each."""
-    grid = market.grid(unit, size)
-    numbers = np.array([days.get(date, -1) for date in market.dates], np.int64)
-    session = numbers[market.session[grid.segment]] if len(grid.end) else np.empty(0, np.int64)
-    kept = session >= 0
-    return grid.end[kept], session[kept]
 
 
 def as_stored(values: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float32]:
@@ -68,42 +67,66 @@ def make(
     market: Market,
     features: Sequence[Instance],
     labels: Sequence[Instance],
-    unit: Unit,
-    size: int,
-    days: Mapping[str, int],
+    times: Times,
     missing: str,
+    *,
+    ahead: bool = False,
 ) -> Samples:
     """The samples of a symbol that have every label, enough history, and features as `missing` demands.
 
     Parameters
     ----------
-    days : trade dates of the build, with their numbers
+    times : sample times and the number of the session of each
     missing : `drop` leaves out rows with a NaN, `zero` writes 0, `carry` repeats at most 5 rows of the session
+    ahead : whether features may read the future
+
+    Raises
+    ------
+    TapelineError
+        `lookahead_refused` for a feature that asks for the future, with its name.
     """
-    t0, session = sample_times(market, unit, size, days)
-    view = View(market, t0)
+    t0, session = times
+    view = View(market, t0, ahead=ahead)
     kept = np.ones(len(t0), bool)
     dropped: dict[str, int] = {}
+    filled: dict[str, int] = {}
 
-    def drop(name: str, bad: NDArray[np.bool_]) -> None:
-        dropped[name] = int((bad & kept).sum())
+    def drop(instance: Instance, bad: NDArray[np.bool_]) -> None:
+        bad = bad | (view.past(instance.params.unit, instance.params.size) < instance.warmup_bars)
+        dropped[instance.name] = int((bad & kept).sum())
         kept[bad] = False
 
     columns: dict[str, NDArray[np.float32]] = {}
     for instance in features:
-        values = as_stored(instance.compute(view))
-        short = view.past(instance.params.unit, instance.params.size) < instance.warmup_bars
+        values = as_stored(_computed(instance, view))
         if missing != "drop":
+            holes = _has_nan(values)
             values = fill(values, session, carry=missing == "carry")
+            filled[instance.name] = int((holes & ~_has_nan(values)).sum())
         columns[instance.name] = values
-        drop(instance.name, short | _has_nan(values))
+        drop(instance, _has_nan(values))
     targets: dict[str, NDArray[np.float32]] = {}
     ends = np.empty((len(t0), len(labels)), np.int64)
+    weight = np.ones(len(t0), np.float32)
     for j, instance in enumerate(labels):
-        values, ends[:, j] = instance.compute(view)
-        targets[instance.name] = as_stored(values)
-        drop(instance.name, (ends[:, j] < 0) | _has_nan(targets[instance.name]))
-    return Samples(t0, session, columns, targets, ends, dropped).take(kept)
+        target, ends[:, j], *weights = instance.compute(view)
+        for each in weights:
+            weight *= as_stored(each)
+        targets[instance.name] = as_stored(target)
+        drop(instance, (ends[:, j] < 0) | _has_nan(targets[instance.name]) | np.isnan(weight))
+    return Samples(t0, session, columns, targets, ends, weight, dropped, filled).take(kept)
+
+
+def _computed(feature: Instance, view: View) -> Any:
+    try:
+        return feature.compute(view)
+    except TapelineError as error:
+        if error.code != "lookahead_refused":
+            raise
+        first = f" at {iso(int(view.times[0]))}" if len(view.times) else ""
+        raise TapelineError(
+            f"feature {feature.name!r} asked for the future{first}: {error.message}", code=error.code, hint=error.hint
+        ) from error
 
 
 def fill(values: NDArray[np.float32], session: NDArray[np.int64], *, carry: bool) -> NDArray[np.float32]:
@@ -133,16 +156,18 @@ def joined(parts: Sequence[Samples]) -> tuple[Samples, NDArray[np.uint16]]:
     symbol = np.concatenate([np.full(len(part.t0), i, np.uint16) for i, part in enumerate(parts)])
     t0 = np.concatenate([part.t0 for part in parts])
     order = np.lexsort((symbol, t0))
-    dropped: dict[str, int] = {}
+    dropped, filled = Counter[str](), Counter[str]()
     for part in parts:
-        for name, count in part.dropped.items():
-            dropped[name] = dropped.get(name, 0) + count
+        dropped.update(part.dropped)
+        filled.update(part.filled)
     whole = Samples(
         t0,
         np.concatenate([part.session for part in parts]),
         {name: np.concatenate([part.features[name] for part in parts]) for name in parts[0].features},
         {name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels},
         np.concatenate([part.t1 for part in parts]),
-        dropped,
+        np.concatenate([part.weight for part in parts]),
+        dict(dropped),
+        dict(filled),
     )
     return whole.take(order), symbol[order]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapeline.asset_files import TEST, TRAIN, VALIDATION
+from tapeline.assets.view import Market
 from tapeline.errors import TapelineError
 
 DROPPED = 255
@@ -62,6 +63,36 @@ def session_parts(dates: Sequence[str], split: dict[str, Any]) -> NDArray[np.uin
 
 def _share(n: int, fraction: float) -> int:
     return max(1, round(n * fraction)) if fraction > 0 else 0
+
+
+def session_opens(markets: Sequence[Market], days: Mapping[str, int]) -> NDArray[np.int64]:
+    """When each session of a build opens, the earliest of all symbols: int64 ns, shape (sessions,)."""
+    opens = np.full(len(days), np.iinfo(np.int64).max, np.int64)
+    for market in markets:
+        for number, (low, _) in zip(market.session.tolist(), market.segments.tolist(), strict=True):
+            day = days.get(market.dates[number])
+            if day is not None:
+                opens[day] = min(int(opens[day]), low)
+    return opens
+
+
+def must_have_rows(parts: Parts) -> None:
+    """Refuse a split of which a part that was asked for has no row.
+
+    Raises
+    ------
+    TapelineError
+        `too_few_sessions` with the part, and what purge and embargo took away.
+    """
+    for which, name in ((TRAIN, "train"), (VALIDATION, "validation"), (TEST, "test")):
+        sessions = int((parts.of_session == which).sum())
+        if sessions and not bool((parts.part == which).any()):
+            raise TapelineError(
+                f"no row is left in {name}: of its {sessions} sessions the embargo took {parts.embargoed} rows and "
+                f"the purge {parts.purged} of all parts",
+                code="too_few_sessions",
+                hint="use a longer range, a shorter horizon or embargo, or other fractions",
+            )
 
 
 def assign(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapeline.assets.component import Instance
+from tapeline.assets.view import Market, iso, number
 
 BLOCK = 8192
 
@@ -32,6 +33,23 @@ def of_train(
         "stop_row": rows,
         "features": {name: _moments(values) for name, values in features.items()},
         "labels": {instance.name: _classes(labels[instance.name], instance) for instance in label_instances},
+    }
+
+
+def of_fits(features: Sequence[Instance], train: Mapping[str, Market]) -> dict[str, Any]:
+    """The numbers that features were fitted with, by feature and symbol, and the sessions that they come from."""
+    return {
+        feature.name: {
+            symbol: {
+                "part": "train",
+                "from": iso(int(train[symbol].trades.ts[0])) if len(train[symbol].trades.ts) else None,
+                "to": iso(int(train[symbol].trades.ts[-1])) if len(train[symbol].trades.ts) else None,
+                "values": [number(float(value)) for value in values.reshape(-1)],
+            }
+            for symbol, values in sorted(feature.fitted.items())
+        }
+        for feature in features
+        if feature.fitted
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,18 @@ UNIT_NS: Mapping[str, int] = {
     "day": 86_400_000_000_000,
 }
 DAY_NS = UNIT_NS["day"]
+
+
+def iso(ns: int) -> str:
+    """A time in UTC: whole seconds as `2013-10-08T14:31:00Z`, else with nine digits."""
+    seconds, rest = divmod(int(ns), 1_000_000_000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{rest:09d}Z" if rest else f"{text}Z"
+
+
+def number(value: float) -> float | str:
+    """A number as JSON holds it: what is not finite is a text."""
+    return value if np.isfinite(value) else str(value)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,11 +148,16 @@ class Market:
         segment = np.concatenate(numbers)
         return Grid("tick", size, np.concatenate(parts), np.concatenate(ends), segment, self.session[segment])
 
+    def within(self, low: int, high: int) -> Market:
+        """The same market on a tape that begins at `low` and ends before `high`."""
+        t = self.trades
+        rows = slice(*np.searchsorted(t.ts, (low, high), "left").tolist())
+        trades = Trades(t.ts[rows], t.price[rows], t.volume[rows], t.flags[rows])
+        return Market(self.symbol, trades, self.segments, self.session, self.dates)
+
     def until(self, time: int) -> Market:
         """The same market on a tape that ends before `time`."""
-        t, stop = self.trades, int(np.searchsorted(self.trades.ts, time, "left"))
-        trades = Trades(t.ts[:stop], t.price[:stop], t.volume[:stop], t.flags[:stop])
-        return Market(self.symbol, trades, self.segments, self.session, self.dates)
+        return self.within(int(np.iinfo(np.int64).min), time)
 
     def changed(self, price: NDArray[np.float64], volume: NDArray[np.int64] | NDArray[np.float64]) -> Market:
         """The same market with other prices and volumes, its bars not yet cut."""

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from tapeline.assets.component import Instance, duration_ns
 from tapeline.assets.components import BUILT_IN, registry
-from tapeline.assets.samples import fill, sample_times
+from tapeline.assets.samples import fill
+from tapeline.assets.sampling import sample_times
 from tapeline.assets.view import UNIT_NS, Market, View
 from tapeline.errors import TapelineError
 
 NAN = math.nan
+EVERY = {"kind": "every", "unit": "min", "size": 1}
 SEEDS = st.integers(0, 10_000)
 MakeMarket = Callable[..., Market]
 LAW = settings(max_examples=15, deadline=None)
@@ -30,7 +32,7 @@ def instance(component: str, **params: Any) -> Instance:
 
 
 def view_of(market: Market) -> View:
-    times, _ = sample_times(market, "min", 1, {date: i for i, date in enumerate(market.dates)})
+    times, _ = sample_times(market, EVERY, {date: i for i, date in enumerate(market.dates)}, "24/7")
     return View(market, times)
 
 

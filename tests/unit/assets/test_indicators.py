@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from tapeline.assets.component import Instance
 from tapeline.assets.components import registry
-from tapeline.assets.samples import sample_times
+from tapeline.assets.sampling import sample_times
 from tapeline.assets.view import Grid, Market, View
 
 NAN = math.nan
+EVERY = {"kind": "every", "unit": "min", "size": 1}
 LAW = settings(max_examples=6, deadline=None)
 MakeMarket = Callable[..., Market]
 Bars = Sequence[Sequence[float]]
@@ -29,7 +30,7 @@ Naive = Callable[[Bars, int], list[float]]
 
 def compute(market: Market, component: str, **params: Any) -> NDArray[np.float64]:
     known = registry()[component]
-    times, _ = sample_times(market, "min", 1, {date: i for i, date in enumerate(market.dates)})
+    times, _ = sample_times(market, EVERY, {date: i for i, date in enumerate(market.dates)}, "24/7")
     instance = Instance(component, known, known.params.model_validate(params))
     return np.asarray(instance.compute(View(market, times)), np.float64)
 
@@ -389,7 +390,7 @@ def test_windows_are_divided_by_the_maxima_of_the_train_sessions(market_of: Make
     component = registry()["bars"]
     params = component.params.model_validate({"count": 3, "norm": "max_values"})
     fitted = Instance("x", component, params).fit({market.symbol: market.until(border)})
-    times, _ = sample_times(market, "min", 1, {date: i for i, date in enumerate(market.dates)})
+    times, _ = sample_times(market, EVERY, {date: i for i, date in enumerate(market.dates)}, "24/7")
     found = fitted.compute(View(market, times))
     bars = market.grid("min", 1).bars
     most = np.nanmax(bars[market.grid("min", 1).end <= border], axis=0)

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from tapeline.assets.component import Instance
 from tapeline.assets.components import registry
-from tapeline.assets.samples import sample_times
+from tapeline.assets.sampling import sample_times
 from tapeline.assets.view import UNIT_NS, Market, View
 from tapeline.tape.trades import Trades
 
 NAN = math.nan
+EVERY = {"kind": "every", "unit": "min", "size": 1}
 LAW = settings(max_examples=10, deadline=None)
 MakeMarket = Callable[..., Market]
 MINUTE = UNIT_NS["min"]
@@ -33,7 +34,7 @@ def instance(component: str, **params: Any) -> Instance:
 
 
 def compute(market: Market, component: str, **params: Any) -> tuple[list[list[float]], list[int]]:
-    times, _ = sample_times(market, "min", 1, {date: i for i, date in enumerate(market.dates)})
+    times, _ = sample_times(market, EVERY, {date: i for i, date in enumerate(market.dates)}, "24/7")
     y, t1 = instance(component, **params).compute(View(market, times))
     return y.tolist(), t1.tolist()
 

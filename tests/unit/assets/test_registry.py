@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapeline.assets.certificate import disturbed
+from tapeline.assets.causality import disturbed
 from tapeline.assets.component import Instance
 from tapeline.assets.components import FEATURES, LABELS, described, installed, registry
-from tapeline.assets.samples import sample_times
+from tapeline.assets.sampling import sample_times
 from tapeline.assets.view import Market, View
 
 MakeMarket = Callable[..., Market]
@@ -65,7 +65,8 @@ LABEL_CASES: dict[str, list[dict[str, Any]]] = {
 }
 FEATURE_LIST = [(name, params) for name, cases in FEATURE_CASES.items() for params in cases]
 LABEL_LIST = [(name, params) for name, cases in LABEL_CASES.items() for params in cases]
-LAW = settings(max_examples=5, deadline=None)
+EVERY = {"kind": "every", "unit": "min", "size": 1}
+LAW = settings(max_examples=3, deadline=None)
 
 
 def named(case: tuple[str, dict[str, Any]]) -> str:
@@ -81,7 +82,7 @@ def instance(component: str, params: dict[str, Any]) -> Instance:
 
 
 def view_of(market: Market) -> View:
-    times, _ = sample_times(market, "min", 1, {date: i for i, date in enumerate(market.dates)})
+    times, _ = sample_times(market, EVERY, {date: i for i, date in enumerate(market.dates)}, "24/7")
     return View(market, times)
 
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,12 +49,39 @@ class Range(_Part):
     to: date | None = None
 
 
-class Sampling(_Part):
+class Every(_Part):
     """One sample at the end of every bar of this unit and size."""
 
     kind: Literal["every"] = "every"
     unit: Unit = "min"
     size: int = Field(default=1, ge=1, le=86_400)
+
+
+class Cusum(_Part):
+    """A sample where the log returns of bars, added up in one direction, pass a threshold."""
+
+    kind: Literal["cusum"]
+    unit: Unit = "min"
+    size: int = Field(default=1, ge=1, le=86_400)
+    threshold: float = Field(gt=0.0, lt=10.0)
+
+
+class AtTimes(_Part):
+    """A sample at times of day of the exchange, `HH:MM` or `HH:MM:SS`."""
+
+    kind: Literal["at_times"]
+    times: list[Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$")]] = Field(
+        min_length=1, max_length=1440
+    )
+
+
+def _kind_given(sampling: Any) -> Any:
+    return {"kind": "every"} | sampling if isinstance(sampling, dict) else sampling
+
+
+Sampling = Annotated[
+    Annotated[Every | Cusum | AtTimes, Field(discriminator="kind")], pydantic.BeforeValidator(_kind_given)
+]
 
 
 class Split(_Part):
@@ -75,7 +102,7 @@ class AssetSpec(_Part):
     calendar: str | None = Field(default=None, max_length=64)
     view: Literal["regular", "extended"] = "regular"
     range: Range = Range()
-    sampling: Sampling = Sampling()
+    sampling: Sampling = Every()
     features: list[FeatureSpec | str] = Field(min_length=1, max_length=MAX_FEATURES)
     labels: list[FeatureSpec | str] = Field(min_length=1, max_length=MAX_LABELS)
     split: Split = Split()
@@ -83,6 +110,7 @@ class AssetSpec(_Part):
     dtype: Literal["float32", "float16"] = "float32"
     missing: Literal["drop", "zero", "carry"] = "drop"
     uniqueness: bool = False
+    allow_lookahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +221,6 @@ def resolve(asked: AssetSpec, tapes: Sequence[KnownTape], components: Registry) 
     """
     if asked.dtype != "float32":
         raise refusal("unsupported", "/dtype", "features are stored as float32", "leave dtype out", asked.dtype)
-    if asked.uniqueness:
-        raise refusal("unsupported", "/uniqueness", "uniqueness weights are not served", "leave uniqueness out", True)
     if asked.layout == "indexed":
         raise refusal("unsupported", "/layout", "files are written materialised", "use auto", asked.layout)
     chosen = _tapes(asked, tapes)
@@ -225,8 +251,11 @@ def resolve(asked: AssetSpec, tapes: Sequence[KnownTape], components: Registry) 
         "layout": "materialised",
         "dtype": "float32",
         "missing": asked.missing,
-        "uniqueness": False,
+        "uniqueness": asked.uniqueness,
     }
+    if asked.allow_lookahead:
+        # Only where it is so: the digest of a causal asset does not depend on it.
+        spec["allow_lookahead"] = True
     return Resolved(spec, hashlib.sha256(canonical_json(spec)).hexdigest(), [tape.id for tape, _ in chosen])
 
 
@@ -420,5 +449,14 @@ def embargo_ns(embargo: str, labels: Sequence[Instance]) -> int:
             return duration_ns(embargo)
         except TapelineError as error:
             raise refusal("invalid", "/split/embargo", error.message, "write auto, 300s, 5 min or 1 day") from error
-    horizons = [label.params.horizon_ns for label in labels if isinstance(label.params, LabelParams)]
-    return max(horizons, default=0)
+    horizons = [label.params for label in labels if isinstance(label.params, LabelParams)]
+    for params in horizons:
+        if params.unit == "tick":
+            raise refusal(
+                "invalid",
+                "/split/embargo",
+                "a horizon of ticks has no length in time for auto to take",
+                "write an embargo such as 300s, 5 min or 1 day",
+                embargo,
+            )
+    return max((params.horizon_ns for params in horizons), default=0)

@@ -1,0 +1,179 @@
+"""Checks 8 and 10: rows that cannot be right, data that teaches nothing, and symbols that come and go."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tapeline.asset_files import TEST, TRAIN, VALIDATION
+from tapeline.assets.certificate import Check
+from tapeline.assets.samples import Samples
+from tapeline.assets.split import DROPPED
+from tapeline.assets.view import Market, Unit, iso
+
+NAN_SHARE = 0.01
+MAX_HASHED = 200_000
+GAP_BARS = 3
+SHOWN = 5
+SPLITS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 10, 1 / 20)
+SPLIT_SLACK = 0.04
+CENT = 100.0
+
+
+def soundness(
+    samples: Samples,
+    symbol: NDArray[np.uint16],
+    part: NDArray[np.uint8],
+    stats: Mapping[str, Any],
+    markets: Sequence[Market],
+    days: Mapping[str, int],
+    calendar_dates: Sequence[str],
+    bar: tuple[Unit, int],
+) -> Check:
+    """Check 8: times ascend and values are finite; warnings for columns and rows that teach nothing, and for gaps.
+
+    Parameters
+    ----------
+    days : trade dates of the build, with their numbers
+    calendar_dates : trade dates that the calendar has in the range
+    bar : the bars in which gaps are counted
+    """
+    failure: dict[str, Any] | None = None
+    warnings: list[str] = []
+    for number in np.unique(symbol):
+        steps = np.diff(samples.t0[symbol == number])
+        if bool((steps < 0).any()):
+            failure = {"message": f"the times of symbol {number} do not ascend"}
+        if bool((steps == 0).any()):
+            warnings.append(f"symbol {number} has {int((steps == 0).sum())} duplicate times")
+    for name, values in {**samples.features, **samples.labels}.items():
+        if not bool(np.isfinite(values).all()) and failure is None:
+            row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
+            time = iso(samples.t0[row])
+            failure = {"feature": name, "row": row, "time": time, "message": f"{name!r} is not finite at {time}"}
+    total = len(samples.t0) + sum(samples.dropped.values())
+    for what, counts in (("left out", samples.dropped), ("filled", samples.filled)):
+        for name, count in counts.items():
+            if name in samples.features and count > NAN_SHARE * total:
+                warnings.append(f"{name!r} {what} {count} of {total} rows")
+    for name, moments in stats["features"].items():
+        warnings += [
+            f"{name!r} column {j} is constant in train" for j, value in enumerate(moments["variance"]) if value == 0
+        ]
+    equal = _equal_rows(samples, part)
+    if equal:
+        warnings.append(f"{equal} rows of later parts equal a train row in every feature")
+    gaps = {market.symbol: found for market in markets if (found := _gaps(market, days, bar))["count"]}
+    warnings += [
+        f"{name!r} has {found['count']} gaps of more than {GAP_BARS} bars of {bar[1]} {bar[0]} without a trade, the "
+        f"longest of {found['longest']} from {found['from']}"
+        for name, found in gaps.items()
+    ]
+    missing = [day for day in calendar_dates if day not in days]
+    foreign = sorted(set(days) - set(calendar_dates))
+    for dates, what in ((missing, "the calendar has no trades"), (foreign, "the tape are not in the calendar")):
+        if dates:
+            warnings.append(f"{len(dates)} sessions of {what}: {', '.join(dates[:SHOWN])}")
+    verdict = "failed" if failure else "warned" if warnings else "passed"
+    numbers = {
+        "rows": len(samples.t0),
+        "dropped": dict(samples.dropped),
+        "filled": dict(samples.filled),
+        "equal_rows": equal,
+        "gaps": gaps,
+    }
+    return Check(8, "soundness", verdict, numbers, failure, warnings)
+
+
+def _gaps(market: Market, days: Mapping[str, int], bar: tuple[Unit, int]) -> dict[str, Any]:
+    """Runs of more than three bars of a session without a trade: how many, the longest, and where it begins."""
+    grid = market.grid(*bar)
+    inside = np.array([day in days for day in market.dates], bool)
+    empty = (grid.bars[:, 4] == 0) & inside[grid.session]
+    edge = np.flatnonzero(np.diff(np.where(empty, grid.segment, -1), prepend=-1, append=-1))
+    runs = [(a, b) for a, b in pairwise(edge.tolist()) if empty[a] and b - a > GAP_BARS]
+    if not runs:
+        return {"count": 0}
+    first, stop = max(runs, key=lambda run: run[1] - run[0])
+    return {"count": len(runs), "longest": stop - first, "from": iso(grid.end[first - 1] if first else grid.end[0])}
+
+
+def _equal_rows(samples: Samples, part: NDArray[np.uint8]) -> int:
+    n = min(len(samples.t0), MAX_HASHED)
+    flat = [values[:n].reshape(n, -1) for values in samples.features.values()]
+    rows = np.ascontiguousarray(np.concatenate(flat, axis=1))
+    hashes = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
+    train = {digest for digest, which in zip(hashes, part[:n].tolist(), strict=True) if which == TRAIN}
+    return sum(
+        digest in train
+        for digest, which in zip(hashes, part[:n].tolist(), strict=True)
+        if which not in (TRAIN, DROPPED)
+    )
+
+
+def universe(
+    samples: Samples,
+    symbol: NDArray[np.uint16],
+    part: NDArray[np.uint8],
+    markets: Sequence[Market],
+    days: Mapping[str, int],
+) -> Check:
+    """Check 10: warnings for symbols that are absent in some of the range, and for prices adjusted afterwards.
+
+    Notes
+    -----
+    A tape holds prices as traded. Signs of others: a step over night that is the ratio of a split (not adjusted:
+    a false return), and prices that are whole cents in the last session but not in the first (adjusted by what was
+    known only later).
+    """
+    warnings: list[str] = []
+    sessions: dict[str, int] = {}
+    for number, market in enumerate(markets):
+        rows = symbol == number
+        own = {market.dates[each] for each in np.unique(market.session).tolist()}
+        absent = sorted(day for day in days if day not in own)
+        sessions[market.symbol] = len(np.unique(samples.session[rows]))
+        if absent:
+            warnings.append(f"{market.symbol!r} is absent on {len(absent)} of {len(days)} sessions: "
+                            f"{', '.join(absent[:SHOWN])}")  # fmt: skip
+        gone = [
+            name
+            for name, which in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
+            if bool((part == which).any()) and not bool((part[rows] == which).any())
+        ]
+        if gone:
+            warnings.append(f"{market.symbol!r} has no rows in {' and '.join(gone)}")
+        warnings += _adjustments(market)
+    return Check(
+        10, "universe", "warned" if warnings else "passed", {"sessions": sessions, "of": len(days)}, None, warnings
+    )
+
+
+def _adjustments(market: Market) -> list[str]:
+    trades, found = market.trades, []
+    per_session: list[tuple[str, NDArray[np.float64]]] = []
+    for number, (low, high) in zip(market.session.tolist(), market.segments.tolist(), strict=True):
+        rows = slice(*np.searchsorted(trades.ts, (low, high), "left").tolist())
+        price = trades.price[rows][trades.flags[rows] & 2 != 0]
+        if len(price):
+            per_session.append((market.dates[number], price))
+    for (_, before), (day, after) in pairwise(per_session):
+        step = float(after[0] / before[-1])
+        ratio = next((each for each in SPLITS if abs(step / each - 1) < SPLIT_SLACK), None)
+        if ratio is not None:
+            found.append(f"{market.symbol!r} opens on {day} at {step:.3f} of its last close: a split as traded?")
+    if len(per_session) > 1:
+        first, last = _share_of_cents(per_session[0][1]), _share_of_cents(per_session[-1][1])
+        if last > 0.99 and first < 0.5:
+            found.append(f"prices of {market.symbol!r} are whole cents on {per_session[-1][0]} but not on "
+                         f"{per_session[0][0]}: adjusted by what was known only later?")  # fmt: skip
+    return found
+
+
+def _share_of_cents(price: NDArray[np.float64]) -> float:
+    return float((np.abs(price * CENT - np.rint(price * CENT)) < 1e-6).mean())
