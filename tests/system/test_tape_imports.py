@@ -56,6 +56,12 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def stored(home: Home) -> set[Path]:
+    """The artifacts in the store; parts of the log, which are kept there too, are none."""
+    found = (path for path in home.store.rglob("*") if path.is_file())
+    return {path for path in found if not set(path.name) - set("0123456789abcdef")}
+
+
 @pytest.fixture
 def untouched(home: Home, temporary: Path) -> Iterator[None]:
     """No tape is there that was not there before, and nothing is left in the store or in temporary folders."""
@@ -63,7 +69,7 @@ def untouched(home: Home, temporary: Path) -> Iterator[None]:
     def state() -> Any:
         return (
             [tape.name for tape in tl.get_tapes()],
-            sorted(path.name for path in home.store.rglob("*") if path.is_file()),
+            sorted(stored(home)),
         )
 
     before = state()
@@ -256,7 +262,7 @@ def test_the_same_file_imported_again_is_the_tape_that_is_there(tmp_path: Path) 
 @pytest.mark.parametrize("what", ["cut off", "written to", "removed"])
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, what: str) -> None:
     path = tmp_path / "in.csv"
-    path.write_text(rows(n=700_000))
+    path.write_text(rows(n=600_000))
     length = path.stat().st_size
 
     def change(step: dict[str, Any]) -> None:
@@ -304,12 +310,12 @@ def until(child: subprocess.Popen[str], stage: str) -> None:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file whose import takes long enough to be killed at each stage: 15 days of 20,000 trades."""
+    """A file whose import takes long enough to be killed at each stage: 12 days of 12,000 trades."""
     path = tmp_path_factory.mktemp("large") / "in.csv"
-    day = np.arange(20_000) * 3
+    day = np.arange(12_000) * 3
     with path.open("w") as file:
         file.write(HEAD)
-        for k in range(15):
+        for k in range(12):
             file.writelines(f"{START + k * 86_400 + at},{10 + at % 7},{at % 9 + 1}\n" for at in day.tolist())
     return path
 
@@ -325,18 +331,25 @@ def test_a_killed_import_is_never_seen_and_the_next_one_succeeds(
     if stage == "check":
         # The service had everything already: either nothing came of it, or the whole tape.
         seen = [tape for tape in tl.get_tapes() if tape.name == stage]
-        assert all(tapes.verify_tape(tape.name)["rows"] == 300_000 for tape in seen)
+        assert all(tapes.verify_tape(tape.name)["rows"] == 144_000 for tape in seen)
     else:
         assert stage not in [tape.name for tape in tl.get_tapes()]
     tape = tapes.import_(large, name=stage, **CSV)
-    assert (tape.rows, len(tape.days)) == (300_000, 15)
+    assert (tape.rows, len(tape.days)) == (144_000, 12)
     tapes.remove_tape(stage)
-    # What the killed process left is swept by an import a day later.
-    for folder in temporary.iterdir():
-        for entry in [*folder.rglob("*"), folder]:
-            os.utime(entry, (1, 1))
-    tapes.simulate(name=f"sweeping {stage}", days=1, trades_per_day=10)
-    assert list(temporary.iterdir()) == []
+    assert len(list(temporary.iterdir())) == 1  # what the killed process could not remove
+
+
+@pytest.mark.usefixtures("home")
+def test_what_a_killed_import_left_is_swept_a_day_later(temporary: Path) -> None:
+    old, new = temporary / "tapeline-tape-old", temporary / "tapeline-tape-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "0.rows").write_bytes(b"rows")
+    for entry in (old / "0.rows", old):
+        os.utime(entry, (1, 1))
+    tapes.simulate(name="sweeping", days=1, trades_per_day=10)
+    assert list(temporary.iterdir()) == [new]
 
 
 @pytest.mark.usefixtures("untouched")
@@ -358,7 +371,7 @@ def test_progress_is_plain_lines_when_piped_and_json_on_wish(large: Path) -> Non
     assert plain.returncode == 0
     assert all(character.isprintable() or character in "\n\t" for character in out + err)
     assert [line.split()[2] for line in err.splitlines() if "100 %" in line] == ["read", "write", "upload", "check"]
-    assert "300000 trades of 1 symbols on 15 days" in out
+    assert "144000 trades of 1 symbols on 12 days" in out
     _, lines = told.communicate(timeout=60)
     last: dict[str, Any] = {}
     for step in map(json.loads, lines.splitlines()):
@@ -367,7 +380,7 @@ def test_progress_is_plain_lines_when_piped_and_json_on_wish(large: Path) -> Non
         last[step["stage"]] = step["done"]
         total = step["total"]
     assert list(last) == ["read", "write", "upload", "check"]
-    assert last["check"] == total == 300_000
+    assert last["check"] == total == 144_000
 
 
 @pytest.mark.usefixtures("home", "temporary")
@@ -402,12 +415,12 @@ def test_an_extended_tape_shares_days_and_tells_its_parents(home: Home, tmp_path
         return path
 
     first = tapes.import_([day(0), day(1)], name="btc", **CSV)
-    files = {path.name for path in home.store.rglob("*") if path.is_file()}
+    files = stored(home)
     options = {"format": "csv", "symbol": "X", "map": CSV["map"]}
     second = tapes.extend("btc", day(2), **options)
     assert (second.name, second.days[-1], second.parent) == ("btc-2024-01-04", "2024-01-04", first.id)
     # A day file and a manifest are new; the two other days are there once.
-    assert len({path.name for path in home.store.rglob("*") if path.is_file()} - files) == 2
+    assert len(stored(home) - files) == 2
     assert tapes.extend("btc", day(2), **options).id == second.id  # a repeat is the tape that is there
     assert tapes.extend(second.name, day(2), **options).id == second.id
     third = tapes.extend(second.name, day(3), **options)
@@ -431,10 +444,9 @@ def test_verify_all_names_the_tape_whose_bytes_changed(home: Home, tmp_path: Pat
     path.write_text(rows(late(7, "11.125")))
     tapes.import_(path, name="sound", **CSV)
     path.write_text(rows(late(7, "11.25")))
-    before = {found for found in home.store.rglob("*") if found.is_file()}
+    before = stored(home)
     tapes.import_(path, name="spoilt", **CSV)
-    added = [found for found in home.store.rglob("*") if found.is_file() and found not in before]
-    spoilt = max(added, key=lambda found: found.stat().st_size)
+    spoilt = max(stored(home) - before, key=lambda found: found.stat().st_size)
     whole = spoilt.read_bytes()
     try:
         spoilt.chmod(0o600)
