@@ -35,6 +35,7 @@ from tapeline.log.memory import InMemoryLog
 from tapeline.names import name_ref
 from tapeline.projections import LogSource, Projection, Projector
 from tapeline.runs import projection as runs
+from tapeline.runs.model import projection as models
 from tapeline.store import LocalStore
 from tapeline.subjects import Ref
 from tapeline.testing.log import everything
@@ -46,7 +47,7 @@ from tapeline.vault import sources
 MakeLog = Callable[..., Awaitable[InMemoryLog]]
 CODEC = Codec(EVENTS, UPCASTERS, TOMBSTONES)
 LOG = Path(__file__).parents[2] / "assets" / "logs" / "0.1.0.jsonl"
-PROJECTIONS: tuple[Projection, ...] = (runs, assets, users, canvases, tapes, vault, sources)
+PROJECTIONS: tuple[Projection, ...] = (runs, models, assets, users, canvases, tapes, vault, sources)
 BOOKKEEPING = "projection_positions"
 """How far a projection has come and who writes it; a commit that says nothing to it moves it on when it likes."""
 
