@@ -6,11 +6,32 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 ROW = np.dtype([("ts", "<i8"), ("price", "<f8"), ("volume", "<f8"), ("flags", "u1"), ("seq", "<i8"), ("cond", "<u4")])
+
+BLOCK = 262_144  # rows
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The rows of one day on disk, in the order of arrival."""
+
+    path: Path
+
+    def columns(self, kinds: dict[str, type[np.generic]]) -> dict[str, NDArray[Any]]:
+        """Some columns as arrays of these types; the rows pass through memory in blocks."""
+        n = self.path.stat().st_size // ROW.itemsize
+        found: dict[str, NDArray[Any]] = {name: np.empty(n, kind) for name, kind in kinds.items()}
+        with self.path.open("rb") as file:
+            for first in range(0, n, BLOCK):
+                rows = np.fromfile(file, ROW, BLOCK)
+                for name, column in found.items():
+                    column[first : first + len(rows)] = rows[name]
+        return found
 
 
 @dataclass(slots=True)
@@ -33,8 +54,8 @@ class Buckets:
         with path.open("ab") as file:
             file.write(rows.view(np.uint8).data)  # `tofile` does not say why it failed
 
-    def days(self) -> Iterator[tuple[str, str, NDArray[np.void]]]:
-        """Symbol, trade date and rows in the order of arrival; each file is gone once its rows have been used."""
+    def days(self) -> Iterator[tuple[str, str, Waiting]]:
+        """Symbol, trade date and what waits; each file is gone once its rows have been used."""
         for (symbol, trade_date), path in sorted(self.files.items()):
-            yield symbol, trade_date, np.fromfile(path, ROW)  # held by the caller alone
+            yield symbol, trade_date, Waiting(path)
             path.unlink()

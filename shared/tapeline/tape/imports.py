@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tapeline.errors import TapelineError
-from tapeline.tape.buckets import ROW, Buckets
+from tapeline.tape.buckets import ROW, Buckets, Waiting
 from tapeline.tape.options import FIRST, ImportOptions, ImportReport
 from tapeline.tape.prepared import PreparedTape, Progress, TapeWriter
 from tapeline.tape.repair import bad_prices, drop_equal, ordered, outliers
@@ -26,7 +25,7 @@ from tapeline.tape.sessions import Calendar, Segment, place, trade_dates, utc_da
 from tapeline.tape.sources import Chunk, Source, open_source
 from tapeline.tape.sources.ahead import ahead
 from tapeline.tape.staging import room
-from tapeline.tape.trades import LAST_NS, MOST_VOLUME, Trades
+from tapeline.tape.trades import DTYPES, LAST_NS, MOST_VOLUME, Trades
 
 BUCKETS = ".buckets"
 # A piece with more stretches of days than this is sorted by day first.
@@ -105,11 +104,8 @@ def _imported(
         _unchanged(stamps)
         told(_progress("read", source.total_bytes, source.total_bytes, "bytes", report))
         days = len(buckets.files)
-        for number, (name, trade_date, rows) in enumerate(buckets.days()):
-            trades = reading.finished(name, trade_date, rows)
-            del rows  # the largest thing in memory, and no longer needed
-            if len(trades):
-                writer.add(name, trade_date, trades)
+        for number, (name, trade_date, waiting) in enumerate(buckets.days()):
+            reading.finish(name, trade_date, waiting, writer)
             told(_progress("write", number + 1, days, "days", report))
     sessions = reading.cover.between(*_span(writer))
     report.missing_days = sorted(set(trade_dates(sessions)) - {str(day["trade_date"]) for day in writer.days})
@@ -292,18 +288,17 @@ class Reading:
             )
         self.report.zero_volume += int((volume == 0).sum())
 
-    def finished(self, symbol: str, trade_date: str, rows: NDArray[np.void]) -> Trades:
-        """The trades of one day, sorted, repaired and counted."""
+    def finish(self, symbol: str, trade_date: str, waiting: Waiting, writer: TapeWriter) -> None:
+        """Sort, repair, count and write one day; nothing of it stays in memory."""
+        trades = self._mended(symbol, trade_date, waiting)
+        if len(trades):
+            writer.add(symbol, trade_date, trades)
+
+    def _mended(self, symbol: str, trade_date: str, waiting: Waiting) -> Trades:
         report, optional = self.report, self.optional[symbol]
-        trades = Trades(
-            ts=np.ascontiguousarray(rows["ts"]),
-            price=np.ascontiguousarray(rows["price"]),
-            volume=rows["volume"].astype(np.int64) if self.whole[symbol] else rows["volume"].astype(np.float64),
-            flags=np.ascontiguousarray(rows["flags"]),
-            seq=np.ascontiguousarray(rows["seq"]) if "seq" in optional else None,
-            cond=np.ascontiguousarray(rows["cond"]) if "cond" in optional else None,
-        )
-        trades = ordered(trades)
+        kinds = {name: kinds[0] for name, kinds in DTYPES.items() if name in optional or name not in ("seq", "cond")}
+        kinds["volume"] = np.int64 if self.whole[symbol] else np.float64
+        trades = ordered(Trades(**waiting.columns(kinds)))
         trades = drop_equal(trades, self.options, report)
         self._gaps(trades)
         found = outliers(trades.price, trades.flags)

@@ -55,8 +55,8 @@ def outliers(price: NDArray[np.float64], flags: NDArray[np.uint8]) -> NDArray[np
     A price within half of the lowest and one and a half of the highest of its neighbours cannot be one, so
     whole blocks pass on their extremes and medians are taken only where something stands out.
     """
-    good = np.flatnonzero(flags != 0)
-    values = price[good]
+    good = None if bool((flags != 0).all()) else np.flatnonzero(flags != 0)
+    values = price if good is None else price[good]
     if len(values) <= SPAN or values.max() <= 1.5 * values.min():
         return np.empty(0, np.int64)
     found: list[NDArray[np.int64]] = []
@@ -67,5 +67,6 @@ def outliers(price: NDArray[np.float64], flags: NDArray[np.uint8]) -> NDArray[np
             continue
         medians = np.median(sliding_window_view(part, SPAN)[: stop - start], axis=1)
         far = np.abs(values[start:stop] - medians) > 0.5 * np.abs(medians)
-        found.append(good[start:stop][far])
+        here = np.flatnonzero(far) + start
+        found.append(here if good is None else good[here])
     return np.concatenate(found) if found else np.empty(0, np.int64)
