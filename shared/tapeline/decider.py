@@ -21,7 +21,7 @@ from tapeline.clock import Clock
 from tapeline.errors import TapelineError
 from tapeline.ids import new_id
 from tapeline.log import GENESIS, Appended, Conflict, EventLog, NewCommit, StoredCommit
-from tapeline.log.codec import Codec, link
+from tapeline.log.codec import Codec, event_id, link
 from tapeline.subjects import Ref
 
 S = TypeVar("S")
@@ -32,6 +32,7 @@ request_content: ContextVar[str | None] = ContextVar("request_content", default=
 """Digest of the request that is being handled; set by the bus, None outside of one."""
 
 REMEMBERED_COMMANDS = 64
+REMEMBERED_EVENTS = 64
 CACHED_AGGREGATES = 10_000
 ATTEMPTS = 5
 
@@ -89,6 +90,13 @@ class Outcome(Generic[S]):
     replayed: bool = False
 
 
+class Cause(NamedTuple):
+    """The event that makes a service ask for something: `<event id>@<position>`, and whose chain it belongs to."""
+
+    cause: str | None = None
+    correlation_id: str | None = None
+
+
 class _Done(NamedTuple):
     command: str
     content: str | None
@@ -104,6 +112,12 @@ class _Folded:
     digest: str = GENESIS
     created_at: datetime | None = None
     commands: OrderedDict[str, _Done] = field(default_factory=OrderedDict)
+    events: OrderedDict[str, Cause] = field(default_factory=OrderedDict)
+
+    def tell(self, event: str, position: int, correlation_id: str) -> None:
+        self.events[event] = Cause(f"{event}@{position}", correlation_id)
+        while len(self.events) > REMEMBERED_EVENTS:
+            self.events.popitem(last=False)
 
     def remember(self, command_id: str, done: _Done) -> None:
         self.commands[command_id] = done
@@ -159,6 +173,17 @@ class Deciders:
             folded = await self._fold(decider, ref, fresh=True)
             state: S = folded.state
             return state
+
+    async def cause(self, decider: Decider[Any, Any, Any], ref: Ref, event: str | None = None) -> Cause:
+        """What a command that follows from an event of an aggregate names as its cause.
+
+        `event` is its id, that of the last one by default; one that is not among the latest gives no cause.
+        """
+        async with self._lock(ref):
+            known = (await self._fold(decider, ref, fresh=False)).events
+            if event is None and known:
+                event = next(reversed(known))
+            return known.get(event or "", Cause())
 
     def _lock(self, ref: Ref) -> asyncio.Lock:
         lock = self._locks.get(ref)
@@ -259,6 +284,9 @@ class Deciders:
             folded.state = step.decider.evolve(folded.state, event)
         folded.position, folded.sequence, folded.digest = place.position, place.sequence, place.digest
         folded.created_at = commit.created_at
+        for index in range(len(events)):
+            id = event_id(step.ref.subject, commit.command_id, index)
+            folded.tell(id, place.position, commit.correlation_id or commit.command_id)
         folded.remember(commit.command_id, _Done(commit.command, commit.content, place.position, place.sequence))
 
     async def _fold(self, decider: Decider[Any, Any, Any], ref: Ref, *, fresh: bool) -> _Folded:
@@ -283,6 +311,7 @@ class Deciders:
         events = self._codec.decode(commit)
         for event in events:
             folded.state = decider.evolve(folded.state, event.data)
+            folded.tell(event.id, event.position, event.correlation_id or event.command_id)
         last = events[-1]
         folded.position, folded.sequence = commit.position, last.sequence
         folded.digest = link(commit)

@@ -216,8 +216,12 @@ class Dispatcher:
     async def _ask(self, row: RowMapping, command: RunCommand, why: str) -> Outcome[aggregate.Run] | None:
         """Run a command whose id comes from the event that led to it; a refusal is an answer and moves on."""
         ref = Ref(row["team"], "run", row["id"])
-        origin = origin_of(ACTOR, derived_id("dispatcher", row["status_event"], why))
         try:
+            led = await self._deciders.cause(aggregate, ref, row["status_event"])
+            origin = origin_of(
+                ACTOR, derived_id("dispatcher", row["status_event"], why), cause=led.cause,
+                correlation=led.correlation_id,
+            )  # fmt: skip
             return await self._deciders.handle(aggregate, ref, command, origin)
         except TapelineError as error:
             if error.code in ("unavailable", "timeout", "unknown_outcome", "insufficient_storage"):
@@ -259,8 +263,12 @@ class Dispatcher:
     async def expire(self, team: str, run: str, epoch: int, cause: Any) -> None:
         """Take a lease away that was not renewed, or that a new boot of its agent does not know."""
         command = ExpireLease(epoch=epoch, cause=cause)
-        origin = origin_of(ACTOR, derived_id("expire", team, run, str(epoch)))
-        outcome = await self._deciders.handle(aggregate, Ref(team, "run", run), command, origin)
+        ref = Ref(team, "run", run)
+        led = await self._deciders.cause(aggregate, ref)
+        origin = origin_of(
+            ACTOR, derived_id("expire", team, run, str(epoch)), cause=led.cause, correlation=led.correlation_id
+        )
+        outcome = await self._deciders.handle(aggregate, ref, command, origin)
         self.leases.end(team, run, epoch)
         log.warning("lease_expired", run=run, epoch=epoch, cause=cause, status=outcome.state.status.value)
         self.wake()

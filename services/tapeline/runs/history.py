@@ -67,7 +67,7 @@ async def page_of(log: EventLog, codec: Codec, team: str, request: ReadLog) -> L
     else:
         found = await log.page(after=request.after, limit=request.limit, team=team)
     commits: list[LoggedCommit] = []
-    size = 0
+    size, after = 0, request.after
     for commit in found:
         size += len(commit.body)
         if commits and size > MOST_BYTES:

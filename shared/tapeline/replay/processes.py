@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from tapeline.database import make_engine, sqlite_url
-from tapeline.decider import Decider, Deciders, Origin, Outcome, Step
+from tapeline.decider import Cause, Decider, Deciders, Origin, Outcome, Step
 from tapeline.errors import TapelineError
 from tapeline.log import EventLog, StoredCommit, StoredEvent
 from tapeline.projections import CANCEL_AGAIN_S, Projector
@@ -96,6 +96,10 @@ class Capturing(Deciders):
         for event in self._events[ref]:
             state = decider.evolve(state, event)
         return state
+
+    async def cause(self, decider: Decider[Any, Any, Any], ref: Ref, event: str | None = None) -> Cause:
+        """Nothing: causes are not compared."""
+        return Cause()
 
     async def handle(self, decider: Decider[Any, Any, Any], ref: Ref, command: Any, origin: Origin) -> Outcome[Any]:
         """Keep the command and what it would lead to; nothing changes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -207,3 +208,19 @@ async def test_one_past_of_a_team_is_made_at_a_time_and_few_stay_open(tmp_path: 
     assert other["view"]["items"] == [], "another team sees its own past only"
     for one in wired.pasts._open.values():
         await one.stack.aclose()
+
+
+async def test_a_job_names_the_birth_that_led_to_it(runs: Any, host: Any) -> None:
+    made = await runs.create()
+    log = host.platform.log
+    async with asyncio.timeout(20), aclosing(log.read(follow=True)) as lists:
+        async for commits in lists:
+            if any(b"JobCreated" in commit.header for commit in commits):
+                break
+    found = await log.load(subjects.Ref("main", "run", made["id"]))
+    born, job = [CODEC.decode(commit)[0] for commit in found[:2]]
+    assert (born.type, job.type) == ("RunCreated", "JobCreated")
+    assert job.cause == f"{born.id}@{born.position}"
+    assert job.correlation_id == born.command_id
+    page = await runs.view("read", after=born.position - 1, kinds=["run"])
+    assert page["commits"][0]["events"][0]["id"] == born.id

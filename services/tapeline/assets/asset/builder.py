@@ -115,6 +115,7 @@ class Builder:
         state = await self._deciders.state(aggregate, ref)
         if not isinstance(state, aggregate.Building):
             return
+        led = await self._deciders.cause(aggregate, ref)
         stop = self._stops[ref] = threading.Event()
         folder = self._folder / ref.id
         log.info("build_begins", asset=ref.id, team=ref.team, name=state.name)
@@ -140,7 +141,8 @@ class Builder:
             self._stops.pop(ref, None)
             await asyncio.to_thread(shutil.rmtree, folder, True)
         command_id = derived_id("build", ref.id, state.spec_digest, type(command).__name__, str(command.model_dump()))
-        await self._deciders.handle(aggregate, ref, command, origin_of(ACTOR, command_id))
+        origin = origin_of(ACTOR, command_id, cause=led.cause, correlation=led.correlation_id)
+        await self._deciders.handle(aggregate, ref, command, origin)
         log.info("build_ended", asset=ref.id, team=ref.team, name=state.name, result=type(command).__name__)
 
     async def _tapes(self, team: str, state: aggregate.Building) -> dict[str, OpenTape]:
