@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -134,19 +135,35 @@ def show(
 
 @app.command()
 def verify(
+    after: Annotated[int, typer.Option(metavar="POS", min=0, help="Begin after this position.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Begin at the last seal.")] = False,
-    against: Annotated[Path | None, typer.Option(metavar="DIR", help="Compare with this export.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="sql|DIR", help="Compare digests with the table `commits`, or with this export."),
+    ] = None,
+    metrics: Annotated[bool, typer.Option("--metrics", help="Check the measurements instead.")] = False,
     json: Json = False,
 ) -> None:
     """Check the whole log: positions, sequences, chains, events, seals; exit 5 at a fault."""
     from tapeline import replay
     from tapeline.home import find_home
 
-    async def work() -> replay.Report:
-        async with replay.opened() as log:
-            other = replay.ExportedLog(against) if against is not None else None
-            seals = replay.shelf(find_home()).every((await log.head()).log_id)
-            return await replay.verify(log, seals=seals, quick=quick, against=other)
+    async def work() -> replay.Report | replay.MetricsReport:
+        home = find_home()
+        async with AsyncExitStack() as stack:
+            log, measured = await stack.enter_async_context(replay.opened_with_metrics(home))
+            if metrics:
+                return await replay.verify_metrics(measured)
+            other: replay.Recorded | None = None
+            if against == "sql":
+                from tapeline.replay.databases import databases
+
+                engines = await stack.enter_async_context(databases(home, os.environ.get("TAPELINE_DATABASE_URL")))
+                other = await replay.copy_in(engines)
+            elif against is not None:
+                other = replay.ExportedLog(Path(against))
+            seals = replay.shelf(home).every((await log.head()).log_id)
+            return await replay.verify(log, seals=seals, quick=quick, after=after, against=other)
 
     found = _run(work())
     if output.wants_json(json):
@@ -178,22 +195,41 @@ def lag(
 
 def rebuild(
     name: Annotated[str, typer.Argument(help="A projection, or all.")] = "all",
+    into: Annotated[str | None, typer.Option(metavar="URL", help="Another database; may hold {service}.")] = None,
+    version: Annotated[int | None, typer.Option(help="Refuse to build any other version.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Compare the rows of both at one position.")] = False,
+    keep: Annotated[int, typer.Option(min=0, help="Earlier generations to keep.")] = 1,
+    switch: Annotated[bool, typer.Option(help="Show what was built.")] = True,
+    back: Annotated[bool, typer.Option("--back", help="Show the generation before, brought up to date.")] = False,
+    format: Format = None,
     json: Json = False,
 ) -> None:
-    """Drop the read models and fill them from the log again; exit 5 when a row differs."""
+    """Build the read models from the log beside those that are served, then show them; exit 5 on a difference."""
     from tapeline import replay
     from tapeline.home import find_home
 
-    found = replay.rebuild(find_home(), name)
-    if output.wants_json(json):
+    def told(projection: str, position: int, end: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{projection}: {position} of {end} positions ", end="", file=sys.stderr, flush=True)
+
+    with quiet():
+        found = replay.rebuild(
+            find_home(), name, into=into, version=version, compare=compare, keep=keep, switch=switch, back=back,
+            told=told,
+        )  # fmt: skip
+    if output.wants_lines(format, json):
         output.document([each.to_json() for each in found])
     else:
         output.table(
-            ("service", "projection", "position", "rows before", "rows after", "equal"),
-            ((each.service, each.name, each.position, each.before, each.rows, each.equal) for each in found),
-        )
+            ("service", "projection", "generation", "position", "rows before", "rows after", "equal"),
+            (
+                (each.service, each.name, each.generation, each.position, each.before, each.rows,
+                 "-" if each.equal is None else each.equal)
+                for each in found
+            ),
+        )  # fmt: skip
         for each in found:
             for difference in each.differences[:10]:
                 print(f"{each.name}: {difference}")
-    if not all(each.equal for each in found):
+    if any(each.differences for each in found):
         raise typer.Exit(5)

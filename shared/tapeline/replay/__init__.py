@@ -16,10 +16,12 @@ from tapeline.replay.causes import Chain, Edge, Link, why
 from tapeline.replay.chain import Fault, Recorded
 from tapeline.replay.check import Report, verify
 from tapeline.replay.delivery import Bookmark, Mark, Sheet, begun, deliver
+from tapeline.replay.copies import CopiedLog, copy_in
 from tapeline.replay.diff import Change, Difference, diff, diff_aggregates
 from tapeline.replay.exports import export, export_erased, export_part
 from tapeline.replay.lag import Lag, lag, lag_of
 from tapeline.replay.manifest import Erasure, Manifest, Segment, read_manifest
+from tapeline.replay.measurements import MetricsReport, verify_metrics
 from tapeline.replay.parked import parked, parked_of, retry, retry_of
 from tapeline.replay.past import Past, at, parse_when, position_at
 from tapeline.replay.reading import Line, find_ref, opened, tail
@@ -43,6 +45,7 @@ __all__ = [
     "Bookmark",
     "Bundled",
     "Chain",
+    "CopiedLog",
     "Change",
     "Difference",
     "Dissent",
@@ -57,6 +60,7 @@ __all__ = [
     "Link",
     "Manifest",
     "Mark",
+    "MetricsReport",
     "Parked",
     "Parted",
     "Past",
@@ -80,6 +84,7 @@ __all__ = [
     "begun",
     "check_seals",
     "deliver",
+    "copy_in",
     "diff",
     "diff_aggregates",
     "dry_run",
@@ -121,6 +126,7 @@ __all__ = [
     "take_in",
     "unpacked",
     "verify",
+    "verify_metrics",
     "verify_export",
     "verify_only",
     "watch",

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, ClassVar
 
 from nats.aio.client import Client
@@ -27,6 +28,7 @@ from tapeline.subjects import Ref, parse_ref, ref_of
 _SHORT = 160
 
 
+@cache
 def codec() -> Codec:
     """The codec of every event that there is."""
     return Codec(EVENTS, UPCASTERS, TOMBSTONES)
