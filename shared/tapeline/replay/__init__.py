@@ -15,8 +15,8 @@ from tapeline.replay.bundles import Bundled, Grafted, import_bundle, pack, read_
 from tapeline.replay.causes import Chain, Edge, Link, why
 from tapeline.replay.chain import Fault, Recorded
 from tapeline.replay.check import Report, verify
-from tapeline.replay.delivery import Bookmark, Mark, Sheet, begun, deliver
 from tapeline.replay.copies import CopiedLog, copy_in
+from tapeline.replay.delivery import Bookmark, Mark, Sheet, begun, deliver
 from tapeline.replay.diff import Change, Difference, diff, diff_aggregates
 from tapeline.replay.exports import export, export_erased, export_part
 from tapeline.replay.lag import Lag, lag, lag_of
@@ -24,7 +24,7 @@ from tapeline.replay.manifest import Erasure, Manifest, Segment, read_manifest
 from tapeline.replay.measurements import MetricsReport, verify_metrics
 from tapeline.replay.parked import parked, parked_of, retry, retry_of
 from tapeline.replay.past import Past, at, parse_when, position_at
-from tapeline.replay.reading import Line, find_ref, opened, tail
+from tapeline.replay.reading import Line, find_ref, opened, opened_with_metrics, tail
 from tapeline.replay.rebuild import Rebuilt, dump, rebuild, rebuild_tables
 from tapeline.replay.rehearsal import Dissent, Parted, Rehearsal, dry_run, lines_of
 from tapeline.replay.restore import Imported, import_log, restore, verify_export, verify_only
@@ -45,8 +45,8 @@ __all__ = [
     "Bookmark",
     "Bundled",
     "Chain",
-    "CopiedLog",
     "Change",
+    "CopiedLog",
     "Difference",
     "Dissent",
     "Edge",
@@ -83,8 +83,8 @@ __all__ = [
     "backup_of",
     "begun",
     "check_seals",
-    "deliver",
     "copy_in",
+    "deliver",
     "diff",
     "diff_aggregates",
     "dry_run",
@@ -104,6 +104,7 @@ __all__ = [
     "list_seals",
     "missing_artifacts",
     "opened",
+    "opened_with_metrics",
     "pack",
     "parked",
     "parked_of",
@@ -126,8 +127,8 @@ __all__ = [
     "take_in",
     "unpacked",
     "verify",
-    "verify_metrics",
     "verify_export",
+    "verify_metrics",
     "verify_only",
     "watch",
     "why",
