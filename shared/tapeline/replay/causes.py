@@ -217,7 +217,8 @@ class Index:
                 reached.add(by.place)
                 yield kind, by
         before = self._of[fact.ref][fact.sequence - 2] if fact.sequence > 1 else None
-        if before is not None and not led_on and before.place not in reached:
+        is_of_one_commit = before is not None and before.position == fact.position
+        if before is not None and (not led_on or is_of_one_commit) and before.place not in reached:
             yield BEFORE, before
 
     def _named(self, fact: Fact) -> Iterator[tuple[str, Fact]]:

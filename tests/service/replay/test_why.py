@@ -157,6 +157,16 @@ async def test_a_cause_is_found_by_its_id_when_its_position_is_of_another_log(wr
     assert [(link.edge, link.fact.id) for link in chain.links] == [("target", second), ("cause", first)]
 
 
+async def test_a_recorded_cause_replaces_the_event_before_but_not_within_a_commit(written: Written) -> None:
+    ref = Ref("contoso", "canvas", "one")
+    first = await written.add(ref, drawn("a"))
+    saved = [CanvasSaved(revision=n, content={}, digest=f"{n}" * 8) for n in (2, 3)]
+    await written.add(ref, CanvasSaved(revision=9, content={}, digest="d" * 8))
+    await written.add(ref, *saved, cause=f"{first}@1")
+    chain = await replay.why(written.log, event_id(ref.subject, "c3", 1))
+    assert [(link.fact.sequence, link.edge) for link in chain.links] == [(4, "target"), (3, "before"), (1, "cause")]
+
+
 async def test_what_belongs_to_another_team_is_denied(written: Written) -> None:
     ours, theirs = Ref("contoso", "vault", "v1"), Ref("fabrikam", "vault", "v2")
     await written.add(ours, added("m"))
