@@ -20,12 +20,23 @@ DIRECTIVES = {
     "embedsignature": True,
 }
 CHECKED = {"boundscheck": True, "wraparound": True, "initializedcheck": True}
+# Never in what is shipped: what the compiler can watch besides, by the name that `--sanitize=` takes.
+SANITIZERS = {
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize=alignment", "-fno-omit-frame-pointer", "-O1", "-g1"],
+    "thread": ["-fsanitize=thread", "-fno-omit-frame-pointer", "-O1", "-g1"],
+}
 # No fast-math and no fused multiply-add: the same arrays give the same bits on every machine.
 FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno"]
 
 
-def compile_extensions(*, debug: bool = False, force: bool = False) -> list[str]:
-    """Compile every kernel in place; gives the paths of the built modules, relative to the project."""
+def compile_extensions(*, debug: bool = False, force: bool = False, sanitize: str = "") -> list[str]:
+    """Compile every kernel in place; gives the paths of the built modules, relative to the project.
+
+    Parameters
+    ----------
+    debug : let Cython check every index
+    sanitize : one of `SANITIZERS`; Python then needs that library loaded before it
+    """
     from Cython.Build import cythonize
     from setuptools import Extension
     from setuptools.dist import Distribution
@@ -38,7 +49,7 @@ def compile_extensions(*, debug: bool = False, force: bool = False) -> list[str]
         extensions = []
         for source in pyx:
             name = ".".join(Path(source).with_suffix("").parts[1:])
-            extra = list(FLAGS)
+            extra = FLAGS + SANITIZERS.get(sanitize, [])
             if name.endswith("_v3"):
                 if platform.machine() not in ("x86_64", "AMD64"):
                     continue
@@ -48,6 +59,7 @@ def compile_extensions(*, debug: bool = False, force: bool = False) -> list[str]
                     name,
                     [source],
                     extra_compile_args=extra,
+                    extra_link_args=SANITIZERS.get(sanitize, [])[:1],
                     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
                 )
             )
@@ -56,6 +68,7 @@ def compile_extensions(*, debug: bool = False, force: bool = False) -> list[str]
         command: Any = distribution.get_command_obj("build_ext")
         command.inplace = True
         command.force = force
+        command.parallel = os.cpu_count() or 1
         command.build_temp = "build/temp"
         command.ensure_finalized()
         command.run()
@@ -77,5 +90,8 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg,misc]
 
 
 if __name__ == "__main__":
-    for built_path in compile_extensions(debug="--debug" in sys.argv, force="--force" in sys.argv):
+    watched = next((one.removeprefix("--sanitize=") for one in sys.argv if one.startswith("--sanitize=")), "")
+    if watched and watched not in SANITIZERS:
+        sys.exit(f"--sanitize is {watched!r}; it may be {' or '.join(SANITIZERS)}")
+    for built_path in compile_extensions(debug="--debug" in sys.argv, force="--force" in sys.argv, sanitize=watched):
         print(built_path)

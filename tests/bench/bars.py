@@ -1,10 +1,11 @@
 """Bars and look-backs beside everything a user could pick instead, in one interleaved run on the same arrays.
 
-`python tests/bench/bars.py [--trades 30_000_000] [--threads 1] [--rounds 7] [--out FOLDER]`. All contestants give
-equal bars first, or the run ends. They then take turns, one warm-up and some rounds; slow ones take fewer and
-look-backs of slow ones fewer places. Rates are medians. The yardstick is reading the same columns, measured between
-the contestants. `--threads` is what the peers get; Tapeline runs on 1 and on 2. Load above the processors or a spread
-of the yardstick over 25 % marks a run as noisy.
+`python tests/bench/bars.py [--trades 30_000_000] [--threads 1] [--rounds 5] [--out FOLDER]`, three to four minutes. All
+contestants give equal bars first, or the run ends. They then take turns, one warm-up and some rounds; slow ones take
+fewer rounds and, in look-backs, fewer places. Reading the same columns, on one and on two threads, is measured beside
+each of them. Rates are medians; a ratio is the median over rounds of times taken within one round. `--threads` is what
+the peers get; Tapeline runs on 1 and on 2. Load above the processors or a spread of the yardstick over 25 % marks a run
+as noisy. The last table says of each target whether it was reached.
 """
 
 from __future__ import annotations
@@ -52,15 +53,32 @@ class Contest:
     unit: str = "trades"
     runs: dict[str, Run] = field(default_factory=dict)
     work: dict[str, int] = field(default_factory=dict)
-    times: dict[str, list[float]] = field(default_factory=dict)
+    times: dict[str, dict[int, float]] = field(default_factory=dict)  # by round
+    reading: dict[str, dict[int, float]] = field(default_factory=dict)  # the yardstick beside each
 
     def enter(self, who: str, run: Run, work: int) -> None:
         """Add a contestant that does `work` a run."""
-        self.runs[who], self.work[who], self.times[who] = run, work, []
+        self.runs[who], self.work[who], self.times[who], self.reading[who] = run, work, {}, {}
 
     def rate(self, who: str) -> float:
         """Units a second, by the median."""
-        return self.work[who] / statistics.median(self.times[who])
+        return self.work[who] / statistics.median(self.times[who].values())
+
+    def ahead(self, who: str, other: str) -> float:
+        """How many times as fast one is as the other: the median over the rounds that both ran in."""
+        each = self.work[who] / self.work[other]
+        both = self.times[who].keys() & self.times[other].keys()
+        return each * statistics.median(self.times[other][k] / self.times[who][k] for k in both)
+
+    def of_reading(self, who: str, columns: int) -> float:
+        """The share of the speed at which as many threads read the columns, measured just before."""
+        return statistics.median(self.reading[who][k] * self.work[who] / columns / self.times[who][k]
+                                 for k in self.times[who])  # fmt: skip
+
+
+def ours(threads: int) -> str:
+    """How Tapeline is called in the table."""
+    return f"Tapeline, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def equal(who: str, ours: np.ndarray, theirs: np.ndarray, means: bool = True) -> None:
@@ -84,7 +102,8 @@ def main(trades: int, threads: int, rounds: int, out: Path | None) -> None:
     ts, price, volume, segments = t["ts"], t["price"], t["volume"], t["segments"]
     n, names = len(ts), [f"c{k}" for k in range(8)]
     yard = Contest("reading the columns")
-    yard.enter("read_bandwidth", lambda: bars.read_bandwidth(ts, price, volume), n)
+    for k in (1, 2):
+        yard.enter(ours(k), lambda k=k: bars.read_bandwidth(ts, price, volume, n_threads=k), n)  # type: ignore[misc]
 
     frame = pl.DataFrame({"ts": ts.view("datetime64[ns]"), "p": price, "v": volume}).with_columns(
         pl.col("ts").set_sorted()
@@ -199,8 +218,8 @@ def main(trades: int, threads: int, rounds: int, out: Path | None) -> None:
     kept = np.asarray(rest["count"] > 0)
     equal("pandas", some, np.concatenate([ohlc.to_numpy()[kept], rest.to_numpy()[kept]], axis=1))
     decimal = volume.astype(np.float64)
-    minute.enter("Tapeline, 1 thread", cut, n)
-    minute.enter("Tapeline, 2 threads", lambda: cut(k=2), n)
+    minute.enter(ours(1), cut, n)
+    minute.enter(ours(2), lambda: cut(k=2), n)
     minute.enter("Tapeline, 0.5 % of flags not 7", lambda: cut(flags=t["flags"]), n)
     minute.enter("Tapeline, float64 volumes", lambda: cut(decimal), n)
     minute.enter("Polars group_by_dynamic", dynamic, n)
@@ -223,7 +242,8 @@ def main(trades: int, threads: int, rounds: int, out: Path | None) -> None:
     numba_groups(nothing, 100, price, volume, room)
     equal("numba", hundred, room[: len(hundred)])
     equal("pandas", hundred, np.concatenate([part.to_numpy() for part in pandas_ticks()], axis=1))
-    tick.enter("Tapeline, 1 thread", lambda: bars.tick_bars(price, volume, size=100), n)
+    for k in (1, 2):
+        tick.enter(ours(k), lambda k=k: bars.tick_bars(price, volume, size=100, n_threads=k), n)  # type: ignore[misc]
     tick.enter("Polars group_by row // 100", polars_ticks, n)
     tick.enter("numba, one pass", lambda: numba_groups(nothing, 100, price, volume, room), n)
     tick.enter(
@@ -233,20 +253,45 @@ def main(trades: int, threads: int, rounds: int, out: Path | None) -> None:
     )
     tick.enter("pandas groupby", pandas_ticks, n)
     contests = [minute, tick]
+    counted = {"volume": "v", "dollar": "p * v"}
     for unit, limit in levels.items():
         contest = Contest(f"{unit} bars ({limit:,.0f})")
-        ours = bars.threshold_bars(price, volume, limit=limit, unit=unit)[0]  # type: ignore[arg-type]
-        equal("numba", ours, room[: numba_threshold(price, volume, limit, unit == "dollar", room)])
-        contest.enter(
-            "Tapeline, 1 thread",
-            lambda unit=unit, limit=limit: bars.threshold_bars(price, volume, limit=limit, unit=unit),  # type: ignore[misc]
-            n,
-        )
+        mine = bars.threshold_bars(price, volume, limit=limit, unit=unit, n_threads=1)[0]  # type: ignore[arg-type]
+        assert np.array_equal(mine, bars.threshold_bars(price, volume, limit=limit, unit=unit, n_threads=2)[0])  # type: ignore[arg-type]
+        equal("numba", mine, room[: numba_threshold(price, volume, limit, unit == "dollar", room)])
+        for k in (1, 2):
+            contest.enter(
+                ours(k),
+                lambda unit=unit, limit=limit, k=k: bars.threshold_bars(  # type: ignore[misc]
+                    price, volume, limit=limit, unit=unit, n_threads=k
+                ),
+                n,
+            )
         contest.enter(
             "numba, one pass",
             lambda unit=unit, limit=limit: numba_threshold(price, volume, limit, unit == "dollar", room),  # type: ignore[misc]
             n,
         )
+        # The others have nothing that begins anew when a limit is reached: they cut where a running sum passes
+        # multiples of it, which gives other bars.
+        what = {"volume": pl.col("v").cast(pl.Float64), "dollar": pl.col("p") * pl.col("v")}[unit]
+
+        def polars_sums(what: Any = what, limit: float = limit) -> Any:
+            key = (what.cum_sum() / limit).floor().cast(pl.Int64).alias("k")
+            return frame.lazy().group_by(key, maintain_order=True).agg(columns).collect()
+
+        def pandas_sums(unit: str = unit, limit: float = limit) -> Any:
+            sums = np.cumsum(volume if unit == "volume" else price * volume, dtype=np.float64)
+            groups = held.groupby((sums // limit).astype(np.int64), sort=False)
+            return groups["p"].agg(["first", "max", "min", "last"]), groups["v"].agg(["count", "sum", "mean", "max"])
+
+        def duck_sums(unit: str = unit, limit: float = limit) -> Any:
+            inner = f"SELECT p, v, floor(sum({counted[unit]}) OVER (ORDER BY row) / {limit}) k FROM trades"
+            return table.execute(f"SELECT k, {aggregates} FROM ({inner}) GROUP BY k").fetchnumpy()
+
+        contest.enter("Polars, running sum (other bars)", polars_sums, n)
+        contest.enter("DuckDB, running sum (other bars)", duck_sums, n)
+        contest.enter("pandas, running sum (other bars)", pandas_sums, n)
         contests.append(contest)
 
     # 90 one-minute bars before an index.
@@ -273,79 +318,120 @@ def main(trades: int, threads: int, rounds: int, out: Path | None) -> None:
             part = first[low : low + 1024, None] + steps
             batch[: len(part)] = grid[part]
 
-    def truncated() -> None:
+    def truncated(k: int = 1) -> None:
         row = newest()
         begin = np.searchsorted(ts, starts)[row]
-        run = bars.running_bars(marked, np.stack([begin, at], axis=1), grid[row - 1, 3])
+        run = bars.running_bars(marked, np.stack([begin, at], axis=1), grid[row - 1, 3], n_threads=k)
         for low in range(0, len(at), 1024):
             part = row[low : low + 1024] - COUNT + 1
-            bars.lookback(grid, part, COUNT, out=batch[: len(part)])
+            bars.lookback(grid, part, COUNT, out=batch[: len(part)], n_threads=k)
             batch[: len(part), -1] = run[low : low + 1024]
 
-    def by_polars(indices: np.ndarray) -> np.ndarray:
+    def spans(indices: np.ndarray, cut_at_index: bool) -> list[tuple[int, int]]:
+        """The trades of each window: whole minutes, or also those of the running one before the index."""
         floor = ts[indices] // MINUTE * MINUTE
-        low, high = np.searchsorted(ts, floor - COUNT * MINUTE), np.searchsorted(ts, floor)
-        return np.stack(
-            [
-                frame.slice(a, b - a).group_by_dynamic("ts", every="1m").agg(columns).select(names).to_numpy()
-                for a, b in zip(low.tolist(), high.tolist(), strict=True)
-            ]
-        )
+        low = np.searchsorted(ts, floor - (COUNT - cut_at_index) * MINUTE)
+        high = indices if cut_at_index else np.searchsorted(ts, floor)
+        return list(zip(low.tolist(), high.tolist(), strict=True))
 
-    def by_pandas(indices: np.ndarray) -> None:
-        floor = ts[indices] // MINUTE * MINUTE
-        low, high = np.searchsorted(ts, floor - COUNT * MINUTE), np.searchsorted(ts, floor)
-        for a, b in zip(low.tolist(), high.tolist(), strict=True):
+    def numba_windows(indices: np.ndarray, cut_at_index: bool = False) -> np.ndarray:
+        """Each window by a pass over its trades."""
+        found = np.empty((len(indices), COUNT, 8))
+        for window, (a, b) in zip(found, spans(indices, cut_at_index), strict=True):
+            numba_groups(ts[a:b], MINUTE, price[a:b], volume[a:b], window)
+        return found
+
+    def duck_windows(indices: np.ndarray, cut_at_index: bool = False) -> None:
+        for a, b in spans(indices, cut_at_index):
+            where = f"FROM trades WHERE row >= {a} AND row < {b} GROUP BY m ORDER BY m"
+            table.execute(f"SELECT ts // {MINUTE} m, {aggregates} {where}").fetchnumpy()
+
+    def by_polars(indices: np.ndarray, cut_at_index: bool = False) -> list[np.ndarray]:
+        return [
+            frame.slice(a, b - a).group_by_dynamic("ts", every="1m").agg(columns).select(names).to_numpy()
+            for a, b in spans(indices, cut_at_index)
+        ]
+
+    def by_pandas(indices: np.ndarray, cut_at_index: bool = False) -> None:
+        for a, b in spans(indices, cut_at_index):
             pieces = held.iloc[a:b].resample("min")
             pieces["p"].ohlc(), pieces["v"].agg(["count", "sum", "mean", "max"])
 
     few = draw.choice(at, 200)
     row = np.searchsorted(ends, ts[few], "right").astype(np.int64)
-    equal("Polars", bars.lookback(grid, row - COUNT, COUNT).reshape(-1, 8), by_polars(few).reshape(-1, 8))
+    equal("Polars", bars.lookback(grid, row - COUNT, COUNT).reshape(-1, 8), np.concatenate(by_polars(few)))
+    equal("numba", bars.lookback(grid, row - COUNT, COUNT).reshape(-1, 8), numba_windows(few).reshape(-1, 8))
     complete = Contest("90 one-minute bars at 270,000 indices, complete", "samples")
-    complete.enter("Tapeline, 1 thread", windows, len(at))
-    complete.enter("Tapeline, 2 threads", lambda: windows(2), len(at))
+    complete.enter(ours(1), windows, len(at))
+    complete.enter(ours(2), lambda: windows(2), len(at))
     complete.enter("NumPy gather of the same grid", gathered, len(at))
-    complete.enter("Polars slice + group_by_dynamic", lambda: by_polars(few), len(few))
-    complete.enter("pandas slice + resample", lambda: by_pandas(few[:20]), 20)
     running = Contest("the same with the running bar cut at the index", "samples")
-    running.enter("Tapeline, 1 thread", truncated, len(at))
+    running.enter(ours(1), truncated, len(at))
+    running.enter(ours(2), lambda: truncated(2), len(at))
+    for contest, cutting in ((complete, False), (running, True)):
+        contest.enter("numba, a pass each", lambda c=cutting: numba_windows(few, c), len(few))  # type: ignore[misc]
+        contest.enter("Polars slice + group_by_dynamic", lambda c=cutting: by_polars(few, c), len(few))  # type: ignore[misc]
+        contest.enter("DuckDB WHERE + GROUP BY", lambda c=cutting: duck_windows(few[:20], c), 20)  # type: ignore[misc]
+        contest.enter("pandas slice + resample", lambda c=cutting: by_pandas(few[:20], c), 20)  # type: ignore[misc]
 
     elapsed = ts - np.repeat(segments[:, 0] - 390 * MINUTE * np.arange(len(segments)), n // len(segments))
     anchored = bars.Anchored(marked, elapsed, 390 * MINUTE * len(segments))
-    many, fewer = np.sort(draw.choice(at, 27_000)), np.sort(draw.choice(at, 2_700))
+    fewer = np.sort(draw.choice(at, 2_700))
     scanned = np.empty((len(fewer), COUNT, 8))
     numba_anchored(ts, price, volume, fewer, segments[:, 0], scanned)
-    ours = anchored.windows(fewer, elapsed[fewer], COUNT, MINUTE)
-    traded = ours[:, :, 4].ravel() > 0
-    equal("numba", ours.reshape(-1, 8)[traded], scanned.reshape(-1, 8)[traded])
-    hung = Contest("90 one-minute bars that end at the index", "samples")
-    hung.enter("Tapeline, 1 thread", lambda: anchored.windows(many, elapsed[many], COUNT, MINUTE), len(many))
-    hung.enter(
-        "Tapeline, 2 threads",
-        lambda: anchored.windows(many, elapsed[many], COUNT, MINUTE, n_threads=2),
-        len(many),
-    )
-    hung.enter(
-        "numba, scan back",
-        lambda: numba_anchored(ts, price, volume, fewer, segments[:, 0], scanned),
-        len(fewer),
-    )
+    hanging = anchored.windows(fewer, elapsed[fewer], COUNT, MINUTE)
+    traded = hanging[:, :, 4].ravel() > 0
+    equal("numba", hanging.reshape(-1, 8)[traded], scanned.reshape(-1, 8)[traded])
+
+    def hang(k: int) -> None:
+        for low in range(0, len(at), 1024):
+            part = at[low : low + 1024]
+            anchored.windows(part, elapsed[part], COUNT, MINUTE, n_threads=k, out=batch[: len(part)])
+
+    def by_scan(indices: np.ndarray) -> list[tuple[int, int]]:
+        low = np.searchsorted(ts, ts[indices] - COUNT * MINUTE)
+        return list(zip(low.tolist(), np.searchsorted(ts, ts[indices]).tolist(), strict=True))
+
+    def polars_hung(indices: np.ndarray) -> None:
+        for i, (a, b) in zip(indices.tolist(), by_scan(indices), strict=True):
+            offset = f"{int(ts[i]) % MINUTE}ns"
+            frame.slice(a, b - a).group_by_dynamic("ts", every="1m", offset=offset).agg(columns)
+
+    def duck_hung(indices: np.ndarray) -> None:
+        for i, (a, b) in zip(indices.tolist(), by_scan(indices), strict=True):
+            where = f"FROM trades WHERE row >= {a} AND row < {b} GROUP BY m ORDER BY m"
+            table.execute(f"SELECT (ts - {int(ts[i])}) // {MINUTE} m, {aggregates} {where}").fetchnumpy()
+
+    def pandas_hung(indices: np.ndarray) -> None:
+        for i, (a, b) in zip(indices.tolist(), by_scan(indices), strict=True):
+            pieces = held.iloc[a:b].resample("min", origin=held.index[i])
+            pieces["p"].ohlc(), pieces["v"].agg(["count", "sum", "mean", "max"])
+
+    hung = Contest("90 one-minute bars that end at the index, at 270,000 indices", "samples")
+    hung.enter(ours(1), lambda: hang(1), len(at))
+    hung.enter(ours(2), lambda: hang(2), len(at))
+    numba_run = lambda: numba_anchored(ts, price, volume, fewer, segments[:, 0], scanned)  # noqa: E731
+    hung.enter("numba, scan back", numba_run, len(fewer))
+    hung.enter("Polars slice + group_by_dynamic", lambda: polars_hung(few), len(few))
+    hung.enter("DuckDB WHERE + GROUP BY", lambda: duck_hung(few[:20]), 20)
+    hung.enter("pandas slice + resample", lambda: pandas_hung(few[:20]), 20)
     contests += [complete, running, hung]
 
     for turn in range(rounds + 1):
         for contest in contests:
             order = list(contest.runs)
             for who in order[turn % len(order) :] + order[: turn % len(order)]:
-                if turn > 3 and contest.times[who][0] > 1.0:
+                slow = max(contest.times[who].values(), default=0.0)
+                if slow > 1.0 and turn > (1 if slow > 4.0 else 2):
                     continue
-                for one, name in ((yard, "read_bandwidth"), (contest, who)):
-                    began = time.perf_counter()
-                    one.runs[name]()
-                    if turn:
-                        one.times[name].append(time.perf_counter() - began)
+                many = 2 if who == ours(2) else 1
+                reading = seconds(yard.runs[ours(many)])
+                spent = seconds(contest.runs[who])
+                if turn or spent > 4.0:  # what is that slow needs no warming up
+                    yard.times[ours(many)][len(yard.times[ours(many)])] = reading
+                    contest.times[who][turn], contest.reading[who][turn] = spent, reading
 
-    reading = yard.times["read_bandwidth"]
+    reading = list(yard.times[ours(1)].values())
     quartiles = statistics.quantiles(reading, n=4)
     spread = (quartiles[2] - quartiles[0]) / statistics.median(reading)
     load = os.getloadavg()[0]
@@ -354,13 +440,19 @@ def main(trades: int, threads: int, rounds: int, out: Path | None) -> None:
         "yardstick_spread": round(spread, 3), "noisy": load > (os.cpu_count() or 1) or spread > 0.25,
         "threads_of_peers": threads, "date": time.strftime("%Y-%m-%d"), "python": platform.python_version(),
         "versions": {name: version(name) for name in ("numpy", "polars", "numba", "duckdb", "pandas")},
-        "reading_M_per_s": round(yard.rate("read_bandwidth") / 1e6),
+        "reading_M_per_s": [round(yard.rate(ours(k)) / 1e6) for k in (1, 2)],
         "contests": {
             c.name: {
-                who: {"per_s": round(c.rate(who)), "ms": [round(s * 1e3, 2) for s in c.times[who]]} for who in c.runs
+                who: {
+                    "per_s": round(c.rate(who)),
+                    "of_reading": round(c.of_reading(who, n), 3),
+                    "ms": [round(s * 1e3, 2) for s in c.times[who].values()],
+                }
+                for who in c.runs
             }
             for c in contests
         },
+        "targets": targets(contests, n),
     }  # fmt: skip
     text = markdown(result, contests, yard)
     print(text)
@@ -371,25 +463,54 @@ def main(trades: int, threads: int, rounds: int, out: Path | None) -> None:
         (out / f"bars-{threads}.md").write_text(text)
 
 
+def seconds(run: Run) -> float:
+    """How long a run takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def targets(contests: list[Contest], columns: int) -> list[tuple[str, float, float]]:
+    """What is to be reached, as text, the figure wanted and the figure found."""
+    minute, tick, volume, dollar, complete, _, hung = contests
+    polars, one, two = "Polars slice + group_by_dynamic", ours(1), ours(2)
+    return [
+        ("time bars, times Polars, 1 thread", 3.5, minute.ahead(one, "Polars group_by_dynamic")),
+        ("time bars, % of reading, 1 thread", 65, 100 * minute.of_reading(one, columns)),
+        ("time bars, % of reading on 2 threads, 2 threads", 90, 100 * minute.of_reading(two, columns)),
+        ("tick bars, times Polars, 1 thread", 15, tick.ahead(one, "Polars group_by row // 100")),
+        ("volume bars, M trades/s, 1 thread", 500, volume.rate(one) / 1e6),
+        ("dollar bars, M trades/s, 1 thread", 500, dollar.rate(one) / 1e6),
+        ("volume bars, times numba, 1 thread", 1, volume.ahead(one, "numba, one pass")),
+        ("dollar bars, times numba, 1 thread", 1, dollar.ahead(one, "numba, one pass")),
+        ("grid look-back, M samples/s, 1 thread", 3, complete.rate(one) / 1e6),
+        ("grid look-back, times Polars, 1 thread", 500, complete.ahead(one, polars)),
+        ("anchored look-back, times numba, 1 thread", 4, hung.ahead(one, "numba, scan back")),
+    ]
+
+
 def markdown(result: dict[str, Any], contests: list[Contest], yard: Contest) -> str:
-    """The table of a run."""
-    reading = yard.rate("read_bandwidth")
+    """The tables of a run."""
+    peers = result["threads_of_peers"]
     lines = [
         f"{result['trades']:,} trades, {result['cpu']}, {result['cores']} cores, kernels `{result['isa']}`, "
-        f"load {result['load']}{', **noisy**' if result['noisy'] else ''}, peers on {result['threads_of_peers']} "
-        f"thread{'s' if result['threads_of_peers'] > 1 else ''}; reading the columns: {reading / 1e6:,.0f} M trades/s.",
+        f"load {result['load']}{', **noisy**' if result['noisy'] else ''}, peers on {peers} "
+        f"thread{'s' if peers > 1 else ''}; reading the columns: {yard.rate(ours(1)) / 1e6:,.0f} M trades/s on one "
+        f"thread, {yard.rate(ours(2)) / 1e6:,.0f} on two (spread of the first {result['yardstick_spread']:.0%}).",
         "",
         "| task | contestant | rate | of reading | Tapeline (1 thread) is |",
         "|---|---|---|---|---|",
     ]
     for contest in contests:
-        ours = contest.rate("Tapeline, 1 thread")
         for who in contest.runs:
             rate = contest.rate(who)
             shown = f"{rate / 1e6:,.0f} M trades/s" if contest.unit == "trades" else f"{rate:,.0f} samples/s"
-            share = f"{rate / reading:.0%}" if contest.unit == "trades" else ""
-            ratio = "" if who.startswith("Tapeline") else f"{ours / rate:,.1f}x"
+            share = f"{contest.of_reading(who, result['trades']):.0%}" if contest.unit == "trades" else ""
+            ratio = "" if who.startswith("Tapeline") else f"{contest.ahead(ours(1), who):,.1f}x"
             lines.append(f"| {contest.name} | {who} | {shown} | {share} | {ratio} |")
+    lines += ["", "| target | wanted | found | |", "|---|---|---|---|"]
+    for name, wanted, found in result["targets"]:
+        lines.append(f"| {name} | {wanted:g} | {found:,.1f} | {'reached' if found >= wanted else '**missed**'} |")
     return "\n".join(lines)
 
 
@@ -406,7 +527,7 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--trades", type=lambda text: int(text.replace("_", "")), default=30_000_000)
     options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--out", type=Path)
     given = options.parse_args()
     if os.environ.get("POLARS_MAX_THREADS") != str(given.threads):

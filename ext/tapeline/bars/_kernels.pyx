@@ -188,18 +188,18 @@ cdef inline void put_window(const double* grid, int64_t past, Py_ssize_t count, 
     cdef double total[8]
     cdef double mean[8]
     cdef double x
-    cdef const double* rows = grid + 8 * (past - count)  # rows before `missing` are never read
+    cdef Py_ssize_t at = 8 * (past - count)  # rows before `missing` are never read
     for c in range(8):
         total[c] = 0.0
         mean[c] = 0.0
     if norm == NORM_LAST_PRICE_PCT:
-        base = rows[8 * (count - 1) + 3] if missing < count else NAN
+        base = grid[at + 8 * (count - 1) + 3] if missing < count else NAN
         if base == 0.0:
             base = NAN
         for r in range(missing, count):
             for c in range(4, 8):
-                if rows[8 * r + c] > total[c]:
-                    total[c] = rows[8 * r + c]
+                if grid[at + 8 * r + c] > total[c]:
+                    total[c] = grid[at + 8 * r + c]
         for c in range(4, 8):
             if total[c] == 0.0:
                 total[c] = NAN
@@ -210,20 +210,20 @@ cdef inline void put_window(const double* grid, int64_t past, Py_ssize_t count, 
                 out[8 * r + c] = <float> (0.0 / total[c])
         for r in range(missing, count):
             for c in range(4):
-                out[8 * r + c] = <float> ((rows[8 * r + c] / base - 1.0) * 100.0)
+                out[8 * r + c] = <float> ((grid[at + 8 * r + c] / base - 1.0) * 100.0)
             for c in range(4, 8):
-                out[8 * r + c] = <float> (rows[8 * r + c] / total[c])
+                out[8 * r + c] = <float> (grid[at + 8 * r + c] / total[c])
         return
     if norm == NORM_ZSCORE_WINDOW:
         for r in range(count):
             for c in range(8):
-                x = rows[8 * r + c] if r >= missing else (NAN if c < 4 else 0.0)
+                x = grid[at + 8 * r + c] if r >= missing else (NAN if c < 4 else 0.0)
                 mean[c] += x
         for c in range(8):
             mean[c] /= <double> count
         for r in range(count):
             for c in range(8):
-                x = (rows[8 * r + c] if r >= missing else (NAN if c < 4 else 0.0)) - mean[c]
+                x = (grid[at + 8 * r + c] if r >= missing else (NAN if c < 4 else 0.0)) - mean[c]
                 total[c] += x * x
         for c in range(8):
             total[c] = sqrt(total[c] / <double> count)
@@ -231,7 +231,7 @@ cdef inline void put_window(const double* grid, int64_t past, Py_ssize_t count, 
                 total[c] = NAN
         for r in range(count):
             for c in range(8):
-                x = rows[8 * r + c] if r >= missing else (NAN if c < 4 else 0.0)
+                x = grid[at + 8 * r + c] if r >= missing else (NAN if c < 4 else 0.0)
                 out[8 * r + c] = <float> ((x - mean[c]) / total[c])
         return
     for c in range(8):
@@ -245,7 +245,7 @@ cdef inline void put_window(const double* grid, int64_t past, Py_ssize_t count, 
             out[8 * r + c] = <float> (0.0 / total[c])
     for r in range(missing, count):
         for c in range(8):
-            out[8 * r + c] = <float> (rows[8 * r + c] / total[c])
+            out[8 * r + c] = <float> (grid[at + 8 * r + c] / total[c])
 
 
 def gather(const double[:, ::1] grid, const int64_t[::1] past, Py_ssize_t count, int norm,

@@ -15,6 +15,8 @@ from tapeline.bars.status import ALL, BarsError
 
 # Flags counted at once, so that no array as long as the trades is made.
 STRETCH = 65_536
+# Trades by which the usual length of a bar is told.
+SAMPLE = 65_536
 
 Floats = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -101,13 +103,13 @@ def threshold_bars(
     Notes
     -----
     Where a bar begins depends on all bars before it. Further threads begin in the middle, with a bar of their own;
-    their bars count from the first that begins where one of the bars before them ends, which with differing sizes
-    comes soon. Where it never comes one thread cuts them all.
+    their bars count from the first that begins where one of the bars before them ends. From bar to bar the two ends
+    wander by about a trade, so bars of k trades meet after about k * k / 4 bars: where that is too long, one thread
+    cuts them all. Sessions are independent of each other: see `session_threshold_bars`.
     """
     cutter = _Cutter(price, volume, flags, limit, unit)
-    wish = _wished(n_threads, len(cutter))
-    pieces = min(PIECES * wish, len(cutter) // front.ONE_THREAD) if wish > 1 else 1
-    if pieces < 2:
+    pieces = min(_wished(n_threads, len(cutter)), len(cutter) // front.ONE_THREAD)
+    if pieces < 2 or not _meet_soon(cutter, pieces):
         found = cutter.cut(0, len(cutter), len(cutter), carry)
         return found.bars, found.edges
     at = split(len(cutter), pieces)
@@ -118,11 +120,18 @@ def threshold_bars(
         parts[k] = cutter.cut(at[k], at[k + 1], ends[k])
 
     try:
-        share(cut, pieces, wish)
+        share(cut, pieces, pieces)
     except BarsError:
         # A bar that does not count may be refused, and which fault comes first shall not depend on the threads.
         return threshold_bars(price, volume, flags, limit=limit, unit=unit, carry=carry, n_threads=1)
-    return _together(_met(cutter, parts, at), carry, wish)
+    return _together(_met(cutter, parts, at), carry, pieces)
+
+
+def _meet_soon(cutter: _Cutter, pieces: int) -> bool:
+    """Whether bars that begin anywhere come to end where others do, well within a piece; by the first few bars."""
+    some = min(len(cutter), SAMPLE)
+    trades = some / max(len(cutter.cut(0, some, some).bars), 1)
+    return trades**3 / 4 < len(cutter) / (8 * pieces)
 
 
 def session_threshold_bars(
@@ -226,11 +235,11 @@ def _met(cutter: _Cutter, parts: list[_Cut], at: list[int]) -> list[_Cut]:
     for k, part in enumerate(parts):
         if not part.reached and part.after < n:  # the part's trades end within its last bar
             part = part.take(0, -1)._replace(after=int(part.edges[-1, 0]))
-        begins = part.edges[:, 0]
+        begins, most = part.edges[:, 0], 64
         while after < at[k + 1]:
-            more = _NOTHING
+            more, most = _NOTHING, 2 * most
             if len(begins) == 0 or begins[0] != after:
-                more = cutter.cut(after, at[k + 1], n, most=64)
+                more = cutter.cut(after, at[k + 1], n, most=most)
                 if len(more.bars) == 0:  # only trades that count for nothing are left
                     return found
             here = np.append(more.edges[:, 0], more.after if len(more.bars) else after)

@@ -125,7 +125,7 @@ def gather(
 
 
 def running_bars(
-    trades: Marked, edges: NDArray[np.int64], carry: NDArray[np.float64], *, fill: bool = True
+    trades: Marked, edges: NDArray[np.int64], carry: NDArray[np.float64], *, fill: bool = True, n_threads: int = 1
 ) -> NDArray[np.float64]:
     """One bar for each pair of `edges`, the trades `[first, stop)`, `carry[r]` being the close before it.
 
@@ -133,11 +133,18 @@ def running_bars(
     """
     if edges.size and (int(edges[:, 1].max()) > len(trades) or bool((edges[:, 1] < edges[:, 0]).any())):
         raise BarsError(f"edges lie outside of the {len(trades)} trades")
-    out, fault = np.empty((len(edges), 8)), np.zeros(2, np.int64)
+    out = np.empty((len(edges), 8))
     edges, carry = np.ascontiguousarray(edges, np.int64), np.ascontiguousarray(carry, np.float64)
-    front._fail(
-        front._run.running_bars(trades.price, trades.volume, trades.flags, edges, carry, fill, out, fault), fault
-    )
+
+    def part(low: int, high: int) -> None:
+        fault = np.zeros(2, np.int64)
+        status = front._run.running_bars(
+            trades.price, trades.volume, trades.flags, edges[low:high], carry[low:high], fill, out[low:high], fault
+        )
+        fault[1] += low
+        front._fail(status, fault)
+
+    _shared(part, len(edges), n_threads)
     return out
 
 
@@ -184,6 +191,7 @@ class Anchored:
         future: bool = False,
         fill: bool = True,
         n_threads: int = 1,
+        out: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:
         """Windows of `count` bars that end, or with `future` begin, at the trading times `when`.
 
@@ -192,7 +200,9 @@ class Anchored:
         at : int64, shape (n,): with `future` only trades from it on count
         when : int64 ns, shape (n,), in any order
         """
-        out = np.empty((len(when), count, 8))
+        to = np.empty((len(when), count, 8)) if out is None else out
+        if to.shape != (len(when), count, 8) or to.dtype != np.float64 or not to.flags.c_contiguous:
+            raise BarsError(f"out is {to.dtype} {to.shape}; it must be contiguous float64 ({len(when)}, {count}, 8)")
         order = np.argsort(when, kind="stable")
         at, when = np.ascontiguousarray(at[order], np.int64), np.ascontiguousarray(when[order], np.int64)
         t = self.trades
@@ -203,13 +213,13 @@ class Anchored:
                 front._run.anchored(
                     self.clock, self._coarse, t.price, t.volume, t.flags, t.before, self._range, self._whole,
                     at[low:high], when[low:high], order[low:high], width_ns, self.total, future, fill,
-                    np.empty(count + 1, np.int64), out, fault,
+                    np.empty(count + 1, np.int64), to, fault,
                 ),
                 fault,
             )  # fmt: skip
 
         _shared(part, len(when), n_threads)
-        return out
+        return to
 
 
 def _shared(part: Callable[[int, int], None], n: int, n_threads: int) -> None:

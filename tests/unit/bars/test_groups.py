@@ -71,6 +71,10 @@ def cut(
     return out[: found[0]].tobytes(), edges[: found[0]].tolist(), found.tolist(), close.tobytes()
 
 
+def meets(*_: object) -> bool:
+    return True
+
+
 def same(a: Any, b: Any) -> bool:
     return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
 
@@ -98,9 +102,9 @@ def test_threads_do_not_change_threshold_bars(seed: int, unit: Any, many: int) -
     rng = np.random.default_rng(seed)
     t = trades(rng, 3000)
     limit = limit_for(rng, t, unit == "dollar") * float(rng.choice([0.2, 1.0, 7.0])) or 1.0
-    answers = []
+    answers: list[Any] = []
     for threads, least in ((1, 1), (many, 40), (many, 250)):
-        with mock.patch.object(bars.front, "ONE_THREAD", least):
+        with mock.patch.object(bars.front, "ONE_THREAD", least), mock.patch.object(bars.groups, "_meet_soon", meets):
             try:
                 answers.append(bars.threshold_bars(**t, limit=limit, unit=unit, carry=3.0, n_threads=threads))
             except bars.BarsError as error:
@@ -175,3 +179,14 @@ def test_equal_trades_close_bars_where_their_sum_meets_the_limit_exactly() -> No
     assert (np.diff(edges, axis=1) == 100).all()
     edges = bars.threshold_bars(price, volume, limit=np.nextafter(total, 1e9), unit="dollar")[1]
     assert (np.diff(edges[:-1], axis=1) == 101).all()
+
+
+def test_long_bars_are_cut_by_one_thread() -> None:
+    rng = np.random.default_rng(1)
+    price, volume = rng.uniform(1, 9, 300_000), rng.integers(1, 99, 300_000)
+    with mock.patch.object(bars.groups, "share", side_effect=AssertionError):
+        few = bars.threshold_bars(price, volume, limit=50_000.0, unit="volume", n_threads=2)
+    with mock.patch.object(bars.front, "ONE_THREAD", 1):
+        many = bars.threshold_bars(price, volume, limit=300.0, unit="volume", n_threads=2)
+    assert len(few[0]) == pytest.approx(300, rel=0.02)
+    assert same(many[1], bars.threshold_bars(price, volume, limit=300.0, unit="volume", n_threads=1)[1])
