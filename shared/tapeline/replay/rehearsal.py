@@ -282,6 +282,8 @@ class Stage:
 
     def _rebuilt(self, events: Sequence[StoredEvent], before: Any) -> Command:
         first = events[0]
+        if any(event.is_erased for event in events):
+            raise Lossy("something of the commit was erased")
         kind = self.commands.get(first.command)
         if kind is None:
             raise Lossy(f"no command is called {first.command} any more")

@@ -243,6 +243,20 @@ async def test_a_report_that_was_only_noted_is_lossy_and_counted_apart() -> None
     assert list(found.reasons) == ["a report that changed nothing is noted without what it said"]
 
 
+async def test_what_was_erased_is_lossy_and_keeps_its_place_in_a_chain(recorded: Any, tmp_path: Path) -> None:
+    tape, drawn = (recorded.commits[position - 1].subject.split(".") for position in (2, 27))
+    gone = replay.Erasure(aggregate=f"main/tape/{tape[3]}", reason="law")
+    part = replay.Erasure(aggregate=f"main/canvas/{drawn[3]}", field="user", reason="law")
+    await replay.export_erased(recorded, tmp_path / "export", [gone, part])
+    rest: Any = replay.ExportedLog(tmp_path / "export")
+    for decider, same in (("tapes", 0), ("canvases", 1)):
+        found = await replay.dry_run(rest, decider)
+        assert (found.same, found.lossy, found.ok) == (same, 1, True)
+        assert list(found.reasons) == ["something of the commit was erased"]
+    before, after = [await replay.why(log, "vault:demo_model") for log in (recorded, rest)]
+    assert [link.fact.id for link in after.links] == [link.fact.id for link in before.links]
+
+
 async def test_a_command_that_declares_itself_lossy_is_not_tried(recorded: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(own.GrantLease, "LOSSY", "nobody kept it")
     found = await replay.dry_run(recorded, "run")
