@@ -32,8 +32,9 @@ REPORT = "report.json"
 EVERY = 50_000
 NIGHTLY = timedelta(hours=24)
 WEEKLY = timedelta(days=7)
+BEGIN_S = 300.0
+"""So long after its start a service looks for the first time: it has other things to do before."""
 CHECK_S = 60.0
-"""How often the log is looked at, and how long after its start a service first does."""
 _log = structlog.get_logger()
 
 Drill = Callable[[Path], Awaitable[str]]
@@ -111,12 +112,13 @@ class Backups:
 
     async def run(self) -> None:
         """Export and try out, for ever."""
+        await asyncio.sleep(BEGIN_S)
         while True:
-            await asyncio.sleep(CHECK_S)
             try:
                 await self.look()
             except TapelineError as error:
                 _log.warning("backup_waits", code=error.code, why=error.message)
+            await asyncio.sleep(CHECK_S)
 
     async def look(self) -> Backup:
         """Do what is due; what was last done then."""

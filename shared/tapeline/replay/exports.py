@@ -58,12 +58,7 @@ async def export(
     before = read_manifest(folder) if (folder / MANIFEST).exists() else None
     kept: list[Segment] = []
     if before is not None:
-        if before.log_id != head.log_id:
-            raise TapelineError(
-                f"{folder} holds an export of log {before.log_id}, this is log {head.log_id}",
-                code="log_mismatch",
-                hint="export into another folder",
-            )
+        _check_same(folder, before, head)
         if before.part is not None:
             raise _not_empty(folder, "a bundle")
         await _check_contained(log, before, head.position)
@@ -71,7 +66,7 @@ async def export(
             return before
         kept = [segment for segment in before.segments if segment.full]
     else:
-        _make(folder)
+        _make(folder, head)
     _remove_partial(folder)
     made = before
     beside = before.artifacts if before is not None else ()
@@ -106,14 +101,14 @@ async def export_part(
     Raises
     ------
     TapelineError
-        `not_empty` when the folder holds an export, `not_found` when no commit is chosen, `invalid` for a
-        position past the end.
+        `log_mismatch` when the folder holds an export of another log, `not_empty` when it holds one of this log,
+        `not_found` when no commit is chosen, `invalid` for a position past the end.
     """
     head = await log.head()
     end = _end(head, upto)
     if not 0 <= after <= end:
         raise TapelineError(f"nothing lies after {after} and up to {end}", code="invalid", hint="leave --after out")
-    _make(folder)
+    _make(folder, head)
     part = Part(after=after, upto=end, aggregates=tuple(aggregates), team=team)
     segments = []
     async with aclosing(_written(_chosen(log, part), folder, [])) as written:
@@ -142,7 +137,7 @@ async def export_erased(
     """
     head = await log.head()
     eraser = Eraser(erasures, codec())
-    _make(folder)
+    _make(folder, head)
 
     async def erased() -> AsyncGenerator[list[StoredCommit], None]:
         async for commits in log.read(upto=head.position):
@@ -170,9 +165,19 @@ def _not_empty(folder: Path, what: str) -> TapelineError:
     return TapelineError(f"{folder} holds {what} already", code="not_empty", hint="export into another folder")
 
 
-def _make(folder: Path) -> None:
+def _check_same(folder: Path, found: Manifest, head: Head) -> None:
+    if found.log_id != head.log_id:
+        raise TapelineError(
+            f"{folder} holds an export of log {found.log_id}, this is log {head.log_id}",
+            code="log_mismatch",
+            hint="export into another folder",
+        )
+
+
+def _make(folder: Path, head: Head) -> None:
     """A folder without an export in it."""
     if (folder / MANIFEST).exists():
+        _check_same(folder, read_manifest(folder), head)
         raise _not_empty(folder, "an export")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _remove_partial(folder)

@@ -106,6 +106,13 @@ async def test_an_export_is_not_written_over_by_a_bundle_nor_a_bundle_by_an_expo
         assert refused.value.code == "not_empty"
 
 
+async def test_a_folder_of_another_log_takes_no_bundle(make_log: MakeLog, tmp_path: Path) -> None:
+    await replay.export(await make_log(5), tmp_path / "x")
+    with pytest.raises(TapelineError, match="holds an export of log") as refused:
+        await replay.export_part(await make_log(5), tmp_path / "x", team="contoso")
+    assert refused.value.code == "log_mismatch"
+
+
 async def test_a_bundle_is_no_log_to_be_imported_or_compared(make_log: MakeLog, tmp_path: Path) -> None:
     await replay.export_part(await make_log(5), tmp_path / "b", team="contoso")
     for work in (replay.verify_only, replay.ExportedLog):
