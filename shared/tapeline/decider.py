@@ -227,21 +227,23 @@ class Deciders:
         written = iter(commits)
         for step, folded, events in zip(steps, folds, decided, strict=True):
             replayed = False
+            stands: Appended | None = None
             if events:
                 place, (commit, _) = next(places), next(written)
                 replayed = place.replayed
                 if place.replayed:
                     # What is on the log was decided by an earlier try, perhaps elsewhere: read it, do not assume it.
                     folded = await self._fold(step.decider, step.ref, fresh=True)
-                    events = []
+                    self._known(step, folded, origin)  # refuses an id that another command has used
+                    events, stands = [], place
                 else:
                     self._advance(step, folded, events, place, commit)
                     told.append((step.ref, place, commit))
             outcomes.append(
                 Outcome(
                     state=folded.state,
-                    position=folded.position,
-                    sequence=folded.sequence,
+                    position=stands.position if stands else folded.position,
+                    sequence=stands.sequence if stands else folded.sequence,
                     events=events,
                     replayed=replayed,
                 )
