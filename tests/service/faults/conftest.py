@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from tapeline import names, topology
 from tapeline.clock import SystemClock
 from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.decider import Deciders, origin_of
+from tapeline.log import EventLog
 from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.names import ClaimName, ReleaseName, name_ref
@@ -24,7 +26,7 @@ MIB = 1024 * 1024
 class Till:
     """A log on a server, and deciders that write to it: names that are claimed and released in turn."""
 
-    def __init__(self, log: JetStreamLog, close: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, log: EventLog, close: Callable[[], Awaitable[Any]]) -> None:
         self.log = log
         self.close = close
         self._deciders = Deciders(log, CODEC, SystemClock())

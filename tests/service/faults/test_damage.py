@@ -13,16 +13,20 @@ import pytest
 
 from tapeline import replay, topology
 from tapeline.clock import SystemClock
+from tapeline.database import make_engine, sqlite_url
 from tapeline.errors import TapelineError
 from tapeline.log import StoredCommit
 from tapeline.log.bulk import BulkClient
 from tapeline.log.jetstream import JetStreamLog
+from tapeline.log.memory import InMemoryLog
+from tapeline.projections import LogSource, Projector
 from tapeline.security.keys import Credentials, create_key
 from tapeline.store import LocalStore
 from tapeline.testing.log import everything
 from tapeline.testing.server import NatsServer, connect, connector
 
-from .conftest import CODEC, MIB, open_till
+from ..mortal import Counting
+from .conftest import CODEC, MIB, Till, open_till
 
 COMMITS = 300
 EXPORTED = 240
@@ -159,3 +163,26 @@ async def test_a_hundred_damages_of_the_log_are_found(kept: Kept, tmp_path: Path
 async def test_a_backup_brings_back_everything_up_to_its_end(kept: Kept, tmp_path: Path) -> None:
     found = await restored(kept, tmp_path / "restored")
     assert found == kept.commits[:EXPORTED]
+
+
+async def test_tables_that_are_ahead_of_the_log_show_that_its_unsealed_tail_is_gone(tmp_path: Path) -> None:
+    whole = InMemoryLog(CODEC, log_id="one")
+    till = Till(whole, asyncio.Event().wait)
+    for number in range(20):
+        await till.turn(f"c{number}", f"n{number % 7}")
+    engine = make_engine(sqlite_url(tmp_path / "tables.db"))
+    projector = Projector(LogSource(whole, CODEC, Counting.kinds), Counting(), engine)
+    await projector.open()
+    task = asyncio.create_task(projector.run())
+    await projector.wait_for(20, 30)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    shorter = InMemoryLog(CODEC, log_id="one")
+    again = Till(shorter, asyncio.Event().wait)
+    for number in range(15):
+        await again.turn(f"c{number}", f"n{number % 7}")
+    with pytest.raises(TapelineError, match="at position 20, past the end of the log") as refused:
+        await Projector(LogSource(shorter, CODEC, Counting.kinds), Counting(), engine).open()
+    assert refused.value.code == "log_behind_seal"
+    await engine.dispose()

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
+from sqlalchemy import Connection, func, select
 
 from tapeline import teams, topology
 from tapeline.connection import connect, connect_as
+from tapeline.database import make_engine, sqlite_url
 from tapeline.embedded import server as embedded
 from tapeline.embedded.child import Child
 from tapeline.embedded.supervisor import AGENT, TEAM
 from tapeline.errors import TapelineError
 from tapeline.home import Home
 from tapeline.log.jetstream import JetStreamLog
+from tapeline.log.memory import InMemoryLog
+from tapeline.projections import LogSource, Projector, positions
 from tapeline.security.keys import read_credentials
 from tapeline.testing.disks import MIB, NotPermitted, cut_power, image_disk, small_disk
 from tapeline.testing.history import Entry, History, check_history, read_history
 from tapeline.testing.log import everything
 from tapeline.testing.server import NatsServer, connector
 
+from ..mortal import Counting, counts
 from .conftest import CODEC, Till, open_till, or_skip
 
 WRITERS = 8
@@ -206,6 +213,66 @@ async def test_without_a_sync_of_each_commit_the_same_cut_takes_some(tmp_path: P
 @pytest.mark.timeout(1800)
 async def test_two_hundred_power_cuts_take_nothing(tmp_path: Path) -> None:
     assert [seed for seed in range(100, 300) if (await cut_once(tmp_path, seed))[1]] == []
+
+
+def counted(connection: Connection) -> tuple[int, int]:
+    """The position of the counts, and how many events their rows tell of."""
+    position = connection.scalar(select(positions.c.position).where(positions.c.name == Counting.name))
+    return position or 0, connection.scalar(select(func.sum(counts.c.events))) or 0
+
+
+@asynccontextmanager
+async def counting(till: Till, database: Path) -> AsyncIterator[Projector]:
+    """A projector that counts the events of a log into a SQLite file."""
+    engine = make_engine(sqlite_url(database))
+    projector = Projector(LogSource(till.log, CODEC, Counting.kinds), Counting(), engine)
+    await projector.open()
+    task = asyncio.create_task(projector.run())
+    try:
+        yield projector
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_power_cut_leaves_sqlite_whole_with_its_rows_at_its_position(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    till = Till(InMemoryLog(CODEC), asyncio.Event().wait)
+    image, copy, written = tmp_path / "disk", tmp_path / "copy", 0
+
+    async def write(count: int) -> None:
+        nonlocal written
+        for _ in range(count):
+            written += 1
+            await till.turn(f"c{written}", f"n{written % 20}")
+            if written % 7 == 0:
+                await asyncio.sleep(0)
+
+    with or_skip(), image_disk(image, tmp_path / "at") as disk:
+        async with counting(till, disk / "counts.db") as projector:
+            await write(chance.randint(300, 600))
+            await projector.wait_for(written, 30)
+            # As every file is after its first half minute.
+            await asyncio.to_thread(os.sync)
+            await write(chance.randint(300, 600))
+            cutting = asyncio.create_task(asyncio.to_thread(cut_power, image, copy))
+            while not cutting.done():
+                await write(5)
+            await cutting
+            await projector.wait_for(written, 30)
+    with or_skip(), image_disk(copy, tmp_path / "copy-at") as disk:
+        with closing(sqlite3.connect(disk / "counts.db")) as raw:
+            assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        engine = make_engine(sqlite_url(disk / "counts.db"))
+        position, events = await engine.read(counted)
+        assert 300 <= position == events <= written
+        # What the power took back, the log gives again.
+        async with counting(till, disk / "counts.db") as projector:
+            await projector.wait_for(written, 30)
+        assert await engine.read(counted) == (written, written)
+        await engine.dispose()
 
 
 @pytest.mark.parametrize("disk", [small_disk, image_disk])
