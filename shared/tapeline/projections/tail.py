@@ -116,6 +116,8 @@ class Tail:
         try:
             async with aclosing(self._log.read(after=after, follow=True)) as lists:
                 async for commits in lists:
+                    if self._task is not mine:
+                        return  # the client library may swallow a cancellation: another reading has begun
                     self._recent.extend(commits)
                     self._position = commits[-1].position
                     for follower in self._followers:
