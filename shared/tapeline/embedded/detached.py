@@ -50,6 +50,10 @@ def start_detached(
         os.close(writer)
         writer = -1
         line = _read_line(reader, deadline)
+        ended_with = outer.returncode
+    except subprocess.TimeoutExpired:
+        # So slow a machine has not even come to leaving its caller's session; it is ended by then.
+        line, ended_with = None, -1
     finally:
         os.close(reader)
         if writer >= 0:
@@ -65,7 +69,7 @@ def start_detached(
         )
     if not line:
         raise TapelineError(
-            f"the instance on {home.root} ended while it was starting ({outer.returncode}): {tail(output, 3)}",
+            f"the instance on {home.root} ended while it was starting ({ended_with}): {tail(output, 3)}",
             code="unavailable",
             hint=f"look into {output}",
         )
