@@ -74,7 +74,7 @@ def test_services_and_agent_work_as_processes_of_their_own(tmp_path: Path, monke
                     blueprint_id=tl.lookup_blueprint_id("selftest"), config={"steps": 5},
                 )
             )  # fmt: skip
-            assert run.wait(60) == "job_completed", (tmp_path / "agent.log").read_text()
+            assert run.wait(120) == "job_completed", (tmp_path / "agent.log").read_text()
             assert tl.get_vault_items("main") == []
             assert tl.get_assets("main") == []
             client.close()

@@ -66,7 +66,7 @@ def place(shared_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Place:
     (folder / "faulty.json").write_text(json.dumps(document), encoding="utf-8")
     command_id = new_id()
     run = tl.Run.from_id(create(command_id))
-    assert run.wait(60) == "job_completed"
+    assert run.wait(120) == "job_completed"
     return Place(shared_home, folder, run, command_id)
 
 

@@ -81,7 +81,7 @@ def test_kill_9_of_the_parent_leaves_no_orphan_and_a_new_start_goes_on(home: Hom
     assert parent is not None
     family = psutil.Process(parent).children(recursive=True)
     os.kill(parent, signal.SIGKILL)
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
 
     assert tapeline("up", "--detach").returncode == 0
@@ -92,9 +92,16 @@ def test_kill_9_of_the_parent_leaves_no_orphan_and_a_new_start_goes_on(home: Hom
 def test_sigterm_ends_everything_and_status_says_so(home: Home) -> None:
     family = [p.pid for p in status(home, positions=False).processes if p.pid]
     assert stop(home)
-    assert [pid for pid in family if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"] == []
+    assert [pid for pid in family if _is_alive(pid)] == []
     said = tapeline("status", "--json")
     assert json.loads(said.stdout)["running"] is False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _until(condition: object, timeout_s: float = 60.0) -> None:

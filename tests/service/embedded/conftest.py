@@ -14,7 +14,7 @@ from tapeline.home import Home, holder
 PROGRAM = str(Path(__file__).with_name("dummy_instance.py"))
 
 
-def wait_until(claim, timeout_s=15.0):
+def wait_until(claim, timeout_s=60.0):
     """The first true answer of a claim, asked again and again."""
     deadline = time.monotonic() + timeout_s
     while not (found := claim()):

@@ -24,7 +24,7 @@ def table(home):
             argv=(sys.executable, "-I", "-S", str(HERE / "dummy_child.py"), *options),
             env=environment(home),
             stop_grace_s=0.5,
-            ready_timeout_s=5.0,
+            ready_timeout_s=20.0,
             restart=Restart(first_wait_s=0.05),
         )
 

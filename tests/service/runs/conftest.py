@@ -58,7 +58,7 @@ class Runs:
         }  # fmt: skip
         return await self.view("create", **(fields | changes))
 
-    async def until(self, run: str, status: str, timeout_s: float = 15) -> dict[str, Any]:
+    async def until(self, run: str, status: str, timeout_s: float = 45) -> dict[str, Any]:
         """The run once it has a status."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -130,7 +130,7 @@ class FakeAgent:
         }  # fmt: skip
         return await self.ask("announce", **(fields | changes))
 
-    async def take(self, timeout_s: float = 10) -> dict[str, Any]:
+    async def take(self, timeout_s: float = 30) -> dict[str, Any]:
         """The lease of the next run that is offered."""
         offer = await asyncio.wait_for(self.offers.get(), timeout_s)
         return await self.claim(offer)

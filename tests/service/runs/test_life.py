@@ -82,7 +82,7 @@ async def test_a_running_run_stops_when_its_agent_says_so(runs: Any, agent: Any)
     await agent.started(lease)
     view = await runs.view("stop", run=made["id"], grace_s=30)
     assert view["status"] == "run_stop_requested"
-    stop = await asyncio.wait_for(agent.stops.get(), 5)
+    stop = await asyncio.wait_for(agent.stops.get(), 30)
     assert (stop["run"], stop["epoch"], stop["reason"]) == (made["id"], 1, "user")
     assert 0 < stop["grace_s"] <= 30
     named = {"team": "main", "run": made["id"], "epoch": 1}
@@ -164,7 +164,7 @@ async def test_of_four_claims_one_wins_in_every_epoch(runs: Any, host: Any) -> N
 
 async def test_an_offer_is_for_one_agent_and_lapses(runs: Any, agent: Any, make_agent: Any) -> None:
     await runs.create()
-    offer = await asyncio.wait_for(agent.offers.get(), 5)
+    offer = await asyncio.wait_for(agent.offers.get(), 30)
     other = await make_agent("a2")
     error = await other.refused(
         "claim", team=offer.team, run=offer.run, offer=offer.offer, device=offer.device
@@ -179,7 +179,7 @@ async def test_a_claim_is_answered_again_by_another_process(
     runs: Any, agent: Any, open_service: Any, host: Any
 ) -> None:
     await runs.create()
-    offer = await asyncio.wait_for(agent.offers.get(), 5)
+    offer = await asyncio.wait_for(agent.offers.get(), 30)
     first = await agent.claim(offer)
     async with open_service() as again:
         agent.rebind(again)

@@ -271,28 +271,32 @@ async def agent(server: Server, store: LocalStore, tmp_path: Path, service: Fake
     )
     stop, ready = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(agent.run(stop, ready.set))
-    await asyncio.wait_for(ready.wait(), 10)
+    await asyncio.wait_for(ready.wait(), 30)
     await connection.flush()
     yield agent
     stop.set()
-    await asyncio.wait_for(serving, 15)
+    await asyncio.wait_for(serving, 30)
     await connection.close()
 
 
-async def until(condition: Any, timeout_s: float = 20.0) -> None:
+async def until(condition: Any, timeout_s: float = 45.0) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - the condition is a state of other processes
             await asyncio.sleep(0.02)
 
 
+def state_of(pid: int) -> str:
+    """What a process does, in the kernel's letter: `T` is paused, `Z` dead; `X` when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
 def is_running(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    return state_of(pid) not in "XZ"
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:

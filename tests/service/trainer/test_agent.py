@@ -15,9 +15,9 @@ from tapeline.store.local import LocalStore
 from tapeline.trainer.agent import Agent
 from tapeline.trainer.blueprints.selftest import loss_at
 
-from .conftest import FakeRun, FakeRuns, Server, is_running, kill, until
+from .conftest import FakeRun, FakeRuns, Server, is_running, kill, state_of, until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def a_run(**config: Any) -> FakeRun:
@@ -142,25 +142,27 @@ async def test_a_fenced_agent_kills_its_child_and_says_no_more(service: FakeRuns
 
 
 async def test_a_lease_that_cannot_be_renewed_pauses_then_kills_the_child(service: FakeRuns, agent: Agent) -> None:
-    service.ttl_s = 3.0
+    # It is paused for a third of that: long enough to be seen.
+    service.ttl_s = 4.5
     run = a_run(steps=10_000, step_s=0.01)
     await service.offer(run)
     await until(lambda: "started" in run.kinds)
     pid = run.data["started"]["pid"]
     service.is_mute = True
-    await until(lambda: Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T")
+    await until(lambda: state_of(pid) == "T")
     await until(lambda: not is_running(pid))
     await until(lambda: not agent._holds)
 
 
 async def test_a_paused_child_goes_on_when_the_service_is_back(service: FakeRuns, agent: Agent) -> None:
-    service.ttl_s = 3.0
+    # It is paused for a third of that: long enough to be seen.
+    service.ttl_s = 4.5
     run = a_run(steps=300, step_s=0.01)
     await service.offer(run)
     await until(lambda: "started" in run.kinds)
     pid = run.data["started"]["pid"]
     service.is_mute = True
-    await until(lambda: Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T")
+    await until(lambda: state_of(pid) == "T")
     service.is_mute = False
     await until(lambda: run.has_ended)
     assert run.kinds == ["started", "completed"]

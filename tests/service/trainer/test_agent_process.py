@@ -15,7 +15,7 @@ import pytest
 
 from .conftest import FakeRun, FakeRuns, Server, is_running, until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 Start = Any
 
@@ -59,7 +59,7 @@ async def test_no_child_outlives_its_agent(service: FakeRuns, start: Start) -> N
     await until(lambda: "started" in run.kinds)
     pid = run.data["started"]["pid"]
     process.kill()
-    await until(lambda: not is_running(pid), 2)
+    await until(lambda: not is_running(pid))
 
 
 async def test_a_restarted_agent_has_a_new_boot_and_holds_nothing(service: FakeRuns, start: Start) -> None:
@@ -104,7 +104,7 @@ async def test_an_agent_that_leaves_stops_its_child_with_a_checkpoint(service: F
     await until(lambda: run.has_ended)
     assert run.data["failed"]["reason"] == "agent_shutdown"
     assert run.checkpoints[-1]["global_step"] == run.data["failed"]["last_step"]
-    assert await asyncio.wait_for(process.wait(), 5) == 0
+    assert await asyncio.wait_for(process.wait(), 30) == 0
     assert service.announced[-1]["leaving"] is True
     assert process.stdout is not None
     # and it never imported what only children need
