@@ -35,6 +35,7 @@ from tapeline.log import EventLog
 from tapeline.log.codec import Codec
 from tapeline.projections import LogSource, Projection, Projector, positions
 from tapeline.runs import projection as runs
+from tapeline.runs.model import projection as models
 from tapeline.sdk.client import Client
 from tapeline.sdk.settings import resolve
 from tapeline.testing.history import History
@@ -42,7 +43,7 @@ from tapeline.vault import projection as vault
 from tapeline.vault import sources
 
 FOLDS: dict[str, Sequence[Projection]] = {
-    "runs": (runs,),
+    "runs": (runs, models),
     "assets": (tapes, canvases, assets, users),
     "vault": (vault, sources),
 }
