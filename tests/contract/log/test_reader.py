@@ -208,6 +208,46 @@ async def test_a_delivery_that_is_lost_doubled_or_late_changes_nothing(
     assert shaken[0]._seen >= place, "the delivery that was meant to be lost was one"
 
 
+@pytest.mark.parametrize("what", ["request", "heartbeat"])
+@pytest.mark.parametrize("place", [1, 2, 3])
+async def test_a_request_or_a_heartbeat_that_is_lost_changes_nothing(
+    server: NatsServer, log: JetStreamLog, monkeypatch: pytest.MonkeyPatch, what: str, place: int
+) -> None:
+    monkeypatch.setattr(reader, "SILENCE_S", 0.8)
+    monkeypatch.setattr(reader, "HEARTBEAT_S", 0.2)
+    seen = 0
+
+    def is_lost(it_is_one: bool) -> bool:
+        nonlocal seen
+        seen += it_is_one
+        return it_is_one and seen == place
+
+    async def connect(client: nats.aio.client.Client, /, **options: Any) -> None:
+        publish, process = client.publish, client._process_msg
+
+        async def published(subject: str, *rest: Any, **more: Any) -> None:
+            if not is_lost(what == "request" and ".CONSUMER.MSG.NEXT." in subject):
+                await publish(subject, *rest, **more)
+
+        async def processed(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+            if not is_lost(what == "heartbeat" and (headers or b"").startswith(b"NATS/1.0 100")):
+                await process(sid, subject, reply, data, headers)
+
+        client.publish = published  # type: ignore[method-assign]
+        client._process_msg = processed  # type: ignore[method-assign]
+        await connector(server.url)(client, **options)
+
+    await filled(log, 3500)
+    follower = Follower(JetStreamLog(log._client, codec(), connect=connect), upto=3510)
+    await follower.until(3500)
+    async with asyncio.timeout(20):
+        while seen < place:  # noqa: ASYNC110 - the loss is what is waited for
+            await asyncio.sleep(0.01)
+    await filled(log, 10, 3500)
+    await asyncio.wait_for(follower.task, 20)
+    assert follower.heard == list(range(1, 3511))
+
+
 async def test_a_slow_caller_holds_at_most_two_thousand_messages(log: JetStreamLog) -> None:
     await filled(log, 8000)
     async with aclosing(log.read()) as lists:
