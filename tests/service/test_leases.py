@@ -59,7 +59,7 @@ async def test_a_lease_is_kept_until_somebody_else_has_it(client: Client) -> Non
     await asyncio.sleep(0.3)
     assert not task.done()
     # What an operator would do to a holder that hangs.
-    await client.request("$KV.LEASES.projection.runs", b"")
+    await client.request("$KV.LEASES.projection.runs", b"", timeout=30)
     assert await second.take()
     await asyncio.wait_for(task, 30)
 
@@ -67,7 +67,7 @@ async def test_a_lease_is_kept_until_somebody_else_has_it(client: Client) -> Non
 async def test_a_renewal_whose_answer_was_lost_is_found(client: Client) -> None:
     first = lease(client, "a", renew_s=0.05)
     assert await first.take()
-    await client.request("$KV.LEASES.projection.runs", b"a")
+    await client.request("$KV.LEASES.projection.runs", b"a", timeout=30)
     task = asyncio.create_task(first.keep())
     await asyncio.sleep(0.3)
     assert not task.done()
