@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -213,10 +212,10 @@ def predict(*, synthetic: bool) -> None:
 
 
 def rebuild(home: Home) -> None:
-    """Empty every table, fold the log again, and compare each row."""
+    """Build every table from the log again, beside what is served, and compare each row before it is shown."""
     from tapeline import replay
 
-    for report in replay.rebuild(home, "all", timeout_s=timedelta(seconds=60).total_seconds()):
+    for report in replay.rebuild(home, "all", compare=True):
         say.print(
             f"{report.name}: {report.rows} rows, equal to the last" if report.equal else f"{report.name}: DIFFERS"
         )

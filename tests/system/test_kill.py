@@ -164,7 +164,7 @@ def test_nothing_acknowledged_is_lost_and_no_run_runs_for_ever(home: Home, datab
             events = run.get_events(limit=10_000, sort=["sequence:desc"])
             reason = next(each.details["reason"] for each in events if each.details["type"] == "JobFailed")
             assert reason in get_args(EndReason)
-    reports = replay.rebuild(home, "all", timeout_s=60)
+    reports = replay.rebuild(home, "all", compare=True)
     assert [report.name for report in reports if not report.equal] == []
 
 

@@ -9,12 +9,14 @@ from typing import Any, ClassVar
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Integer,
     MetaData,
     String,
     Table,
     Text,
+    and_,
     delete,
     insert,
     select,
@@ -22,7 +24,7 @@ from sqlalchemy import (
 )
 
 from tapeline.errors import TapelineError
-from tapeline.projections.state import STATE, positions
+from tapeline.projections.state import SERVED, STATE, active, positions, suffix, write
 
 MOST = 100
 """With more aggregates set aside than this, the fault is in the projection, and it stops."""
@@ -32,6 +34,7 @@ parked_table = Table(
     "projection_parked",
     STATE,
     Column("name", String(64), primary_key=True),
+    Column("generation", Integer, primary_key=True),
     Column("aggregate", String(255), primary_key=True),
     # The first commit that could not be folded; the rows tell of the aggregate before it.
     Column("position", Integer, nullable=False),
@@ -48,6 +51,7 @@ class Parked:
     """One aggregate that is set aside: where, why, since when, and how often it was tried again."""
 
     name: str
+    generation: int
     aggregate: str
     position: int
     error: str
@@ -66,13 +70,18 @@ class Parked:
         return asdict(self)
 
 
-def listed(connection: Connection, name: str | None = None) -> list[Parked]:
-    """What is set aside, of one projection or of all, in the order of the log."""
+def listed(connection: Connection, name: str | None = None, generation: int | None = None) -> list[Parked]:
+    """What is set aside, of one projection or of all that are served, in the order of the log."""
     if not connection.dialect.has_table(connection, parked_table.name):
         return []
     query = select(parked_table).order_by(parked_table.c.position, parked_table.c.name)
     if name is not None:
         query = query.where(parked_table.c.name == name)
+    if generation is None:
+        served = select(positions.c.generation).where(positions.c.name == parked_table.c.name)
+        query = query.where(parked_table.c.generation.in_(served.where(positions.c.state.in_(SERVED))))
+    else:
+        query = query.where(parked_table.c.generation == generation)
     return [Parked(**dict(row)) for row in connection.execute(query).mappings()]
 
 
@@ -84,15 +93,21 @@ def set_aside(connection: Connection, new: Sequence[Parked]) -> None:
 
 def tried(connection: Connection, one: Parked, error: str) -> None:
     """Write down that an aggregate still cannot be folded."""
-    of_it = (parked_table.c.name == one.name) & (parked_table.c.aggregate == one.aggregate)
     changed = {"error": error, "tries": one.tries + 1, "wanted": False}
-    connection.execute(update(parked_table).where(of_it).values(**changed))
+    connection.execute(update(parked_table).where(_same(one)).values(**changed))
 
 
-def released(connection: Connection, name: str, aggregate: str | None = None) -> None:
-    """Strike an aggregate, or all of a projection, off the list."""
-    query = delete(parked_table).where(parked_table.c.name == name)
-    connection.execute(query if aggregate is None else query.where(parked_table.c.aggregate == aggregate))
+def released(connection: Connection, one: Parked) -> None:
+    """Strike an aggregate off the list."""
+    connection.execute(delete(parked_table).where(_same(one)))
+
+
+def _same(one: Parked) -> ColumnElement[bool]:
+    return and_(
+        parked_table.c.name == one.name,
+        parked_table.c.generation == one.generation,
+        parked_table.c.aggregate == one.aggregate,
+    )
 
 
 def wish(connection: Connection, name: str, aggregate: str | None = None) -> list[Parked]:
@@ -109,19 +124,17 @@ def wish(connection: Connection, name: str, aggregate: str | None = None) -> lis
             f"{aggregate} is not parked in {name}", code="not_found", hint="tapeline parked list"
         )  # fmt: skip
     for one in chosen:
-        of_it = (parked_table.c.name == name) & (parked_table.c.aggregate == one.aggregate)
-        connection.execute(update(parked_table).where(of_it).values(wanted=True))
+        connection.execute(update(parked_table).where(_same(one)).values(wanted=True))
     return chosen
 
 
 def reset(connection: Connection, name: str) -> None:
-    """Empty a projection's tables and its position, in the caller's transaction: its projector refills them."""
-    row = connection.execute(select(positions).where(positions.c.name == name)).mappings().first()
-    if row is None:
+    """Empty the tables of the active generation, and its position: its projector refills them."""
+    found = active(connection, name)
+    if found is None:
         raise TapelineError(f"no projection is named {name!r} here", code="not_found")
-    metadata = MetaData()
-    for table in row["tables"]:
-        connection.execute(delete(Table(table, metadata)))
-    released(connection, name)
-    of_it = update(positions).where(positions.c.name == name)
-    connection.execute(of_it.values(position=0, parked=positions.c.parked + 1))
+    for table in found.tables:
+        connection.execute(delete(Table(f"{table}{suffix(found.generation)}", MetaData())))
+    of_it = and_(parked_table.c.name == name, parked_table.c.generation == found.generation)
+    connection.execute(delete(parked_table).where(of_it))
+    write(connection, found, position=0, parked=found.parked + 1)

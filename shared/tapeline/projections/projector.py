@@ -3,63 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import structlog
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from tapeline.database import Engine, is_of_data, is_passing, physical
+from tapeline.database import Engine, is_passing
 from tapeline.errors import TapelineError
-from tapeline.projections.folding import FOLD_FAULTS, fold, said
-from tapeline.projections.parked import MOST, Parked, listed, released, set_aside, tried
-from tapeline.projections.rows import Rows
+from tapeline.projections.building import Builder
+from tapeline.projections.generation import Generation
+from tapeline.projections.parked import Parked, listed
 from tapeline.projections.source import Lease, Projection, Source
-from tapeline.projections.state import Moved, Place, make, move, place_of, positions
-from tapeline.projections.statements import upsert
+from tapeline.projections.state import ACTIVE, HANDED, Known, Moved, active, begin, known, make, take_back, write
 from tapeline.projections.turns import first_of, to_its_end
 
 log = structlog.get_logger()
 
 WAIT_S = 2.0
 IDLE_CHECK_S = 1.0
+HANDED_S = 5.0
+"""So long a projector waits for the generation that is to take over before it goes on itself."""
+HANDED_LOOK_S = 0.01
 STANDBY_LOOK_S = 0.01
 SAVE_AFTER_S = 0.5
 """A position that no row goes with is stored this much later; sooner where other copies wait to see it."""
 SAVE_SOON_S = 0.05
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
-SHORT_EVENTS = 16
-"""So few events are folded where they arrive; more of them, beside."""
 
 
 class Projector:
     """Keeps one projection's tables at the end of its source; any number may run, one at a time counts."""
 
     def __init__(self, source: Source, projection: Projection, engine: Engine) -> None:
-        self._source = source
-        self._projection = projection
-        self._engine = engine
-        self._tables = {table.name: physical(table) for table in projection.tables}
-        self._position = -1
-        self._stored = -1
+        self.source = source
+        self.projection = projection
+        self.engine = engine
+        self._generation: Generation | None = None
         self._log_id = ""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._lease: Lease | None = None
         self._is_writer = True
         self._folding = asyncio.Lock()
         self._unsaved = asyncio.Event()
-        self._rows = Rows(self._tables)
-        self._parked: dict[str, Parked] = {}
-        self._parkings = 0
+        self._position = -1
         self.fault: TapelineError | None = None
 
     @property
     def name(self) -> str:
-        return self._projection.name
+        return self.projection.name
 
     @property
     def position(self) -> int:
@@ -78,7 +76,7 @@ class Projector:
     @property
     def parked(self) -> Mapping[str, Parked]:
         """What could not be folded and was set aside, by `<team>/<kind>/<id>`."""
-        return self._parked
+        return self._generation.parked if self._generation is not None else {}
 
     def stand_by(self, lease: Lease) -> None:
         """Write only while holding a lease, and wait for it otherwise."""
@@ -86,52 +84,72 @@ class Projector:
 
     async def head(self) -> int:
         """The last position of the source."""
-        return await self._source.head()
+        return await self.source.head()
 
     async def open(self) -> None:
         """Make the tables when they are missing, and read the position.
 
-        Raises `log_mismatch` when the tables were filled from another log. Tables of another version of
-        the projection are emptied: the log refills them.
+        Tables of another version of the projection are not served: those of this one are built beside them
+        first, and shown in their place.
+
+        Raises `log_mismatch` when the tables were filled from another log.
         """
-        self._log_id = await self._source.identity()
-        place, parked = await self._engine.write(self._made)
-        self._rows = Rows(self._tables)
-        self._stored, self._parkings, self._parked = place.position, place.parked, parked
-        self._arrive(place.position)
-        if self._position > await self._source.head():
+        self._log_id = await self.source.identity()
+        found = await self.engine.write(self._found)
+        if found is None:
+            builder = Builder(self)
+            await builder.build()
+            await builder.switch()
+            found = await self.engine.write(self._found)
+        if found is None:
             raise TapelineError(
-                f"the tables of {self.name} are at position {self._position}, past the end of the log",
+                f"the tables of {self.name} are of another version than this code",
+                code="unavailable",
+                hint="tapeline rebuild all, with the version of tapeline that is to run",
+            )
+        self._adopt(*found)
+        if self._position > (head := await self.source.head()):
+            raise TapelineError(
+                f"the tables of {self.name} are at position {self._position}, past the end of the log ({head})",
                 code="log_behind_seal",
                 hint="restore the log from a backup, then tapeline rebuild all",
             )
 
-    def _made(self, connection: Connection) -> tuple[Place, dict[str, Parked]]:
+    def _found(self, connection: Connection) -> tuple[Known, list[Parked]] | None:
+        """The active generation, made when there is none; None when it is of another version."""
         make(connection)
-        row = connection.execute(select(positions).where(positions.c.name == self.name)).mappings().first()
-        if row is None or row["version"] != self._projection.version:
-            # Another version may have other columns.
-            for table in self._tables.values():
-                table.drop(connection, checkfirst=True)
-            first = {
-                "name": self.name, "version": self._projection.version, "log_id": self._log_id, "position": 0,
-                "tables": sorted(table.name for table in self._projection.tables), "stream": self._source.stream,
-                "writer": None, "parked": 0,
-            }  # fmt: skip
-            upsert(connection, positions, [first])
-            released(connection, self.name)
-            place = Place(0, 0)
-        elif row["log_id"] != self._log_id:
+        found = active(connection, self.name)
+        if found is None:
+            numbers = [each.generation for each in known(connection, self.name)]
+            found = self.first(max(numbers, default=0) + 1, ACTIVE)
+            begin(connection, found, self.projection.tables)
+        if found.log_id != self._log_id:
             raise TapelineError(
-                f"the tables of {self.name} were filled from log {row['log_id']}, this is log {self._log_id}",
+                f"the tables of {self.name} were filled from log {found.log_id}, this is log {self._log_id}",
                 code="log_mismatch",
                 hint="tapeline rebuild all",
             )
-        else:
-            place = Place(row["position"], row["parked"])
-        for table in self._tables.values():
-            table.create(connection, checkfirst=True)
-        return place, {one.aggregate: one for one in listed(connection, self.name)}
+        if found.version != self.projection.version:
+            return None
+        return found, listed(connection, self.name, found.generation)
+
+    def first(self, generation: int, state: str) -> Known:
+        """A generation that nothing was folded into yet."""
+        return Known(
+            self.name, generation, state, self.projection.version, self._log_id, 0,
+            sorted(table.name for table in self.projection.tables), self.source.stream, None, None, 0,
+        )  # fmt: skip
+
+    def _adopt(self, of: Known, parked: Sequence[Parked]) -> None:
+        of = replace(of, state=ACTIVE)
+        self._generation = Generation(self.source, self.projection, self.engine, of, parked)
+        self._arrive(of.position)
+
+    @property
+    def _tables(self) -> Generation:
+        if self._generation is None:
+            raise TapelineError(f"projection {self.name} was not opened", code="internal")
+        return self._generation
 
     async def run(self) -> None:
         """Follow the source for ever. Stops, saying where, at what it cannot fold."""
@@ -173,8 +191,8 @@ class Projector:
         try:
             # The one before has moved on since we last looked.
             await self._reload()
-            mine = update(positions).where(positions.c.name == self.name).values(writer=self._lease.holder)
-            await self._engine.write(lambda connection: connection.execute(mine))
+            of, holder = self._tables.known, self._lease.holder
+            await self.engine.write(lambda connection: write(connection, of, writer=holder))
             self._is_writer = True
             log.info("projection_writes", projection=self.name, writer=self._lease.holder, position=self._position)
             await first_of(self._follow(), self._lease.keep())
@@ -187,23 +205,30 @@ class Projector:
         await first_of(self._read(), self._watch(), self._save())
 
     async def _read(self) -> None:
-        async with aclosing(self._source.read(self._position)) as stretches:
+        async with aclosing(self.source.read(self._position)) as stretches:
             async for position, events in stretches:
                 await to_its_end(self._fold(position, events))
+
+    async def _fold(self, position: int, events: Sequence[Any]) -> None:
+        async with self._folding:
+            if position > self._position:
+                if not await self._tables.fold(position, events):
+                    self._unsaved.set()
+                self._arrive(position)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(IDLE_CHECK_S)
             async with self._folding:
-                place, wishes = await self._engine.read(self._looked)
-                if place is None or place.position < self._stored or place.parked != self._parkings:
+                place, wishes = await self.engine.read(self._tables.look)
+                if not self._tables.is_as_left(place):
                     raise Moved
             for one in wishes:
                 await to_its_end(self._retry(one))
 
-    def _looked(self, connection: Connection) -> tuple[Place | None, list[Parked]]:
-        wishes = [one for one in listed(connection, self.name) if one.wanted] if self._parked else []
-        return place_of(connection, self.name), wishes
+    async def _retry(self, one: Parked) -> None:
+        async with self._folding:
+            await self._tables.retry(one)
 
     async def _save(self) -> None:
         """Store a position that no rows went with, once a moment has passed without any."""
@@ -215,30 +240,41 @@ class Projector:
     async def _save_now(self) -> None:
         async with self._folding:
             self._unsaved.clear()
-            if self._position > self._stored:
-                await self._engine.write(
-                    lambda connection: self._move(connection, self._position, self._parkings), is_short=True
-                )
-                self._stored = self._position
+            await self._tables.save()
 
     async def _reload(self) -> None:
-        def looked(connection: Connection) -> tuple[Place | None, list[Parked]]:
-            return place_of(connection, self.name), listed(connection, self.name)
+        """Be where the database is, with the generation that is shown now."""
+
+        def looked(connection: Connection) -> tuple[Known, list[Parked]] | None:
+            found = active(connection, self.name)
+            return None if found is None else (found, listed(connection, self.name, found.generation))
 
         async with self._folding:
-            self._rows = Rows(self._tables)
-            place, parked = await self._engine.read(looked)
-            if place is None:
+            while (found := await self.engine.read(looked)) is not None and found[0].state == HANDED:
+                # Another generation takes over in a moment, unless its builder has died over it.
+                if time.time() - (found[0].beat or 0.0) > HANDED_S:
+                    await self.engine.write(lambda connection: take_back(connection, self.name))
+                await asyncio.sleep(HANDED_LOOK_S)
+            if found is None:
                 await self.open()
-                return
-            self._stored, self._parkings = place.position, place.parked
-            self._parked = {one.aggregate: one for one in parked}
-            self._arrive(place.position)
+            elif found[0].version != self.projection.version:
+                raise TapelineError(
+                    f"the tables of {self.name} are of version {found[0].version} now, this code folds version "
+                    f"{self.projection.version}",
+                    code="conflict",
+                    hint="run the version of tapeline that built them, or go back: tapeline rebuild --back",
+                )
+            else:
+                self._adopt(*found)
 
     async def _look(self) -> None:
         """See how far the writer is. What was read may be older than what we have folded ourselves since."""
-        place = await self._engine.read(lambda connection: place_of(connection, self.name))
-        if place is not None and not self._is_writer and place.position > self._position:
+        place = await self.engine.read(self._tables.place)
+        if self._is_writer:
+            return
+        if place is None:
+            await self._reload()
+        elif place.position > self._position:
             self._arrive(place.position)
 
     def _arrive(self, position: int) -> None:
@@ -252,111 +288,6 @@ class Projector:
                 elif not each[1].done():
                     each[1].set_result(None)
             self._waiting = left
-
-    async def _fold(self, position: int, events: Sequence[Any]) -> None:
-        async with self._folding:
-            if position <= self._position:
-                return
-            # What overlaps with an earlier stretch is folded already.
-            aggregate, last = self._source.aggregate, self._position
-            new = [(aggregate(event), event) for event in events if event.position > last]
-            if self._parked:
-                new = [each for each in new if each[0] not in self._parked]
-            if not new:
-                # No row changes: the tables are at this position as they stand.
-                self._unsaved.set()
-                self._arrive(position)
-                return
-            await self._fold_or_part(position, new)
-
-    async def _fold_or_part(self, position: int, events: Sequence[tuple[str, Any]]) -> None:
-        """Fold a stretch; one that holds a value which the database refuses in halves, down to the commit."""
-        try:
-            await self._commit(position, events)
-            return
-        except (DBAPIError, ArithmeticError, ValueError) as error:
-            places = sorted({event.position for _, event in events})
-            if not places or not is_of_data(error):
-                raise
-            if len(places) == 1:
-                aggregate, event = events[0]
-                await self._commit(position, [], {aggregate: self._park(event, error)})
-                return
-        middle = places[len(places) // 2]
-        await self._fold_or_part(middle - 1, [each for each in events if each[1].position < middle])
-        await self._fold_or_part(position, [each for each in events if each[1].position >= middle])
-
-    async def _commit(
-        self, position: int, events: Sequence[tuple[str, Any]], given: Mapping[str, Parked] | None = None
-    ) -> None:
-        rows, known = self._rows, {**self._parked, **(given or {})}
-        # Until it has succeeded nobody knows what the rows are worth.
-        self._rows = Rows(self._tables)
-
-        def work(connection: Connection) -> dict[str, Parked]:
-            new = {**(given or {}), **fold(connection, self._projection, rows, events, known, self._park)}
-            if len(self._parked) + len(new) > MOST:
-                raise self._too_many(new)
-            set_aside(connection, list(new.values()))
-            self._move(connection, position, self._parkings + bool(new))
-            return new
-
-        parked = await self._engine.write(work, is_short=len(events) <= SHORT_EVENTS)
-        rows.trim()
-        self._rows = rows
-        self._parked |= parked
-        self._parkings += bool(parked)
-        self._stored = position
-        for one in parked.values():
-            log.error("aggregate_parked", projection=self.name, aggregate=one.aggregate, why=one.error)
-        self._arrive(position)
-
-    def _move(self, connection: Connection, position: int, parkings: int) -> None:
-        move(connection, self.name, self._log_id, Place(self._stored, self._parkings), Place(position, parkings))
-
-    async def _retry(self, one: Parked) -> None:
-        """Fold a parked aggregate from its first event to our position, and strike it off the list."""
-        async with self._folding:
-            self._rows = Rows(self._tables)
-            upto = self._position
-            # It may have grown beyond our position since; what is up to there does not change.
-            events = await self._source.load(one.aggregate, upto)
-
-            def work(connection: Connection) -> None:
-                rows = Rows(self._tables)
-                for event in events:
-                    for table, key in self._projection.keys(event):
-                        rows.expect(table, [key])
-                    self._projection.apply(rows, event)
-                rows.store(connection)
-                released(connection, self.name, one.aggregate)
-                self._move(connection, upto, self._parkings + 1)
-
-            try:
-                await self._engine.write(work)
-            except (*FOLD_FAULTS, DBAPIError) as error:
-                if isinstance(error, DBAPIError) and not is_of_data(error):
-                    raise
-                why = said(error)
-                await self._engine.write(lambda connection: tried(connection, one, why))
-                return
-            self._stored = upto
-            self._parkings += 1
-            self._parked.pop(one.aggregate, None)
-        log.info("aggregate_unparked", projection=self.name, aggregate=one.aggregate)
-
-    def _park(self, event: Any, error: Exception) -> Parked:
-        at = getattr(event, "created_at", None) or event.stored_at
-        return Parked(self.name, self._source.aggregate(event), event.position, said(error), at.isoformat())
-
-    def _too_many(self, parked: Mapping[str, Parked]) -> TapelineError:
-        last = next(iter(parked.values()))
-        return TapelineError(
-            f"projection {self.name} cannot fold more than {MOST} aggregates; {last.aggregate} at position "
-            f"{last.position}: {last.error}",
-            code="internal",
-            hint="mend the projection, then tapeline rebuild it",
-        )
 
     async def wait_for(self, position: int, timeout_s: float = WAIT_S) -> None:
         """Wait until the tables have reached a position.
@@ -376,7 +307,7 @@ class Projector:
                     await arrived
         except TimeoutError:
             self._waiting = [each for each in self._waiting if not each[1].done()]
-            head = await self._source.head()
+            head = await self.source.head()
             if position > head:
                 raise TapelineError(
                     f"position {position} is past the end of the log ({head})",

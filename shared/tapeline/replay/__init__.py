@@ -25,7 +25,7 @@ from tapeline.replay.measurements import MetricsReport, verify_metrics
 from tapeline.replay.parked import parked, parked_of, retry, retry_of
 from tapeline.replay.past import Past, at, parse_when, position_at
 from tapeline.replay.reading import Line, find_ref, opened, opened_with_metrics, tail
-from tapeline.replay.rebuild import Rebuilt, dump, rebuild, rebuild_tables
+from tapeline.replay.rebuild import Options, Rebuilt, dump, rebuild, rebuild_projectors
 from tapeline.replay.rehearsal import Dissent, Parted, Rehearsal, dry_run, lines_of
 from tapeline.replay.restore import Imported, import_log, restore, verify_export, verify_only
 from tapeline.replay.seals import Seal, Shelf, check_seals, last_seal, shelf
@@ -61,6 +61,7 @@ __all__ = [
     "Manifest",
     "Mark",
     "MetricsReport",
+    "Options",
     "Parked",
     "Parted",
     "Past",
@@ -113,7 +114,7 @@ __all__ = [
     "read_bundle",
     "read_manifest",
     "rebuild",
-    "rebuild_tables",
+    "rebuild_projectors",
     "restore",
     "retry",
     "retry_of",

@@ -21,6 +21,7 @@ from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.metrics import MetricsStream
 from tapeline.projections import positions
 from tapeline.projections.parked import listed
+from tapeline.projections.state import SERVED
 from tapeline.replay.databases import databases
 from tapeline.replay.reading import codec
 from tapeline.security.keys import read_credentials
@@ -104,7 +105,8 @@ async def lag(log: EventLog, engines: Mapping[str, Engine], *, metrics: MetricsS
 def _places(connection: Connection) -> tuple[Sequence[RowMapping], Counter[str]]:
     if not connection.dialect.has_table(connection, positions.name):
         return [], Counter()
-    rows = connection.execute(select(positions).order_by(positions.c.name)).mappings().all()
+    served = select(positions).where(positions.c.state.in_(SERVED)).order_by(positions.c.name)
+    rows = connection.execute(served).mappings().all()
     return rows, Counter(one.name for one in listed(connection))
 
 

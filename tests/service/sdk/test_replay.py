@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, LargeBinary, MetaData, String, Table, update
+from msgspec.structs import replace
+from sqlalchemy import Column, Integer, LargeBinary, MetaData, String, Table, text
 
 from tapeline import names, replay
 from tapeline.clock import FakeClock
 from tapeline.contracts import EVENTS, UPCASTERS
-from tapeline.database import Engine, make_engine, sqlite_url
+from tapeline.database import make_engine, sqlite_url
 from tapeline.decider import Deciders, origin_of
 from tapeline.errors import TapelineError
 from tapeline.log import StoredCommit, StoredEvent
@@ -128,36 +128,39 @@ async def test_an_aggregate_is_shown_whole(log: InMemoryLog) -> None:
 
 
 @pytest.fixture
-async def engine(log: InMemoryLog, tmp_path: Path) -> AsyncIterator[Engine]:
-    """Tables that a running projector keeps at the end of the log."""
-    made = make_engine(sqlite_url(tmp_path / "vault.db"))
-    projector = Projector(LogSource(log, CODEC, Claims.kinds), Claims(), made)
+async def projector(log: InMemoryLog, tmp_path: Path) -> AsyncIterator[Projector]:
+    """A running projector that keeps its tables at the end of the log."""
+    engine = make_engine(sqlite_url(tmp_path / "vault.db"))
+    projector = Projector(LogSource(log, CODEC, Claims.kinds), Claims(), engine)
     await projector.open()
     task = asyncio.create_task(projector.run())
     await projector.wait_for(12)
-    yield made
+    yield projector
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await made.dispose()
+    await engine.dispose()
 
 
-async def test_rebuilt_tables_equal_the_live_ones(engine: Engine) -> None:
-    (report,) = await replay.rebuild_tables({"vault": engine})
+COMPARED = replay.Options(compare=True)
+
+
+async def test_rebuilt_tables_equal_the_live_ones(projector: Projector) -> None:
+    (report,) = await replay.rebuild_projectors({"vault": [projector]}, options=COMPARED)
     assert (report.name, report.position, report.before, report.rows, report.equal) == ("claims", 12, 4, 4, True)
 
 
-async def test_a_row_that_the_log_does_not_know_is_told(engine: Engine) -> None:
-    changed = update(claims).where(claims.c.name == "name1").values(holder="nobody")
-    await engine.write(lambda connection: connection.execute(changed))
-    (report,) = await replay.rebuild_tables({"vault": engine}, "claims")
+async def test_a_row_that_the_log_does_not_know_is_told(projector: Projector) -> None:
+    changed = text("UPDATE claims__g1 SET holder = 'nobody' WHERE name = 'name1'")
+    await projector.engine.write(lambda connection: connection.execute(changed))
+    (report,) = await replay.rebuild_projectors({"vault": [projector]}, "claims", COMPARED)
     assert not report.equal
     assert len(report.differences) == 2
     assert '"holder":"nobody"' in report.differences[0]
-    (again,) = await replay.rebuild_tables({"vault": engine}, "claims")
+    (again,) = await replay.rebuild_projectors({"vault": [projector]}, "claims", COMPARED)
     assert again.equal
 
 
-async def test_an_unknown_projection_is_named_with_those_that_are_there(engine: Engine) -> None:
+async def test_an_unknown_projection_is_named_with_those_that_are_there(projector: Projector) -> None:
     with pytest.raises(TapelineError, match="'nothing'") as refused:
-        await replay.rebuild_tables({"vault": engine}, "nothing")
+        await replay.rebuild_projectors({"vault": [projector]}, "nothing")
     assert refused.value.hint == "projections are: claims"
