@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tapeline.assets import artifacts
+from tapeline.assets.asset import features as feature_handlers
 from tapeline.assets.asset import handlers as asset_handlers
 from tapeline.assets.asset import projection as asset_projection
 from tapeline.assets.asset import users as users_projection
@@ -82,6 +83,9 @@ def build(platform: Platform, components: Registry | None = None) -> Service:
         tapes=tapes,
         users=users,
         log_id=platform.log_id,
+    )
+    feature_handlers.add_verbs(
+        verbs, deciders=platform.deciders, components=known, assets=assets, log_id=platform.log_id
     )
     artifacts.add_verbs(verbs, store=platform.store, asset_reader=assets, tape_reader=tapes, log_id=platform.log_id)
     return Service(

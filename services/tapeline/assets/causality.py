@@ -325,7 +325,7 @@ def _label_time(label: Instance, known: Any, view: View, other: View, cut: int, 
         )
     params = label.params
     if isinstance(params, LabelParams):
-        grid = view.grid(params.unit, params.size)
+        grid = view.market.grid(params.unit, params.size)
         last = np.searchsorted(grid.end, t1, "left")
         early = (t1 >= 0) & (last < view.past(params.unit, params.size) - 1 + params.entry_delay)
         past_end = t1 > (grid.end[-1] if len(grid.end) else -1)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tapeline.contracts.agents import DEVICE_EVENTS, DeviceGone
-from tapeline.contracts.assets import ASSET_EVENTS, AssetRemoved
+from tapeline.contracts.assets import ASSET_EVENTS, FEATURE_EVENTS, AssetRemoved, FeatureRemoved
 from tapeline.contracts.canvases import CANVAS_EVENTS, CanvasRemoved
 from tapeline.contracts.models import MODEL_EVENTS, ModelDeleted
 from tapeline.contracts.names import NAME_EVENTS, NameClaimed, NameReleased
@@ -24,6 +24,7 @@ ALL_EVENTS: tuple[type, ...] = (
     *TAPE_EVENTS,
     *CANVAS_EVENTS,
     *ASSET_EVENTS,
+    *FEATURE_EVENTS,
     *VAULT_EVENTS,
     *MODEL_EVENTS,
     *NAME_EVENTS,
@@ -47,6 +48,7 @@ TOMBSTONES: dict[str, object] = {
         (TAPE_EVENTS, TapeRemoved()),
         (CANVAS_EVENTS, CanvasRemoved()),
         (ASSET_EVENTS, AssetRemoved()),
+        (FEATURE_EVENTS, FeatureRemoved()),
         (VAULT_EVENTS, VaultItemRemoved()),
         (MODEL_EVENTS, ModelDeleted()),
         ((NameClaimed, NameReleased), NameReleased(name="", holder="")),

@@ -88,6 +88,32 @@ class AssetRemoved:
     SCHEMA: ClassVar[int] = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSaved:
+    """A feature or label has a name and a meaning; `version` counts its meanings from 1.
+
+    `name` is free text and is never parsed. An asset stores the full spec, so a new version changes none.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    name: str
+    version: int
+    kind: Literal["feature", "label"]
+    component: str
+    component_version: int
+    params: dict[str, Any]
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureRemoved:
+    """The name means nothing any more; saved again, its versions go on."""
+
+    SCHEMA: ClassVar[int] = 1
+
+
+FEATURE_EVENTS = (FeatureSaved, FeatureRemoved)
+FeatureEvent = FeatureSaved | FeatureRemoved
 ASSET_EVENTS = (
     AssetBuildRequested, AssetBuildFailed, AssetBuildCancelled, AssetChecked, AssetBuilt, AssetMarkedStale,
     AssetRemoved,
@@ -178,6 +204,59 @@ class RemoveAsset(Command):
         return cls(name=events[0].ref.id)
 
 
+class SaveFeature(Command):
+    """Sent by a user to name a component with parameters, or to give a name another meaning.
+
+    `expected_version` guards against a save in between; 0 is for a name that is not yet there. Equal content
+    makes no version.
+    """
+
+    name: Text255
+    component: str = Field(min_length=1, max_length=64)
+    component_version: int | None = Field(default=None, ge=1)
+    params: dict[str, Any] = {}
+    expected_version: int | None = Field(default=None, ge=0)
+
+
+class StoreFeature(Command):
+    """What the service makes of `SaveFeature`: a full spec, nothing in it has a default left to look up."""
+
+    name: str
+    kind: Literal["feature", "label"]
+    component: str
+    component_version: int
+    params: dict[str, Any]
+    user: str = ""
+    expected_version: int | None = None
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
+
+
+class RemoveFeature(Command):
+    """Sent by a user to free the name of a feature or label; assets that were built with it keep its spec."""
+
+    name: Text255
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(name=state.name)
+
+
+class FeatureView(View):
+    """A saved feature or label: its full spec, which version of its name that is, and who saved it."""
+
+    name: str
+    version: int
+    kind: Literal["feature", "label"]
+    component: str
+    component_version: int
+    params: dict[str, Any]
+    saved_at: datetime | None = None
+    user: str = ""
+
+
 class GetAsset(Query):
     """Sent by a user to see one asset."""
 
@@ -196,11 +275,12 @@ class ListFeatures(Query):
 
 
 class FeaturesView(View):
-    """The components of features and labels with their parameters, and the built-in specs by name."""
+    """The components of features and labels with their parameters, the built-in specs, and the team's own."""
 
     components: list[dict[str, Any]]
     features: list[dict[str, Any]]
     labels: list[dict[str, Any]]
+    saved: list[FeatureView] = []
 
 
 class AssetView(View):

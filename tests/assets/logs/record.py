@@ -36,7 +36,9 @@ from tapeline.contracts.assets import (
     FailBuild,
     FinishBuild,
     RemoveAsset,
+    RemoveFeature,
     RequestBuild,
+    StoreFeature,
 )
 from tapeline.contracts.canvases import CanvasCreated, CanvasRenamed, RemoveCanvas, StoreCanvas
 from tapeline.contracts.models import (
@@ -348,10 +350,19 @@ async def _models(play: Scenario) -> None:
     await play.say(models, empty, EndNamespace())
 
 
+async def _features(play: Scenario) -> None:
+    named, gone = play.ref("asset"), play.ref("asset")
+    meant: Any = {"kind": "feature", "component": "roc", "component_version": 1, "user": "me"}
+    await play.say(assets, named, StoreFeature(name="90_1daybar_lp%", params={"k": 90}, **meant))
+    await play.say(assets, named, StoreFeature(name="90_1daybar_lp%", params={"k": 80}, **meant))
+    await play.say(assets, gone, StoreFeature(name="gone", params={"k": 1}, **meant))
+    await play.say(assets, gone, RemoveFeature(name="gone"))
+
+
 async def record(version: str, folder: Path = HERE) -> list[StoredCommit]:
     """The commits of the demo of a version and of the scenario."""
     play = Scenario(read_log(folder / "demo" / f"{version}.jsonl"), version)
-    for part in (_agents, _tapes, _canvases, _assets, _items, _runs, _models):
+    for part in (_agents, _tapes, _canvases, _assets, _items, _runs, _models, _features):
         await part(play)
     return [one async for many in play.log.read() for one in many]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from tapeline.asset_files import TEST, TRAIN, VALIDATION, AssetFile
 from tapeline.assets.app import build
 from tapeline.assets.asset import aggregate
+from tapeline.assets.component import FeatureParams
+from tapeline.assets.components import registry
 from tapeline.contracts.artifacts import PART_BYTES
 from tapeline.contracts.assets import FailBuild
 from tapeline.decider import origin_of
@@ -203,3 +206,102 @@ async def test_features_and_components_are_listed(service: Hosted) -> None:
     assert {"bars", "rsi", "updown"} <= {each["id"] for each in view["components"]}
     assert "bars_20_1min" in [each["name"] for each in view["features"]]
     assert [each["name"] for each in view["labels"]] == ["updown_5min"]
+
+
+MEANT: dict[str, Any] = {"component": "bars", "params": {"count": 90, "norm": "last_price_pct"}}
+
+
+async def test_a_feature_has_a_name_that_is_never_parsed_and_is_used_again(
+    service: Hosted, prepared: PreparedTape
+) -> None:
+    await import_tape(service, prepared)
+    saved = await service.view("save_feature", name="90_1daybar_lp%", **MEANT)
+    assert (saved["name"], saved["version"], saved["kind"]) == ("90_1daybar_lp%", 1, "feature")
+    # Nothing in it has a default left to look up.
+    assert saved["params"] == {
+        "unit": "min", "size": 1, "shift": 0, "count": 90, "norm": "last_price_pct",
+    }  # fmt: skip
+    await service.ask("save_feature", name="rr_atr_2_2_1800", component="rr_atr", params={"horizon": "1800s"})
+    spec = {**SPEC, "features": ["90_1daybar_lp%", "log_return_1min"], "labels": ["rr_atr_2_2_1800"]}
+    first = await service.view("build", spec=spec)
+    assert first["spec"]["features"][0]["params"]["count"] == 90
+    view = await ended(service)
+    assert (view["status"], view["datasets"]) == ("ready", ["90_1daybar_lp%", "log_return_1min", "rr_atr_2_2_1800"])
+    # Another meaning is a new version of the name; the asset keeps the spec that it was built from.
+    again = await service.view("save_feature", name="90_1daybar_lp%", component="bars", params={"count": 5})
+    assert again["version"] == 2
+    assert (await service.view("get", name="demo"))["spec"]["features"][0]["params"]["count"] == 90
+    other = await service.view("build", spec={**spec, "name": "other"})
+    assert other["spec"]["features"][0]["params"]["count"] == 5
+    listed = (await service.view("features"))["saved"]
+    assert [(each["name"], each["version"]) for each in listed] == [("90_1daybar_lp%", 2), ("rr_atr_2_2_1800", 1)]
+
+
+async def test_a_name_of_a_feature_is_taken_once_and_freed(service: Hosted, prepared: PreparedTape) -> None:
+    await import_tape(service, prepared)
+    await service.ask("save_feature", name="mine", **MEANT)
+    same = await service.view("save_feature", name="mine", **MEANT)
+    assert same["version"] == 1
+    other: dict[str, Any] = {"component": "bars", "params": {"count": 5}}
+    assert await service.code(service.ask("save_feature", name="mine", expected_version=0, **other)) == "already_exists"
+    assert await service.code(service.ask("save_feature", name="mine", expected_version=7, **other)) == "conflict"
+    assert await service.code(service.ask("save_feature", name="mine", component="rr_atr")) == "already_exists"
+    assert await service.code(service.ask("save_feature", name="log_return_1min", **MEANT)) == "already_exists"
+    foreign = {"team": "rivals", "user": "eve"}
+    assert await service.code(service.ask("remove_feature", name="mine", **foreign)) == "not_found"
+    assert (await service.view("save_feature", name="mine", **other, **foreign))["version"] == 1
+    await service.ask("remove_feature", name="mine")
+    await service.ask("remove_feature", name="mine")
+    assert (await service.view("features"))["saved"] == []
+    assert await service.code(service.ask("build", spec={**SPEC, "features": ["mine"]})) == "unknown_feature"
+    assert (await service.view("save_feature", name="mine", **other))["version"] == 2
+
+
+async def test_what_cannot_be_saved_as_a_feature_is_refused_with_a_hint(service: Hosted) -> None:
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({"name": "a/b", **MEANT}, "invalid", ""),
+        ({"name": "_x", **MEANT}, "invalid", ""),
+        ({"name": "x" * 129, **MEANT}, "invalid", ""),
+        ({"name": "x", "component": "barz"}, "unknown_component", "'bars'"),
+        ({"name": "x", "component": "bars", "params": {"cuont": 3}}, "invalid", "did you mean 'count'"),
+        ({"name": "x", "component": "bars", "params": {"count": 0}}, "invalid", ""),
+        ({"name": "x", "component": "bars", "component_version": 9}, "unknown_component", ""),
+        ({"name": "x", "component": "updown", "params": {"horizon": "7 parsecs"}}, "invalid", "300s"),
+        ({"name": "x", "component": "meta_label", "params": {"side": "rsi_14_1mni"}}, "unknown_feature", "rsi_14_1min"),
+        ({"name": "x", "component": "meta_label"}, "invalid", "side"),
+        ({"name": "x", "component": "updwon"}, "unknown_component", "'updown'"),
+        ({"name": "x", "component": "macd", "params": {"fast": 9, "slow": 5}}, "invalid", "fast"),
+    ]
+    for request, code, hint in cases:
+        with pytest.raises(TapelineError) as refused:
+            await service.ask("save_feature", **request)
+        fault = refused.value.data["error"]
+        assert fault["code"] == code, request
+        assert fault["hint"], request
+        assert hint in fault["hint"], (request, fault["hint"])
+
+
+async def test_a_leak_is_named_by_the_failed_build(server: NatsServer, prepared: PreparedTape, tmp_path: Path) -> None:
+    def next_close(view: Any, params: Any) -> Any:
+        grid = view.market.grid("min", 1)
+        return grid.bars[np.minimum(np.searchsorted(grid.end, view.times), len(grid.end) - 2) + 1, 3][:, None]
+
+    leaky = replace(registry()["roc"], id="leaky", params=FeatureParams, compute=next_close, warmup_bars=lambda _: 1)
+
+    def with_leak(platform: Any) -> Any:
+        return build(platform, registry(leaky))
+
+    async with hosted(server, with_leak, tmp_path, "assets") as service:
+        await import_tape(service, prepared)
+        await service.ask("build", spec={**SPEC, "features": [{"name": "KURT_10", "component": "leaky"}]})
+        view = await ended(service)
+        assert (view["status"], view["code"]) == ("failed", "leak_found")
+        assert "feature 'KURT_10' column 0 changed at 2024-01-" in view["message"]
+        failure = view["certificate"]["checks"][0]["failure"]
+        assert failure["row"] >= 0
+        assert failure["time"] in view["message"]
+        assert view["files"] == []
+        allowed = {"features": [{"name": "KURT_10", "component": "leaky"}], "allow_lookahead": True}
+        await service.ask("build", spec={**SPEC, **allowed, "name": "ahead"})
+        view = await ended(service, "ahead")
+        assert (view["status"], view["certificate"]["lookahead"]) == ("ready", True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
 
 from tapeline.assets.asset import aggregate
@@ -14,9 +16,13 @@ from tapeline.contracts.assets import (
     AssetRemoved,
     CancelBuild,
     FailBuild,
+    FeatureRemoved,
+    FeatureSaved,
     FinishBuild,
     RemoveAsset,
+    RemoveFeature,
     RequestBuild,
+    StoreFeature,
 )
 from tapeline.errors import TapelineError
 
@@ -103,3 +109,54 @@ def test_removing_ends_a_build_and_a_second_removal_changes_nothing() -> None:
     assert kinds(given(request(), REMOVE), REMOVE) == []
     with pytest.raises(TapelineError, match="there is no asset"):
         aggregate.decide(given(), REMOVE)
+
+
+def store(params: dict[str, object], kind: Literal["feature", "label"] = "feature", **more: Any) -> StoreFeature:
+    return StoreFeature(name="90_1daybar_lp%", kind=kind, component="bars", component_version=1, params=params, **more)
+
+
+DROP = RemoveFeature(name="90_1daybar_lp%")
+
+
+def test_a_feature_has_versions_and_equal_content_makes_none() -> None:
+    (saved,) = aggregate.decide(given(), store({"count": 90}, user="ann"))
+    assert isinstance(saved, FeatureSaved)
+    assert (saved.version, saved.params, saved.user) == (1, {"count": 90}, "ann")
+    assert kinds(given(store({"count": 90}, user="ann")), store({"count": 90}, user="bob")) == []
+    (other,) = aggregate.decide(given(store({"count": 90})), store({"count": 5}))
+    assert isinstance(other, FeatureSaved)
+    assert other.version == 2
+
+
+def test_a_name_that_must_be_new_is_refused_when_it_is_there() -> None:
+    there = given(store({"count": 90}))
+    for command, code in (
+        (store({"count": 5}, expected_version=0), "already_exists"),
+        (store({"count": 5}, expected_version=2), "conflict"),
+        (store({"count": 5}, kind="label"), "already_exists"),
+    ):
+        with pytest.raises(TapelineError) as refused:
+            aggregate.decide(there, command)
+        assert refused.value.code == code
+        assert refused.value.hint
+    assert kinds(there, store({"count": 5}, expected_version=1)) == [FeatureSaved]
+    assert kinds(given(), store({"count": 5}, expected_version=0)) == [FeatureSaved]
+
+
+def test_a_feature_that_was_removed_goes_on_where_its_versions_stood() -> None:
+    assert kinds(given(store({"count": 1})), DROP) == [FeatureRemoved]
+    gone = given(store({"count": 1}), DROP)
+    assert kinds(gone, DROP) == []
+    (again,) = aggregate.decide(gone, store({"count": 1}, kind="label", expected_version=0))
+    assert isinstance(again, FeatureSaved)
+    assert again.version == 2
+    with pytest.raises(TapelineError, match="there is no feature"):
+        aggregate.decide(given(), DROP)
+
+
+def test_the_name_of_a_feature_is_no_asset() -> None:
+    feature = given(store({"count": 1}))
+    for command in (request(), CANCEL, REMOVE):
+        with pytest.raises(TapelineError, match="there is no asset"):
+            aggregate.decide(feature, command)
+    assert kinds(feature, FAIL) == []

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tapeline.asset_files import AssetFile
 from tapeline.assets.asset.spec import KnownTape, parse, resolve
 from tapeline.assets.build import Built, build
+from tapeline.assets.component import Component
 from tapeline.assets.components import registry
 from tapeline.assets.stats import of_train
+from tapeline.assets.uniqueness import uniqueness
+from tapeline.errors import TapelineError
 from tapeline.security.hdf5 import open_asset
 from tapeline.tape import day_file, manifest
 from tapeline.tape.prepared import PreparedTape
@@ -28,9 +33,12 @@ SPEC: dict[str, Any] = {
 }
 
 
-def cut(tape: PreparedTape, folder: Path, opened: OpenTape | None = None, **change: Any) -> Built:
+def cut(
+    tape: PreparedTape, folder: Path, opened: OpenTape | None = None, more: Component | None = None, **change: Any
+) -> Built:
+    components = registry(*([more] if more else []))
     known = KnownTape("t1", "demo", tape.content_sha256, tuple(tape.symbols), tuple(tape.days), "SIM")
-    resolved = resolve(parse(SPEC | change), [known], registry())
+    resolved = resolve(parse(SPEC | change), [known], components)
     folder.mkdir(exist_ok=True)
     return build(
         resolved.spec,
@@ -39,7 +47,7 @@ def cut(tape: PreparedTape, folder: Path, opened: OpenTape | None = None, **chan
         spec_digest=resolved.digest,
         tapes={"t1": opened or open_tape(tape.manifest, tape.path_of)},
         folder=folder,
-        components=registry(),
+        components=components,
         tell=lambda *progress: None,
     )
 
@@ -152,3 +160,113 @@ def test_the_digest_of_a_spec_does_not_depend_on_its_name_or_spelling(prepared: 
 def test_the_tape_is_the_one_that_was_imported(prepared: PreparedTape) -> None:
     assert manifest.content_sha256(prepared.manifest) == prepared.content_sha256
     assert day_file.file_sha256(prepared.files[0].path) == prepared.files[0].sha256
+
+
+def test_uniqueness_is_stored_as_the_weight_of_train_rows_among_themselves(
+    prepared: PreparedTape, tmp_path: Path
+) -> None:
+    change: dict[str, Any] = {"features": ["session_fraction"], "uniqueness": True}
+    built = cut(prepared, tmp_path / "a", **change)
+    for file in built.files:
+        opened = AssetFile(file.path)
+        with open_asset(file.path) as raw:
+            t1 = raw["_index/t1"][()].max(axis=1)
+        expected = uniqueness(opened.t0, t1, np.zeros(len(opened), np.uint16))
+        np.testing.assert_array_equal(opened.sample_weight, expected.astype(np.float32))
+        assert 0 < opened.sample_weight.mean() < 0.5
+    checks = {check["name"]: check for check in built.certificate["checks"]}
+    assert checks["overlap"]["verdict"] == "passed"
+    plain = cut(prepared, tmp_path / "b", features=["session_fraction"])
+    assert (AssetFile(plain.files[1].path).sample_weight == 1).all()
+    assert "use uniqueness: true" in plain.certificate["checks"][5]["warnings"][0]
+
+
+def test_weights_of_a_label_are_stored(prepared: PreparedTape, tmp_path: Path) -> None:
+    plain = registry()["updown"]
+
+    def weighed(view: Any, params: Any) -> Any:
+        y, t1 = plain.compute(view, params)
+        return y, t1, np.abs(y[:, 0]) * 100
+
+    component = replace(plain, id="weighed", compute=weighed)
+    built = cut(
+        prepared,
+        tmp_path / "a",
+        features=["session_fraction"],
+        labels=[{"name": "up", "component": "weighed"}],
+        more=component,
+    )
+    opened = AssetFile(built.files[0].path)
+    expected = np.abs(opened.column("up")[:, 0].astype(np.float64)) * 100
+    np.testing.assert_allclose(opened.sample_weight, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"kind": "cusum", "threshold": 0.0005},
+        {"kind": "at_times", "times": ["10:00", "11:30", "14:00"]},
+        {"unit": "tick", "size": 50},
+        {"unit": "min", "size": 15},
+    ],
+    ids=str,
+)
+def test_other_samplings_are_causal_too(prepared: PreparedTape, tmp_path: Path, sampling: dict[str, Any]) -> None:
+    ticks = {"name": "ticks", "component": "bars", "params": {"unit": "tick", "size": 10, "count": 5}}
+    built = cut(prepared, tmp_path / "a", features=["log_return_1min", ticks], sampling=sampling)
+    verdicts = {check["name"]: check["verdict"] for check in built.certificate["checks"]}
+    assert {verdicts[name] for name in ("causality", "truncation", "adapter_flags", "label_time", "split")} == {
+        "passed"
+    }
+    assert sum(built.stats["rows"].values()) > 5
+
+
+def test_a_meta_label_reads_the_feature_it_names(prepared: PreparedTape, tmp_path: Path) -> None:
+    side = {"name": "momentum", "component": "roc", "params": {"k": 3}}
+    built = cut(
+        prepared,
+        tmp_path / "a",
+        features=[side],
+        labels=[
+            {"name": "own", "component": "meta_label", "params": {"side": "momentum"}},
+            {"name": "spelled", "component": "meta_label", "params": {"side": side}},
+            {"name": "known", "component": "meta_label", "params": {"side": "log_return_1min"}},
+        ],
+    )
+    opened = AssetFile(built.files[1].path)
+    np.testing.assert_array_equal(opened.column("own"), opened.column("spelled"))
+    assert built.labels == {"own": ["binary"], "spelled": ["binary"], "known": ["binary"]}
+
+
+def refused(tape: PreparedTape, folder: Path, **change: Any) -> TapelineError:
+    with pytest.raises(TapelineError) as found:
+        cut(tape, folder, **change)
+    assert found.value.hint
+    assert list(folder.iterdir()) == []
+    return found.value
+
+
+def test_a_label_without_future_data_is_named(prepared: PreparedTape, tmp_path: Path) -> None:
+    long = {"name": "far", "component": "fwd_return", "params": {"horizon": "2 day", "cross_session": True}}
+    error = refused(prepared, tmp_path, features=["session_fraction"], labels=[long])
+    assert error.code == "empty_range"
+    assert "label 'far' leaves out " in error.message
+    assert "shorter horizon" in str(error.hint)
+
+
+def test_a_window_longer_than_the_tape_is_named(prepared: PreparedTape, tmp_path: Path) -> None:
+    long = {"name": "old", "component": "sma_ratio", "params": {"n": 5000}}
+    error = refused(prepared, tmp_path, features=["session_fraction", long])
+    assert error.code == "empty_range"
+    assert "feature 'old' leaves out " in error.message
+    assert "5000 bars of history" in str(error.hint)
+
+
+def test_a_split_that_leaves_no_test_rows_is_refused(prepared: PreparedTape, tmp_path: Path) -> None:
+    error = refused(prepared, tmp_path, features=["session_fraction"], split={"embargo": "1 day"})
+    assert error.code == "too_few_sessions"
+    assert error.message.startswith("no row is left in validation")
+    late = {"validation_fraction": 0, "embargo": "390 min"}
+    assert refused(prepared, tmp_path, features=["session_fraction"], split=late).message.startswith(
+        "no row is left in test"
+    )

@@ -1,6 +1,7 @@
 """What can happen to an asset: its build is requested, ends, and the asset is removed.
 
-A build that failed or was cancelled may be requested again under the same name.
+A build that failed or was cancelled may be requested again under the same name. Features and labels that a team
+has named are kept here too, each on a stream of its own made from its name: a name is saved, and removed.
 """
 
 from __future__ import annotations
@@ -20,13 +21,19 @@ from tapeline.contracts.assets import (
     AssetRemoved,
     CancelBuild,
     FailBuild,
+    FeatureEvent,
+    FeatureRemoved,
+    FeatureSaved,
     FinishBuild,
     RemoveAsset,
+    RemoveFeature,
     RequestBuild,
+    StoreFeature,
 )
 from tapeline.errors import TapelineError
 
-AssetCommand = RequestBuild | FinishBuild | FailBuild | CancelBuild | RemoveAsset
+AssetCommand = RequestBuild | FinishBuild | FailBuild | CancelBuild | RemoveAsset | StoreFeature | RemoveFeature
+Event = AssetEvent | FeatureEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +79,23 @@ class Removed:
     name: str
 
 
-State = Unborn | Building | Ended | Ready | Removed
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A name of a feature or label; `spec` is its latest meaning, None once it was removed."""
+
+    name: str
+    version: int
+    spec: FeatureSaved | None
+
+
+State = Unborn | Building | Ended | Ready | Removed | Feature
 
 
 def initial() -> State:
     return Unborn()
 
 
-def decide(state: State, command: AssetCommand) -> list[AssetEvent]:
+def decide(state: State, command: AssetCommand) -> list[Event]:
     match command:
         case RequestBuild():
             return _request(state, command)
@@ -107,11 +123,55 @@ def decide(state: State, command: AssetCommand) -> list[AssetEvent]:
             return _cancel(state, command)
         case RemoveAsset():
             return _remove(state, command)
+        case StoreFeature():
+            return _store(state, command)
+        case RemoveFeature():
+            if not isinstance(state, Feature):
+                raise TapelineError(
+                    f"there is no feature {command.name!r}", code="not_found", hint="tapeline asset features"
+                )
+            return [] if state.spec is None else [FeatureRemoved()]
         case _:
             assert_never(command)
 
 
-def _request(state: State, command: RequestBuild) -> list[AssetEvent]:
+def _store(state: State, command: StoreFeature) -> list[Event]:
+    known = state if isinstance(state, Feature) else Feature(command.name, 0, None)
+    before = known.spec
+    made = FeatureSaved(
+        name=command.name,
+        version=known.version + 1,
+        kind=command.kind,
+        component=command.component,
+        component_version=command.component_version,
+        params=command.params,
+        user=command.user,
+    )
+    if before is not None and replace(made, version=before.version, user=before.user) == before:
+        return []
+    if before is not None and command.expected_version == 0:
+        raise TapelineError(
+            f"{before.kind} {command.name!r} exists already, as {before.component} {before.params}",
+            code="already_exists",
+            hint="take another name, or save without expected_version to give it a new version",
+        )
+    if command.expected_version not in (None, 0 if before is None else before.version):
+        raise TapelineError(
+            f"{command.kind} {command.name!r} is at version {before.version if before else 0}, version "
+            f"{command.expected_version} was expected",
+            code="conflict",
+            hint="somebody saved in between: look at it, then save again",
+        )
+    if before is not None and before.kind != command.kind:
+        raise TapelineError(
+            f"{command.name!r} is the name of a {before.kind}",
+            code="already_exists",
+            hint=f"take another name for the {command.kind}, or remove the {before.kind} first",
+        )
+    return [made]
+
+
+def _request(state: State, command: RequestBuild) -> list[Event]:
     match state:
         case Unborn() | Ended():
             return [
@@ -132,13 +192,13 @@ def _request(state: State, command: RequestBuild) -> list[AssetEvent]:
                 code="already_exists",
                 hint="take another name",
             )
-        case Removed():
+        case Removed() | Feature():
             raise _missing(command.name)
         case _:
             assert_never(state)
 
 
-def _cancel(state: State, command: CancelBuild) -> list[AssetEvent]:
+def _cancel(state: State, command: CancelBuild) -> list[Event]:
     match state:
         case Building():
             return [AssetBuildCancelled()]
@@ -150,13 +210,13 @@ def _cancel(state: State, command: CancelBuild) -> list[AssetEvent]:
                 code="conflict",
                 hint=f"tapeline asset rm {command.name}",
             )
-        case Unborn() | Removed():
+        case Unborn() | Removed() | Feature():
             raise _missing(command.name)
         case _:
             assert_never(state)
 
 
-def _remove(state: State, command: RemoveAsset) -> list[AssetEvent]:
+def _remove(state: State, command: RemoveAsset) -> list[Event]:
     match state:
         case Building():
             return [AssetBuildCancelled(), AssetRemoved()]
@@ -164,7 +224,7 @@ def _remove(state: State, command: RemoveAsset) -> list[AssetEvent]:
             return [AssetRemoved()]
         case Removed():
             return []
-        case Unborn():
+        case Unborn() | Feature():
             raise _missing(command.name)
         case _:
             assert_never(state)
@@ -181,13 +241,13 @@ def request_of(state: State) -> Building | None:
             return state
         case Ended() | Ready():
             return state.request
-        case Unborn() | Removed():
+        case Unborn() | Removed() | Feature():
             return None
         case _:
             assert_never(state)
 
 
-def evolve(state: State, event: AssetEvent) -> State:
+def evolve(state: State, event: Event) -> State:
     request = request_of(state)
     match event:
         case AssetBuildRequested():
@@ -202,6 +262,10 @@ def evolve(state: State, event: AssetEvent) -> State:
             return replace(state, stale=True)
         case AssetRemoved():
             return Removed(request.name if request else "")
+        case FeatureSaved():
+            return Feature(event.name, event.version, event)
+        case FeatureRemoved():
+            return replace(state, spec=None) if isinstance(state, Feature) else Feature("", 0, None)
         case AssetChecked() | AssetBuildFailed() | AssetBuildCancelled() | AssetBuilt() | AssetMarkedStale():
             return state
         case _:

@@ -61,7 +61,8 @@ def add_verbs(
         asked = parse(request.spec)
         command_id = request.command_id or new_id()
         known = await tapes.at(request.min_position, _known_tapes, caller, asked.tapes)
-        resolved = resolve(asked, known, components())
+        saved = await assets.at(request.min_position, queries.saved, caller)
+        resolved = resolve(asked, known, components(), {each.name: each.model_dump() for each in saved})
         same = await assets.at(request.min_position, queries.of_digest, caller.team, resolved.digest)
         if same is not None and (asked.name is None or same.name == asked.name):
             return Accepted(
@@ -149,7 +150,12 @@ def add_verbs(
         def named(kind: str) -> list[dict[str, Any]]:
             return [dict(spec) for spec in BUILT_IN.values() if known[spec["component"]].kind == kind]
 
-        view = FeaturesView(components=described(known.values()), features=named("feature"), labels=named("label"))
+        view = FeaturesView(
+            components=described(known.values()),
+            features=named("feature"),
+            labels=named("label"),
+            saved=await assets.at(request.min_position, queries.saved, caller),
+        )
         return answered(view, assets.projector.position, log_id)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from sqlalchemy import Table
 
-from tapeline.assets.asset.tables import assets
+from tapeline.assets.asset.tables import assets, features
 from tapeline.contracts.assets import (
     AssetBuildCancelled,
     AssetBuildFailed,
@@ -16,18 +16,21 @@ from tapeline.contracts.assets import (
     AssetChecked,
     AssetMarkedStale,
     AssetRemoved,
+    FeatureRemoved,
+    FeatureSaved,
 )
 from tapeline.log import StoredEvent
 from tapeline.projections import Key, Rows
 
 name = "assets.assets"
-version = 1
+version = 2
 kinds = frozenset({"asset"})
-tables: Sequence[Table] = (assets,)
+tables: Sequence[Table] = (assets, features)
 
 
 def keys(event: StoredEvent) -> Iterable[tuple[Table, Key]]:
-    yield assets, (event.ref.team, event.ref.id)
+    is_feature = isinstance(event.data, FeatureSaved | FeatureRemoved)
+    yield features if is_feature else assets, (event.ref.team, event.ref.id)
 
 
 def apply(rows: Rows, event: StoredEvent) -> None:
@@ -91,5 +94,23 @@ def apply(rows: Rows, event: StoredEvent) -> None:
             rows.change(assets, team, asset_id, status="stale", updated_at=at)
         case AssetRemoved():
             rows.delete(assets, team, asset_id)
+        case FeatureSaved() as data:
+            rows.put(
+                features,
+                {
+                    "team": team,
+                    "id": asset_id,
+                    "name": data.name,
+                    "version": data.version,
+                    "kind": data.kind,
+                    "component": data.component,
+                    "component_version": data.component_version,
+                    "params": data.params,
+                    "saved_at": at,
+                    "user": data.user,
+                },
+            )
+        case FeatureRemoved():
+            rows.delete(features, team, asset_id)
         case _:
             pass  # names have streams of their own

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from tapeline.assets.asset.tables import asset_users, assets
+from tapeline.assets.asset.tables import asset_users, assets, features
 from tapeline.contracts.artifacts import ArtifactView
-from tapeline.contracts.assets import AssetView
+from tapeline.contracts.assets import AssetView, FeatureView
 from tapeline.contracts.message import Page
 from tapeline.errors import TapelineError
 from tapeline.subjects import Principal
@@ -82,6 +82,12 @@ def needed_by(connection: Connection, team: str, asset_id: str) -> list[str]:
         .limit(11)
     )
     return [str(row.name) for row in connection.execute(found)]
+
+
+def saved(connection: Connection, caller: Principal) -> list[FeatureView]:
+    """The team's features and labels by name."""
+    found = select(features).where(features.c.team == caller.team).order_by(features.c.name)
+    return [FeatureView.model_validate(dict(row)) for row in connection.execute(found).mappings()]
 
 
 def building(connection: Connection) -> list[tuple[str, str]]:

@@ -26,6 +26,8 @@ from tapeline.security.names import feature_name
 from tapeline.subjects import is_slug
 
 SCHEMA = "tapeline.asset-spec/1"
+Known = Mapping[str, Mapping[str, Any]]
+"""Features and labels by name, spelled out."""
 MAX_BYTES = 256 * 1024
 MAX_FEATURES = 256
 MAX_LABELS = 32
@@ -206,12 +208,18 @@ def near(word: str, known: Iterable[str]) -> str | None:
     return f"did you mean {', '.join(map(repr, found))}?" if found else None
 
 
-def resolve(asked: AssetSpec, tapes: Sequence[KnownTape], components: Registry) -> Resolved:
+def resolve(
+    asked: AssetSpec,
+    tapes: Sequence[KnownTape],
+    components: Registry,
+    saved: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Resolved:
     """The spec with every name looked up.
 
     Parameters
     ----------
     tapes : the team's tapes that the spec names, and others for near matches
+    saved : the team's features and labels by name
 
     Raises
     ------
@@ -226,8 +234,11 @@ def resolve(asked: AssetSpec, tapes: Sequence[KnownTape], components: Registry) 
     chosen = _tapes(asked, tapes)
     calendar = _calendar(asked, chosen)
     days = _days(asked, chosen)
-    features = _instances(asked.features, "feature", components)
-    labels = _instances(asked.labels, "label", components)
+    known: Known = {**BUILT_IN, **(saved or {})}
+    features = _instances(asked.features, "feature", components, known)
+    # A label may read a feature of the asset by its name.
+    known = {**known, **{feature.name: feature.to_spec() for feature in features}}
+    labels = _instances(asked.labels, "label", components, known)
     _check_names([*features, *labels], len(features))
     _check_split(asked.split, days)
     spec = {
@@ -364,23 +375,41 @@ def _check_split(split: Split, days: Sequence[str]) -> None:
         )
 
 
-def _instances(wanted: Sequence[FeatureSpec | str], kind: str, components: Registry) -> list[Instance]:
-    return [_instance(item, kind, f"/{kind}s/{i}", components) for i, item in enumerate(wanted)]
+def _instances(wanted: Sequence[FeatureSpec | str], kind: str, components: Registry, known: Known) -> list[Instance]:
+    return [instance(item, kind, f"/{kind}s/{i}", components, known) for i, item in enumerate(wanted)]
 
 
-def _instance(item: FeatureSpec | str, kind: str, pointer: str, components: Registry) -> Instance:
+def instance(
+    item: FeatureSpec | str, kind: str, pointer: str, components: Registry, known: Known = BUILT_IN
+) -> Instance:
+    """A feature or label by name or spelled out, every part of it looked up and checked.
+
+    Parameters
+    ----------
+    pointer : where in the user's JSON it stands
+    known : features and labels by name
+
+    Raises
+    ------
+    TapelineError
+        `unknown_feature`, `unknown_label`, `unknown_component` or `invalid`, with near matches.
+    """
     if isinstance(item, str):
-        found = BUILT_IN.get(item)
-        if found is None or components[found["component"]].kind != kind:
-            names = [name for name, spec in BUILT_IN.items() if components[spec["component"]].kind == kind]
-            hint = near(item, names) or f"{kind}s with a name are {', '.join(sorted(names))}; or spell it out"
+        kinds = {
+            name: components[spec["component"]].kind for name, spec in known.items() if spec["component"] in components
+        }
+        if kinds.get(item) != kind:
+            names = sorted(name for name, each in kinds.items() if each == kind)
+            shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            hint = near(item, names) or f"{kind}s with a name are {shown}; or spell it out"
             raise refusal(f"unknown_{kind}", pointer, f"there is no {kind} {item!r}", hint, item)
-        item = FeatureSpec.model_validate(found)
+        found = known[item]
+        item = FeatureSpec.model_validate({key: found[key] for key in FeatureSpec.model_fields if key in found})
     name = feature_name(item.name, field=f"{pointer}/name")
     component = components.get(item.component)
     if component is None or component.kind != kind:
-        known = [each.id for each in components.values() if each.kind == kind]
-        hint = near(item.component, known) or f"components of {kind}s are {', '.join(sorted(known))}"
+        ids = [each.id for each in components.values() if each.kind == kind]
+        hint = near(item.component, ids) or f"components of {kind}s are {', '.join(sorted(ids))}"
         message = f"there is no {kind} component {item.component!r}"
         raise refusal("unknown_component", f"{pointer}/component", message, hint, item.component)
     if item.component_version not in (None, component.version):
@@ -390,7 +419,7 @@ def _instance(item: FeatureSpec | str, kind: str, pointer: str, components: Regi
     for key, field in component.params.model_fields.items():
         if field.annotation is FeatureSpec and isinstance(given.get(key), str | Mapping):
             read = given[key] if isinstance(given[key], str) else _spelled(given[key], f"{pointer}/params/{key}")
-            inputs[key] = _instance(read, "feature", f"{pointer}/params/{key}", components)
+            inputs[key] = instance(read, "feature", f"{pointer}/params/{key}", components, known)
             given[key] = inputs[key].to_spec()
     return Instance(name, component, _params(component, given, pointer), inputs=inputs)
 
@@ -408,17 +437,26 @@ def _params(component: Component, given: Mapping[str, Any], pointer: str) -> Any
     try:
         params = component.params.model_validate(given)
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = "/".join(str(step) for step in first["loc"])
         known = sorted(component.params.model_fields)
-        hint = near(place, known) if first["type"] == "extra_forbidden" else None
-        raise refusal(
-            "invalid",
-            f"{pointer}/params/{place}",
-            str(first["msg"]),
-            hint or f"parameters of {component.id!r} are {', '.join(known)}",
-            repr(first.get("input"))[:200],
-        ) from error
+        faults = error.errors(include_url=False, include_context=False)
+        # A misspelt parameter explains that another one is missing.
+        faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
+        refused = []
+        for fault in faults:
+            place = "".join(f"/{step}" for step in fault["loc"])
+            hint = near(place[1:], known) if fault["type"] == "extra_forbidden" else None
+            message = "no such parameter" if fault["type"] == "extra_forbidden" else str(fault["msg"])
+            refused.append(
+                refusal(
+                    "invalid",
+                    f"{pointer}/params{place}",
+                    message,
+                    hint or f"parameters of {component.id!r} are {', '.join(known)}",
+                    repr(fault.get("input"))[:200],
+                )
+            )
+        refused[0].data = {"errors": [each.data["errors"][0] for each in refused]}
+        raise refused[0] from error
     if isinstance(params, LabelParams):
         try:
             _ = params.horizon_bars

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, MetaData, String, Table, Text
+from sqlalchemy import JSON, Boolean, Column, Integer, MetaData, String, Table, Text
 
 METADATA = MetaData()
 
@@ -32,6 +32,22 @@ assets = Table(
     Column("hint", Text),
 )
 """One row an asset that is there, whatever its status; a removed asset has none."""
+
+features = Table(
+    "features",
+    METADATA,
+    Column("team", String(63), primary_key=True),
+    Column("id", String(63), primary_key=True),
+    Column("name", String(128), nullable=False, index=True),
+    Column("version", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("component", String(64), nullable=False),
+    Column("component_version", Integer, nullable=False),
+    Column("params", JSON, nullable=False),
+    Column("saved_at", String(32), nullable=False),
+    Column("user", String(63), nullable=False),
+)
+"""One row a feature or label that a team has named, as of its latest version."""
 
 asset_users = Table(
     "asset_users",
