@@ -51,12 +51,17 @@ class CountedBars:
 
     def _spans(self, low: int, high: int, unit: str, size: int) -> Int:
         """All bars of `[low, high)` that close on `size`, and the rest."""
-        span, ask = np.array([[low, high]], np.int64), 1024
-        while True:
-            found: Int = bars.threshold_ahead(self.seen.marked, span, limit=size, dollar=unit == "dollar", count=ask)[0]
-            if ask > high - low or found[-1, 0] < 0:
-                return np.asarray(found[found[:, 0] >= 0], np.int64)
-            ask *= 8
+        trades = self.seen.marked
+        flags = None if trades.flags is None else trades.flags[low:high]
+
+        def cut() -> Int:
+            _, edges, complete = bars.session_threshold_bars(
+                trades.price[low:high], trades.volume[low:high], flags, firsts=np.array([0, high - low], np.int64),
+                limit=float(size), unit="dollar" if unit == "dollar" else "volume",
+            )  # fmt: skip
+            return np.column_stack([edges + low, complete]).astype(np.int64)
+
+        return self.seen.safely(cut)
 
     def ticks(self, index: Int, wish: Wish) -> Int:
         """Groups of trades backward or forward from each index: int64 (n, count, 3)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from threading import RLock
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from tapeline.errors import TapelineError
 from tapeline.tape.trades import Trades, none
 from tapeline.tape.view import OpenTape
 from tapeline.tape.windows import NAT, Floats, Int, Rows, Windows, Wish
+
+Kernel = TypeVar("Kernel", bound=NDArray[np.float64] | NDArray[np.int64])
 
 
 class Seen:
@@ -110,7 +113,7 @@ class Seen:
         end = np.where(there, ts[np.maximum(edges[:, :, 1] - 1, 0)], NAT)
         return Windows(cells, start, end, edges[:, :, 2] == 1)
 
-    def safely(self, call: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
+    def safely(self, call: Callable[[], Kernel]) -> Kernel:
         """What the kernels answer; a refusal becomes one of the project, with symbol and time."""
         try:
             return call()
