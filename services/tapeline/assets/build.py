@@ -17,7 +17,7 @@ from tapeline.asset_files import SCHEMA as FILE_SCHEMA
 from tapeline.asset_files import TRAIN
 from tapeline.assets import certificate as certify
 from tapeline.assets import layout, stats
-from tapeline.assets.asset.spec import instances_of
+from tapeline.assets.asset.instances import instances_of
 from tapeline.assets.causality import Subject, causality
 from tapeline.assets.component import Instance
 from tapeline.assets.components import Registry

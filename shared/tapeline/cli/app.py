@@ -18,6 +18,7 @@ from tapeline.cli import (
     canvas,
     checkpoint,
     diff,
+    feature,
     history,
     instance,
     log,
@@ -47,6 +48,7 @@ app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(blueprint.app, name="blueprint")
 app.add_typer(tape.app, name="tape")
 app.add_typer(asset.app, name="asset")
+app.add_typer(feature.app, name="feature")
 tape.register(app)
 app.add_typer(canvas.app, name="canvas")
 app.add_typer(model.app, name="model")

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         lit_error_handler,
     )
     from tapeline.sdk.experiments import Experiment, get_experiments
+    from tapeline.sdk.features import Feature, get_features, remove_feature, save_feature
     from tapeline.sdk.models import (
         Iteration,
         Iterations,
@@ -87,6 +88,10 @@ _HOMES = {
     "AssetFile": "assets",
     "BaseAdapter": "assets",
     "get_assets": "assets",
+    "Feature": "features",
+    "get_features": "features",
+    "remove_feature": "features",
+    "save_feature": "features",
     "Blueprint": "blueprints",
     "get_blueprints": "blueprints",
     "lookup_blueprint_id": "blueprints",
@@ -197,6 +202,7 @@ __all__ = [
     "Device",
     "Event",
     "Experiment",
+    "Feature",
     "Gpu",
     "Iteration",
     "Iterations",
@@ -255,6 +261,7 @@ __all__ = [
     "get_checkpoints",
     "get_devices",
     "get_experiments",
+    "get_features",
     "get_models",
     "get_namespaces",
     "get_project_id",
@@ -267,7 +274,9 @@ __all__ = [
     "lookup_blueprint_id",
     "models",
     "projects",
+    "remove_feature",
     "runs",
+    "save_feature",
     "system_resources",
     "tapes",
     "validate_run_config",

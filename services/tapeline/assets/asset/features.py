@@ -32,7 +32,7 @@ def add_verbs(
 
     @verbs.user("save_feature")
     async def save(caller: Principal, request: SaveFeature) -> Accepted[FeatureView]:
-        from tapeline.assets.asset.spec import instance, near, refusal
+        from tapeline.assets.asset.instances import instance, near, refusal
         from tapeline.assets.component import FeatureSpec
         from tapeline.assets.components import BUILT_IN
 

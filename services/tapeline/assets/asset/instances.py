@@ -1,0 +1,150 @@
+"""Features and labels by name or spelled out: each part looked up, and refused with its place and a near match."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pydantic
+
+from tapeline.assets.component import Component, FeatureSpec, Instance, LabelParams
+from tapeline.assets.components import BUILT_IN, Registry
+from tapeline.errors import TapelineError
+from tapeline.security.names import feature_name
+
+Known = Mapping[str, Mapping[str, Any]]
+"""Features and labels by name, spelled out."""
+
+
+def refusal(code: str, pointer: str, message: str, hint: str | None = None, value: Any = None) -> TapelineError:
+    """A refused field of a spec, with its JSON pointer."""
+    path = [int(step) if step.isdecimal() else step for step in pointer.split("/")[1:]]
+    return TapelineError(
+        f"{pointer or 'spec'}: {message}",
+        code=code,
+        hint=hint,
+        data={"errors": [{"path": path, "pointer": pointer, "message": message, "value": value, "hint": hint}]},
+    )
+
+
+def near(word: str, known: Iterable[str]) -> str | None:
+    """Up to three near matches as a question, or None."""
+    found = difflib.get_close_matches(word, list(known), 3, 0.5)
+    return f"did you mean {', '.join(map(repr, found))}?" if found else None
+
+
+def instances_of(specs: Sequence[Mapping[str, Any]], components: Registry) -> list[Instance]:
+    """The features or labels of a resolved spec.
+
+    Raises
+    ------
+    TapelineError
+        `unknown_component` when this version has no such component any more.
+    """
+    return [_instance_of(spec, components) for spec in specs]
+
+
+def _instance_of(spec: Mapping[str, Any], components: Registry) -> Instance:
+    component = components.get(spec["component"])
+    if component is None or component.version != spec["component_version"]:
+        raise TapelineError(
+            f"{spec['name']!r} needs component {spec['component']!r} version {spec['component_version']}",
+            code="unknown_component",
+            hint="install the version of tapeline that built it",
+        )
+    params = component.params.model_validate(spec["params"])
+    read = component.inputs(params) or {}
+    inputs = {key: _instance_of(each.model_dump(), components) for key, each in read.items()}
+    return Instance(spec["name"], component, params, inputs=inputs)
+
+
+def looked_up(wanted: Sequence[FeatureSpec | str], kind: str, components: Registry, known: Known) -> list[Instance]:
+    """The features or labels that a spec names or spells out, in its order."""
+    return [instance(item, kind, f"/{kind}s/{i}", components, known) for i, item in enumerate(wanted)]
+
+
+def instance(
+    item: FeatureSpec | str, kind: str, pointer: str, components: Registry, known: Known = BUILT_IN
+) -> Instance:
+    """A feature or label by name or spelled out, every part of it looked up and checked.
+
+    Parameters
+    ----------
+    pointer : where in the user's JSON it stands
+    known : features and labels by name
+
+    Raises
+    ------
+    TapelineError
+        `unknown_feature`, `unknown_label`, `unknown_component` or `invalid`, with near matches.
+    """
+    if isinstance(item, str):
+        kinds = {
+            name: components[spec["component"]].kind for name, spec in known.items() if spec["component"] in components
+        }
+        if kinds.get(item) != kind:
+            names = sorted(name for name, each in kinds.items() if each == kind)
+            shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            hint = near(item, names) or f"{kind}s with a name are {shown}; or spell it out"
+            raise refusal(f"unknown_{kind}", pointer, f"there is no {kind} {item!r}", hint, item)
+        found = known[item]
+        item = FeatureSpec.model_validate({key: found[key] for key in FeatureSpec.model_fields if key in found})
+    name = feature_name(item.name, field=f"{pointer}/name")
+    component = components.get(item.component)
+    if component is None or component.kind != kind:
+        ids = [each.id for each in components.values() if each.kind == kind]
+        hint = near(item.component, ids) or f"components of {kind}s are {', '.join(sorted(ids))}"
+        message = f"there is no {kind} component {item.component!r}"
+        raise refusal("unknown_component", f"{pointer}/component", message, hint, item.component)
+    if item.component_version not in (None, component.version):
+        message = f"component {component.id!r} has version {component.version}, not {item.component_version}"
+        raise refusal("unknown_component", f"{pointer}/component_version", message, "leave it out")
+    given, inputs = dict(item.params), {}
+    for key, field in component.params.model_fields.items():
+        if field.annotation is FeatureSpec and isinstance(given.get(key), str | Mapping):
+            read = given[key] if isinstance(given[key], str) else _spelled(given[key], f"{pointer}/params/{key}")
+            inputs[key] = instance(read, "feature", f"{pointer}/params/{key}", components, known)
+            given[key] = inputs[key].to_spec()
+    return Instance(name, component, _params(component, given, pointer), inputs=inputs)
+
+
+def _spelled(given: Mapping[str, Any], pointer: str) -> FeatureSpec:
+    try:
+        return FeatureSpec.model_validate(given)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = "/".join([pointer, *(str(step) for step in first["loc"])])
+        raise refusal("invalid", place, str(first["msg"]), "a feature has name, component and params") from error
+
+
+def _params(component: Component, given: Mapping[str, Any], pointer: str) -> Any:
+    try:
+        params = component.params.model_validate(given)
+    except pydantic.ValidationError as error:
+        known = sorted(component.params.model_fields)
+        faults = error.errors(include_url=False, include_context=False)
+        # A misspelt parameter explains that another one is missing.
+        faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
+        refused = []
+        for fault in faults:
+            place = "".join(f"/{step}" for step in fault["loc"])
+            hint = near(place[1:], known) if fault["type"] == "extra_forbidden" else None
+            message = "no such parameter" if fault["type"] == "extra_forbidden" else str(fault["msg"])
+            refused.append(
+                refusal(
+                    "invalid",
+                    f"{pointer}/params{place}",
+                    message,
+                    hint or f"parameters of {component.id!r} are {', '.join(known)}",
+                    repr(fault.get("input"))[:200],
+                )
+            )
+        refused[0].data = {"errors": [each.data["errors"][0] for each in refused]}
+        raise refused[0] from error
+    if isinstance(params, LabelParams):
+        try:
+            _ = params.horizon_bars
+        except TapelineError as error:
+            raise refusal("invalid", f"{pointer}/params/horizon", error.message, error.hint, params.horizon) from error
+    return params
