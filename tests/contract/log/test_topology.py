@@ -11,6 +11,7 @@ from nats.aio.client import Client, ServerVersion
 
 from tapeline import topology
 from tapeline.errors import TapelineError
+from tapeline.server_config import max_file_bytes
 from tapeline.testing.server import NatsServer, connect, server_binary
 from tapeline.topology import GIB, MIB, Sizes
 
@@ -139,13 +140,12 @@ async def test_an_old_server_is_refused(admin: Client, monkeypatch: pytest.Monke
 
 
 def test_sizes_shrink_in_proportion_to_free_disk() -> None:
-    assert topology.max_file_bytes(100 * GIB) == 8 * GIB
-    assert topology.max_file_bytes(5 * GIB) == 4 * GIB
-    assert topology.max_file_bytes(2 * GIB, used_bytes=3 * GIB) == 4 * GIB
+    assert max_file_bytes(100 * GIB) == 8 * GIB
+    assert max_file_bytes(5 * GIB) == 4 * GIB
     assert topology.embedded_sizes(8 * GIB) == topology.EMBEDDED
     assert topology.embedded_sizes(4 * GIB) == Sizes(GIB, 2 * GIB, 32 * MIB, 8 * MIB)
     with pytest.raises(TapelineError, match=r"0\.6 GiB free, at least 1 GiB needed") as refused:
-        topology.max_file_bytes(int(0.6 * GIB))
+        max_file_bytes(int(0.6 * GIB))
     assert refused.value.code == "insufficient_storage"
 
 
