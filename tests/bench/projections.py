@@ -37,6 +37,7 @@ from tapeline.log import GENESIS, NewCommit
 from tapeline.log.codec import Codec
 from tapeline.log.memory import InMemoryLog
 from tapeline.projections import LogSource, Projector, Rows, statements
+from tapeline.projections.building import Builder
 from tapeline.runs import projection
 from tapeline.subjects import Ref
 from tapeline.testing.commits import AT
@@ -123,15 +124,12 @@ async def folding_s(log: InMemoryLog) -> float:
 
 async def rebuild_s(log: InMemoryLog, url: str) -> float:
     engine = make_engine(url)
-    projector = Projector(LogSource(log, CODEC, projection.kinds), projection, engine)
-    await projector.open()
+    builder = Builder(Projector(LogSource(log, CODEC, projection.kinds), projection, engine))
     gc.collect()
     started = time.perf_counter()
-    task = asyncio.create_task(projector.run())
-    await projector.wait_for((await log.head()).position, 600)
+    await builder.build()
+    await builder.switch()
     took = time.perf_counter() - started
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
     await engine.dispose()
     return took
 

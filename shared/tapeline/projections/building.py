@@ -33,6 +33,7 @@ from tapeline.projections.state import (
     take_back,
     write,
 )
+from tapeline.projections.turns import gathered
 
 if TYPE_CHECKING:
     from tapeline.projections.projector import Projector
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 BEAT_S = 2.0
 SILENT_S = 10.0
 """A builder that was not heard of for so long is dead, and another goes on where it was."""
+TOGETHER = 8_000
+"""So many events are folded in one transaction where they come faster than they are folded."""
 BREATH_S = 0.002
 """Between two stretches, so that who writes to the same file gets a turn."""
 
@@ -102,7 +105,11 @@ class Builder:
         built = self.generation
         if built.position >= end:
             return
-        async with aclosing(self._source.read(built.position)) as stretches:
+        async with (
+            aclosing(self._source.read(built.position)) as read,
+            # Rows that many commits touch are written once for all of them.
+            aclosing(gathered(read, TOGETHER)) as stretches,
+        ):
             async for position, events in stretches:
                 if position > end:
                     position, events = end, [event for event in events if event.position <= end]

@@ -50,13 +50,13 @@ class Rows:
     def __init__(self, made: Mapping[str, Table] | None = None) -> None:
         """`made` maps the names that a projection uses to the tables as they are in the database."""
         self._made = made or {}
-        self._tables: dict[str, _Kept] = {}
+        self._tables: dict[Table, _Kept] = {}
         self._undo: list[tuple[_Kept, Key, bool, Row | None, bool]] = []
 
     def _kept(self, table: Table) -> _Kept:
-        kept = self._tables.get(table.name)
+        kept = self._tables.get(table)
         if kept is None:
-            kept = self._tables[table.name] = _Kept(table, self._made.get(table.name, table))
+            kept = self._tables[table] = _Kept(table, self._made.get(table.name, table))
         return kept
 
     def keep(self) -> None:
@@ -74,27 +74,26 @@ class Rows:
                 kept.changed.discard(key)
         self._undo.clear()
 
-    def _write(self, kept: _Kept, key: Key, row: Row | None) -> None:
-        rows, changed = kept.rows, kept.changed
-        self._undo.append((kept, key, key in rows, rows.get(key), key in changed))
-        rows[key] = row
-        changed.add(key)
-
     def get(self, table: Table, *key: Any) -> Row | None:
         """A copy of the row with this primary key, or None. The key must be among `keys` of the event."""
-        rows = self._kept(table).rows
-        if key not in rows:
-            raise LookupError(f"{table.name} {key} was read but is not among the keys of its event")
-        row = rows[key]
+        try:
+            row = self._kept(table).rows[key]
+        except KeyError:
+            raise LookupError(f"{table.name} {key} was read but is not among the keys of its event") from None
         return row.copy() if row is not None else None
 
     def put(self, table: Table, row: Row) -> None:
         """Write a whole row, which is the table's from then on; a column left out takes its default, or NULL."""
-        kept = self._kept(table)
+        kept = self._tables.get(table) or self._kept(table)
         blank = kept.blank
-        if row.keys() != blank.keys():
+        # A row that was read, or is written out, has every column.
+        if len(row) != len(blank):
             row = {column: row.get(column, default) for column, default in blank.items()}
-        self._write(kept, kept.key_of(row), row)
+        key = kept.key_of(row)
+        rows, changed = kept.rows, kept.changed
+        self._undo.append((kept, key, key in rows, rows.get(key), key in changed))
+        rows[key] = row
+        changed.add(key)
 
     def change(self, table: Table, *key: Any, **values: Any) -> None:
         """Overwrite some columns of a row; a row that is not there stays away."""
@@ -104,7 +103,10 @@ class Rows:
 
     def delete(self, table: Table, *key: Any) -> None:
         """Remove the row with this primary key."""
-        self._write(self._kept(table), key, None)
+        kept = self._kept(table)
+        self._undo.append((kept, key, key in kept.rows, kept.rows.get(key), key in kept.changed))
+        kept.rows[key] = None
+        kept.changed.add(key)
 
     def expect(self, table: Table, keys: Iterable[Key]) -> None:
         """Take rows as missing without looking: what follows makes them anew."""

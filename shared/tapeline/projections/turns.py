@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -27,6 +27,39 @@ async def first_of(*works: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
+
+
+async def gathered(
+    stretches: AsyncGenerator[tuple[int, list[Any]], None], most: int
+) -> AsyncGenerator[tuple[int, list[Any]], None]:
+    """Stretches of events, those put together that come while one is being worked on, up to `most` events."""
+    waiting: list[tuple[int, list[Any]]] = []
+    come, gone = asyncio.Event(), asyncio.Event()
+
+    async def fill() -> None:
+        try:
+            async for stretch in stretches:
+                waiting.append(stretch)
+                come.set()
+                while sum(len(events) for _, events in waiting) >= most:
+                    gone.clear()
+                    await gone.wait()
+        finally:
+            come.set()
+
+    filling = asyncio.create_task(fill())
+    try:
+        while waiting or not filling.done():
+            await come.wait()
+            come.clear()
+            if waiting:
+                taken, waiting[:] = list(waiting), []
+                gone.set()
+                yield taken[-1][0], [event for _, events in taken for event in events]
+        filling.result()
+    finally:
+        filling.cancel()
+        await asyncio.gather(filling, return_exceptions=True)
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:

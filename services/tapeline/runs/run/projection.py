@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
 from sqlalchemy import Table
 
+from tapeline.contracts.artifacts import Artifact
 from tapeline.contracts.runs import (
     CheckpointBegun,
     CheckpointCompleted,
@@ -38,37 +38,40 @@ from tapeline.projections import Key, Row, Rows
 from tapeline.runs.moments import us_of
 from tapeline.runs.run.tables import artifacts, attempts, checkpoints, run_events, runs
 
+_encode = msgspec.json.Encoder().encode
+OF_CHECKPOINTS = frozenset({CheckpointBegun, CheckpointCompleted, CheckpointDeleted, CheckpointPinned})
 NOT_OF_A_RUN = frozenset({"NameClaimed", "NameReleased", "NumberTaken"})
 
 
 def keys(event: StoredEvent) -> Iterable[tuple[Table, Key]]:
     """The rows that an event of a run touches."""
     if event.type in NOT_OF_A_RUN:
-        return
-    team, run_id = event.ref.team, event.ref.id
-    yield runs, (team, run_id)
-    match event.data:
-        case CheckpointBegun() | CheckpointDeleted() | CheckpointPinned():
-            yield checkpoints, (team, event.data.checkpoint_id)
-        case CheckpointCompleted():
-            yield checkpoints, (team, event.data.checkpoint_id)
-        case _:
-            return
+        return ()
+    ref = event.ref
+    of_run = (runs, (ref.team, ref.id))
+    if type(event.data) in OF_CHECKPOINTS:
+        return (of_run, (checkpoints, (ref.team, event.data.checkpoint_id)))
+    return (of_run,)
 
 
 def apply(rows: Rows, event: StoredEvent) -> None:
     """Fold one event of a run into its rows."""
-    if event.type in NOT_OF_A_RUN:
+    kind = event.type
+    if kind in NOT_OF_A_RUN:
         return
-    team, run_id, at = event.ref.team, event.ref.id, us_of(event.created_at)
-    row = _born(event, at) if isinstance(event.data, RunCreated) else rows.get(runs, team, run_id)
+    ref, data, at = event.ref, event.data, us_of(event.created_at)
+    team, run_id = ref.team, ref.id
+    is_born = isinstance(data, RunCreated)
+    row = _born(event, at) if is_born else rows.get(runs, team, run_id)
     if row is None:
         return
     before = row["status"]
-    after = Status.RUN_CREATED if isinstance(event.data, RunCreated) else status_after(Status(before), event.data)
-    if after != before or isinstance(event.data, RunCreated):
-        row |= {"status": after.value, "status_updated_us": at, "status_event": event.id}
-    _change(row, event.data, at)
+    after = Status.RUN_CREATED.value if is_born else status_after(Status(before), data).value
+    if after != before or is_born:
+        row["status"], row["status_updated_us"], row["status_event"] = after, at, event.id
+    _change(row, data, at)
+    if type(data) in OF_CHECKPOINTS:
+        _apply_checkpoint(rows, event, row, at)
     rows.put(runs, row)
     rows.put(
         run_events,
@@ -78,15 +81,21 @@ def apply(rows: Rows, event: StoredEvent) -> None:
             "sequence": event.sequence,
             "id": event.id,
             "created_us": at,
-            "status": after.value,
-            "type": event.type,
-            "details": {"type": event.type, "actor": event.actor, **msgspec.to_builtins(event.data)},
+            "status": after,
+            "type": kind,
+            "details": _details(kind, event.actor, data),
         },
     )
-    if isinstance(event.data, JobStarted):
-        from_step = -1 if event.data.resume == "none" else event.data.global_step
+    if isinstance(data, JobStarted):
+        from_step = -1 if data.resume == "none" else data.global_step
         rows.put(attempts, {"team": team, "run_id": run_id, "attempt": row["attempt"], "from_step": from_step})
-    _apply_checkpoint(rows, event, row, at)
+
+
+def _details(kind: str, actor: str, data: Any) -> msgspec.Raw:
+    """Type and actor with the event's own fields, as the JSON that is stored: made once, and not read again."""
+    whole = _encode({"type": kind, "actor": actor})
+    own = _encode(data)
+    return msgspec.Raw(whole if own == b"{}" else b"%b,%b" % (whole[:-1], own[1:]))
 
 
 def _born(event: StoredEvent, at: int) -> Row:
@@ -154,6 +163,10 @@ def _change(row: Row, data: Any, at: int) -> None:
             return
 
 
+def _file(file: Artifact) -> dict[str, Any]:
+    return {"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256}
+
+
 def _apply_checkpoint(rows: Rows, event: StoredEvent, run: Row, at: int) -> None:
     team, data = event.ref.team, event.data
     match data:
@@ -175,13 +188,12 @@ def _apply_checkpoint(rows: Rows, event: StoredEvent, run: Row, at: int) -> None
                     "team": team, "id": data.checkpoint_id, "run_id": event.ref.id, "project_id": run["project_id"],
                     "global_step": data.global_step, "attempt": data.attempt, "training_epoch": data.training_epoch,
                     "status": "complete", "status_updated_us": at, "monitored": data.monitored,
-                    "files": [asdict(file) for file in data.files],
+                    "files": [_file(file) for file in data.files],
                 },
             )  # fmt: skip
             for file in data.files:
                 rows.put(artifacts, {"team": team, "sha256": file.sha256, "size_bytes": file.size_bytes})
             run["last_step"] = max(run.get("last_step") or 0, data.global_step)
-            rows.put(runs, run)
         case CheckpointPinned():
             rows.change(checkpoints, team, data.checkpoint_id, pinned=data.pinned)
         case CheckpointDeleted():
