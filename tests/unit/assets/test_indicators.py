@@ -93,7 +93,7 @@ def willr(bars: Bars, t: int) -> list[float]:
 
 def cci(bars: Bars, t: int) -> list[float]:
     typical = [sum(bars[i][1:4]) / 3 for i in range(t - 4, t + 1)]
-    if min(typical) == max(typical):
+    if max(typical) - min(typical) < 1e-9:
         return [NAN]
     deviation = mean([abs(p - mean(typical)) for p in typical])
     return [over(typical[-1] - mean(typical), 0.015 * deviation) / 100]

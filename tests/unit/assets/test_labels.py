@@ -20,7 +20,7 @@ from tapeline.tape.trades import Trades
 
 NAN = math.nan
 EVERY = {"kind": "every", "unit": "min", "size": 1}
-LAW = settings(max_examples=10, deadline=None)
+LAW = settings(max_examples=8, deadline=None)
 MakeMarket = Callable[..., Market]
 MINUTE = UNIT_NS["min"]
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tapeline.assets.component import FeatureParams
 from tapeline.assets.features import talib
-from tapeline.assets.features.per_bar import bar_feature, in_blocks, is_flat, windows
+from tapeline.assets.features.per_bar import bar_feature, in_blocks, is_flat, led, windows
 from tapeline.assets.view import Grid
 
 
@@ -99,10 +99,18 @@ def willr(grid: Grid, params: RangeParams) -> NDArray[np.float64]:
 
 
 def cci(grid: Grid, params: CciParams) -> NDArray[np.float64]:
-    """CCI / 100: Lambert's index, (p - mean p) / (0.015 x mean deviation), p = (h + l + c) / 3 (TA-Lib CCI)."""
+    """CCI / 100: Lambert's index, (p - mean p) / (0.015 x mean deviation), p = (h + l + c) / 3 (TA-Lib CCI).
+
+    Notes
+    -----
+    NaN where the n typical prices are equal: TA-Lib's 0 is no value there.
+    """
     _, high, low, close = grid.bars[:, :4].T
     found = talib.call("CCI", high, low, close, needs=params.n, timeperiod=params.n) / 100.0
-    found[is_flat(high + low + close, params.n)] = np.nan
+    typical = windows((high + low + close) / 3.0, params.n)
+    # Typical prices that differ by rounding alone are equal.
+    spread = led(typical.max(axis=1) - typical.min(axis=1), len(close)) if len(typical) else np.full(len(close), np.nan)
+    found[spread <= 1e-12 * np.abs(close)] = np.nan
     return found
 
 
