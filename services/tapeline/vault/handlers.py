@@ -202,12 +202,12 @@ def add_verbs(
     @verbs.user("get")
     async def get(caller: Principal, request: GetVaultItem) -> Answer[VaultItemView]:
         view = await items.at(request.min_position, queries.get, caller, request.name)
-        return answered(view, items.projector.position, log_id)
+        return answered(items.marked(caller.team, "vault", view), items.projector.position, log_id)
 
     @verbs.user("list")
     async def list_(caller: Principal, request: ListVaultItems) -> Answer[Page[VaultItemView]]:
         view = await items.at(request.min_position, queries.page, caller, request.limit, request.offset)
-        return answered(view, items.projector.position, log_id)
+        return answered(items.page(caller.team, "vault", view), items.projector.position, log_id)
 
     @verbs.user("read_artifact")
     async def read_artifact(caller: Principal, request: ReadArtifact) -> Answer[PartView]:

@@ -307,3 +307,5 @@ class AssetView(View):
     code: str | None = None
     message: str | None = None
     hint: str | None = None
+    stale: bool | None = None
+    """True when a later event could not be folded: the log knows more than this view."""

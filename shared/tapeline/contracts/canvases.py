@@ -132,6 +132,8 @@ class CanvasView(View):
     updated_at: datetime
     user: str = ""
     copied_from: str | None = None
+    stale: bool | None = None
+    """True when a later event could not be folded: the log knows more than this view."""
 
 
 class ValidationView(View):

@@ -134,3 +134,5 @@ class TapeView(View):
     files: list[ArtifactView] = []
     created_at: datetime
     user: str = ""
+    stale: bool | None = None
+    """True when a later event could not be folded: the log knows more than this view."""

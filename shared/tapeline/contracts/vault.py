@@ -165,3 +165,5 @@ class VaultItemView(View):
     features: list[list[str]] = []
     input_shapes: list[list[int]] = []
     value: float | None = None
+    stale: bool | None = None
+    """True when a later event could not be folded: the log knows more than this view."""

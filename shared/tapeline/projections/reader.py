@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from sqlalchemy import Connection
 
+from tapeline.contracts.message import Page
 from tapeline.database import Engine
 from tapeline.projections.projector import Projector
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Named(Protocol):
+    """A view of an aggregate."""
+
+    @property
+    def id(self) -> str | None: ...
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self: ...
+
+
+V = TypeVar("V", bound=Named)
 
 
 class Reader:
@@ -24,6 +37,18 @@ class Reader:
     def is_stale(self, team: str, kind: str, id: str) -> bool:
         """Whether the rows of an aggregate tell of it as it was before a commit that could not be folded."""
         return f"{team}/{kind}/{id}" in self.projector.parked
+
+    def marked(self, team: str, kind: str, view: V) -> V:
+        """A view that says so when it is stale."""
+        if not (self.projector.parked and view.id and self.is_stale(team, kind, view.id)):
+            return view
+        return view.model_copy(update={"stale": True})
+
+    def page(self, team: str, kind: str, page: Page[V]) -> Page[V]:
+        """A page whose views say so when they are stale."""
+        if not self.projector.parked:
+            return page
+        return page.model_copy(update={"items": [self.marked(team, kind, view) for view in page.items]})
 
     async def at(
         self,

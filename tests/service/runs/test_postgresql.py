@@ -95,6 +95,8 @@ async def test_a_run_that_cannot_be_folded_is_shown_as_stale(
     assert (view["notes"], view["stale"]) == (None, True)
     view = await runs.view("get", run=other["id"])
     assert (view["notes"], view["stale"]) == ("fine", None)
+    listed = (await runs.view("list"))["items"]
+    assert {view["id"]: view["stale"] for view in listed} == {run["id"]: True, other["id"]: None}
     monkeypatch.setattr(projection, "apply", fold)
     assert await replay.retry({"runs": host.platform.engine}, "runs") == []
     view = await runs.view("get", run=run["id"])

@@ -134,12 +134,14 @@ def add_verbs(
     @verbs.user("get")
     async def get(caller: Principal, request: GetAsset) -> Answer[AssetView]:
         view = await assets.at(request.min_position, queries.get, caller, request.name)
-        return answered(_with_progress(view, builder), assets.projector.position, log_id)
+        return answered(
+            assets.marked(caller.team, "asset", _with_progress(view, builder)), assets.projector.position, log_id
+        )
 
     @verbs.user("list")
     async def list_(caller: Principal, request: ListAssets) -> Answer[Page[AssetView]]:
         view = await assets.at(request.min_position, queries.page, caller, request.limit, request.offset)
-        return answered(view, assets.projector.position, log_id)
+        return answered(assets.page(caller.team, "asset", view), assets.projector.position, log_id)
 
     @verbs.user("features")
     async def features(caller: Principal, request: ListFeatures) -> Answer[FeaturesView]:

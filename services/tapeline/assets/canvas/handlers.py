@@ -112,12 +112,12 @@ def add_verbs(
     @verbs.user("get_canvas")
     async def get(caller: Principal, request: GetCanvas) -> Answer[CanvasView]:
         view = await canvases.at(request.min_position, queries.get, caller, request.name, request.revision)
-        return answered(view, canvases.projector.position, log_id)
+        return answered(canvases.marked(caller.team, "canvas", view), canvases.projector.position, log_id)
 
     @verbs.user("list_canvases")
     async def list_(caller: Principal, request: ListCanvases) -> Answer[Page[CanvasView]]:
         view = await canvases.at(request.min_position, queries.page, caller, request.limit, request.offset)
-        return answered(view, canvases.projector.position, log_id)
+        return answered(canvases.page(caller.team, "canvas", view), canvases.projector.position, log_id)
 
     @verbs.user("validate_canvas")
     async def check(caller: Principal, request: ValidateCanvas) -> Answer[ValidationView]:

@@ -131,12 +131,12 @@ def add_verbs(
     @verbs.user("get_tape")
     async def get(caller: Principal, request: GetTape) -> Answer[TapeView]:
         view = await tapes.at(request.min_position, queries.get, caller, request.name)
-        return answered(view, tapes.projector.position, log_id)
+        return answered(tapes.marked(caller.team, "tape", view), tapes.projector.position, log_id)
 
     @verbs.user("list_tapes")
     async def list_(caller: Principal, request: ListTapes) -> Answer[Page[TapeView]]:
         view = await tapes.at(request.min_position, queries.page, caller, request.limit, request.offset)
-        return answered(view, tapes.projector.position, log_id)
+        return answered(tapes.page(caller.team, "tape", view), tapes.projector.position, log_id)
 
     @verbs.user("remove_tape")
     async def remove(caller: Principal, request: RemoveTape) -> Accepted[TapeView]:

@@ -204,14 +204,14 @@ def _add_queries(verbs: Verbs, desk: Desk) -> None:
     @verbs.user("get")
     async def get(caller: Principal, request: GetRun) -> Answer[RunView]:
         view = await desk.reader.at(request.min_position, queries.one, caller.team, request.run)
-        if view.id and desk.reader.is_stale(caller.team, "run", view.id):
-            view = view.model_copy(update={"stale": True})
-        return answered(view, desk.reader.projector.position, desk.log_id)
+        return answered(desk.reader.marked(caller.team, "run", view), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("list")
     async def list_(caller: Principal, request: ListRuns) -> Answer[Page[RunView]]:
         items = await desk.reader.at(request.min_position, queries.listed, caller.team, request)
-        return answered(page_of(items), desk.reader.projector.position, desk.log_id)
+        return answered(
+            desk.reader.page(caller.team, "run", page_of(items)), desk.reader.projector.position, desk.log_id
+        )
 
     @verbs.user("events")
     async def events(caller: Principal, request: ListEvents) -> Answer[Page[EventView]]:

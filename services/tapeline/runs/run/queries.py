@@ -61,7 +61,7 @@ def one(connection: Connection, team: str, name: str) -> RunView:
 
 
 def _view(
-    row: Mapping[str, Any], said: tuple[list[ProgressView], int] | None, *, everything: bool = False, wanted: Any = ()
+    row: Mapping[Any, Any], said: tuple[list[ProgressView], int] | None, *, everything: bool = False, wanted: Any = ()
 ) -> RunView:
     fields: dict[str, Any] = {}
     for field, column in _COLUMNS.items():
