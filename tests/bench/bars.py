@@ -185,7 +185,7 @@ def main(trades: int, threads: int, rounds: int, out: Path | None) -> None:
                 result[j, r, 6] = result[j, r, 5] / result[j, r, 4]
 
     nothing = np.empty(0, np.int64)
-    room = np.empty((max(n // 50, 30_000), 8))
+    room, pairs = np.empty((max(n // 20, 30_000), 8)), np.empty((max(n // 20, 30_000), 2), np.int64)
 
     # One-minute bars.
     minute = Contest("one-minute bars")
@@ -264,7 +264,7 @@ def main(trades: int, threads: int, rounds: int, out: Path | None) -> None:
             contest.enter(
                 ours(k),
                 lambda unit=unit, limit=limit, k=k: bars.threshold_bars(  # type: ignore[misc]
-                    price, volume, limit=limit, unit=unit, n_threads=k
+                    price, volume, limit=limit, unit=unit, n_threads=k, room=(room, pairs)
                 ),
                 n,
             )

@@ -15,23 +15,42 @@ enum { TL_ENDED, TL_REACHED, TL_UNSURE };
 
 /* Which of 16 numbers takes a sum to `goal`, given that they do; `*sum` becomes the sum with it. Without a branch:
    none could be foreseen. */
-TL_INLINE int64_t tl_which(const double *d, double goal, double *sum)
+TL_INLINE int64_t tl_which(const tl_f *d, double goal, double *sum)
 {
-    double base[4], next[4];
+#if defined(__AVX2__)
+    const __m256d nought = _mm256_setzero_pd(), end = _mm256_set1_pd(goal);
+    __m256d base = _mm256_set1_pd(*sum);
+    double all[16];
+    int less = 0;
+    for (int k = 0; k < 4; k++) { /* sums within a vector, then those before it */
+        __m256d x = (__m256d)d[k];
+        x = _mm256_add_pd(x, _mm256_blend_pd(_mm256_permute4x64_pd(x, 0x90), nought, 1));
+        x = _mm256_add_pd(x, _mm256_permute2f128_pd(x, x, 0x08));
+        const __m256d here = _mm256_add_pd(base, x);
+        _mm256_storeu_pd(all + 4 * k, here);
+        less |= _mm256_movemask_pd(_mm256_cmp_pd(here, end, _CMP_LT_OQ)) << 4 * k;
+        base = _mm256_add_pd(base, _mm256_permute4x64_pd(x, 0xff));
+    }
+    const int64_t at = __builtin_ctz(~less | 0x8000);
+    *sum = all[at];
+    return at;
+#else
+    double one[16], base[4], next[4];
     int64_t q = 0, k = 0;
+    memcpy(one, d, sizeof one);
     base[0] = *sum;
     for (int c = 0; c < 3; c++) {
-        base[c + 1] = base[c] + ((d[4 * c] + d[4 * c + 1]) + (d[4 * c + 2] + d[4 * c + 3]));
+        base[c + 1] = base[c] + ((one[4 * c] + one[4 * c + 1]) + (one[4 * c + 2] + one[4 * c + 3]));
         q += base[c + 1] < goal;
     }
-    d += 4 * q;
-    next[0] = base[q] + d[0];
+    next[0] = base[q] + one[4 * q];
     for (int c = 0; c < 3; c++) {
-        next[c + 1] = next[c] + d[c + 1];
+        next[c + 1] = next[c] + one[4 * q + c + 1];
         k += next[c] < goal;
     }
     *sum = next[k];
     return 4 * q + k;
+#endif
 }
 
 /* From `first` on, trades are added to a bar until volume, or price times volume, reaches `limit`. */
@@ -124,12 +143,10 @@ TL_INLINE int64_t tl_reach(const double *price, const void *volume, const uint8_
                     if (!(then < below)) { /* also for NaN */
                         const double margin = (double)(i - first + 32) * 0x1p-51;
                         if (!(then < limit * (1.0 - margin))) {
-                            double one[16];
                             int64_t count;
                             tl_l sign = {0};
                             for (int k = 0; k < TL_STEPS; k++) sign |= (tl_l)d[k];
-                            memcpy(one, d, sizeof one);
-                            count = 1 + tl_which(one, limit * (1.0 - margin), &sum);
+                            count = 1 + tl_which(d, limit * (1.0 - margin), &sum);
                             if (tl_signs(sign) || !(sum * (1.0 - margin) >= limit)) {
                                 *state = TL_UNSURE;
                                 return i;

@@ -190,3 +190,20 @@ def test_long_bars_are_cut_by_one_thread() -> None:
         many = bars.threshold_bars(price, volume, limit=300.0, unit="volume", n_threads=2)
     assert len(few[0]) == pytest.approx(300, rel=0.02)
     assert same(many[1], bars.threshold_bars(price, volume, limit=300.0, unit="volume", n_threads=1)[1])
+
+
+def test_bars_are_written_into_the_room_that_is_given() -> None:
+    rng = np.random.default_rng(2)
+    price, volume = rng.uniform(1, 9, 3000), rng.integers(1, 99, 3000)
+    wanted = bars.threshold_bars(price, volume, limit=300.0, unit="volume", n_threads=1)
+    for least, threads in ((10_000, 1), (1, 3)):
+        with mock.patch.object(bars.front, "ONE_THREAD", least), mock.patch.object(bars.groups, "_meet_soon", meets):
+            for rows in (0, 1, 40, 5000):  # also where it does not suffice
+                room = np.empty((rows, 8)), np.empty((rows, 2), np.int64)
+                found = bars.threshold_bars(price, volume, limit=300.0, unit="volume", n_threads=threads, room=room)
+                assert same(found[0], wanted[0])
+                assert same(found[1], wanted[1])
+                assert np.shares_memory(found[0], room[0]) == (rows == 5000)
+    wrong: Any = np.empty((9, 8)), np.empty((9, 2), np.int32)
+    with pytest.raises(bars.BarsError, match="edges are int32"):
+        bars.threshold_bars(price, volume, limit=300.0, unit="volume", room=wrong)
