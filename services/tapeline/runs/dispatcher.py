@@ -132,8 +132,8 @@ class Dispatcher:
             after = max(self._reader.projector.position, 0)
             try:
                 async for commits in self._log.read(after=after, follow=True):
-                    await self._reader.projector.wait_for(commits[-1].position, timeout_s=30)
                     if any(_may_matter(commit) for commit in commits):
+                        await self._reader.projector.wait_for(commits[-1].position, timeout_s=30)
                         self.wake()
             except TapelineError as error:
                 log.warning("dispatcher_waits", code=error.code, why=error.message)

@@ -79,11 +79,14 @@ class Generation:
         if self.parked:
             new = [each for each in new if each[0] not in self.parked]
         if not new:
-            # No row changes: the tables are at this position as they stand.
-            self.position = position
+            self.skip(position)
             return False
         await self._fold_or_part(position, new)
         return True
+
+    def skip(self, position: int) -> None:
+        """Be at a position up to which no row changes: the tables are there as they stand."""
+        self.position = max(self.position, position)
 
     async def save(self) -> None:
         """Store a position that no rows went with."""

@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tapeline.database import Engine, is_passing
 from tapeline.errors import TapelineError
 from tapeline.projections.building import Builder
-from tapeline.projections.generation import Generation
+from tapeline.projections.generation import SHORT_EVENTS, Generation
 from tapeline.projections.parked import Parked, listed
 from tapeline.projections.source import Lease, Projection, Source
 from tapeline.projections.state import ACTIVE, HANDED, Known, Moved, active, begin, known, make, take_back, write
@@ -34,6 +34,7 @@ STANDBY_LOOK_S = 0.01
 SAVE_AFTER_S = 0.5
 """A position that no row goes with is stored this much later; sooner where other copies wait to see it."""
 SAVE_SOON_S = 0.05
+BREATH_S = 0.002
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
@@ -52,6 +53,7 @@ class Projector:
         self._is_writer = True
         self._folding = asyncio.Lock()
         self._unsaved = asyncio.Event()
+        self._breathing: asyncio.Future[None] | None = None
         self._position = -1
         self.fault: TapelineError | None = None
 
@@ -207,7 +209,26 @@ class Projector:
     async def _read(self) -> None:
         async with aclosing(self.source.read(self._position)) as stretches:
             async for position, events in stretches:
+                if not events and not self._folding.locked():
+                    # Nothing to write: most of what a projection of few kinds hears.
+                    self._tables.skip(position)
+                    self._unsaved.set()
+                    self._arrive(max(position, self._position))
+                    continue
+                if not self._waiting and len(events) <= SHORT_EVENTS:
+                    await self._breath()
                 await to_its_end(self._fold(position, events))
+
+    async def _breath(self) -> None:
+        """Let the reply to the command that made a commit go out first, unless somebody waits for its rows."""
+        loop = asyncio.get_running_loop()
+        breath = self._breathing = loop.create_future()
+        end = loop.call_later(BREATH_S, _end, breath)
+        try:
+            await breath
+        finally:
+            end.cancel()
+            self._breathing = None
 
     async def _fold(self, position: int, events: Sequence[Any]) -> None:
         async with self._folding:
@@ -302,6 +323,8 @@ class Projector:
                     await asyncio.sleep(STANDBY_LOOK_S)
                     await self._look()
                 if self.fault is None and self._position < position:
+                    if self._breathing is not None:
+                        _end(self._breathing)
                     arrived = asyncio.get_running_loop().create_future()
                     self._waiting.append((position, arrived))
                     await arrived
@@ -323,3 +346,8 @@ class Projector:
                 code="unavailable",
                 hint=self.fault.hint or "tapeline doctor",
             )
+
+
+def _end(breath: asyncio.Future[None]) -> None:
+    if not breath.done():
+        breath.set_result(None)
