@@ -116,7 +116,7 @@ def get_tape(tape: str | None, format: str | None, symbol: str | None) -> tl.Tap
     """The synthetic tape, or an imported one."""
     if tape is None:
         return tl.tapes.simulate(name="demo_tape", seed=7, days=60, trades_per_day=20_000, quiet=False)
-    options = {"symbol": symbol} if symbol else {}
+    options: dict[str, Any] = {"symbol": symbol} if symbol else {}
     return tl.tapes.import_(tape, format=format or "auto", name="demo_tape", quiet=False, **options)
 
 

@@ -107,6 +107,9 @@ async def main(log_url: str, database_url: str, point: str | None = None, passag
     engine.point, engine.passages = point, int(passages)
     task = asyncio.create_task(projector.run())
     await projector.wait_for((await log.head()).position, 30)
+    if point is not None:
+        # More comes until it has died.
+        await asyncio.wait({task}, timeout=30)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await engine.dispose()

@@ -86,8 +86,16 @@ def folded(
                 if event.ref.kind in projection.kinds:
                     projection.apply(rows, event)
     found = {
-        name: [msgspec.to_builtins(table[key]) for key in sorted(table, key=str)]
-        for name, table in sorted(rows.tables.items())
+        name: [_plain(table[key]) for key in sorted(table, key=str)] for name, table in sorted(rows.tables.items())
     }
     plain: dict[str, list[dict[str, Any]]] = json.loads(json.dumps(found))
+    return plain
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as plain JSON; a fold may keep what it only passes on as the bytes that it came in."""
+    values = {
+        column: msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value for column, value in row.items()
+    }
+    plain: dict[str, Any] = msgspec.to_builtins(values)
     return plain

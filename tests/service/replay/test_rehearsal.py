@@ -25,7 +25,15 @@ from tapeline.clock import FakeClock
 from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.contracts.agents import Announce
 from tapeline.contracts.artifacts import Artifact
-from tapeline.contracts.assets import CancelBuild, FailBuild, FinishBuild, RemoveAsset, RequestBuild
+from tapeline.contracts.assets import (
+    CancelBuild,
+    FailBuild,
+    FinishBuild,
+    RemoveAsset,
+    RemoveFeature,
+    RequestBuild,
+    StoreFeature,
+)
 from tapeline.contracts.canvases import RemoveCanvas, StoreCanvas
 from tapeline.contracts.message import Command
 from tapeline.contracts.runs import (
@@ -168,6 +176,10 @@ async def others_of(story: Story) -> None:
     await life(asset, "asset", "a1", asked, built, RemoveAsset(name="a"))
     await life(asset, "asset", "a2", asked, failed, asked, failed.model_copy(update={"certificate": {"c": 1}}))
     await life(asset, "asset", "a3", asked, CancelBuild(name="a"), asked, RemoveAsset(name="a"))
+    saved = StoreFeature(
+        name="f", kind="feature", component="rsi", component_version=1, params={"n": 14}, user="ann"
+    )  # fmt: skip
+    await life(asset, "asset", "f1", saved, RemoveFeature(name="f"))
     tape_of = ImportUploads(
         name="t", content_sha256="ab" * 32, manifest=FILE, files=[FILE], symbols=["S"], days=["d"], rows=1, calendar="X"
     )
