@@ -48,6 +48,10 @@ class Intake:
         self._take = take
         self._frames.divert(sid, quick)
 
+    def drop(self) -> None:
+        """Pass over what still comes for the diverted subscription: it is late, and another takes its place."""
+        self._take = lambda _run: None
+
     def hear(self, sid: int, hear: Callable[[Message], None]) -> None:
         """Have the messages of one subscription given to `hear` at once, past the library's queue."""
         self._heard[sid] = hear

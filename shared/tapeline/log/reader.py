@@ -352,6 +352,10 @@ class _Pulls(Generic[T]):
         self._lost = False
         if self._subscription is not None:
             old, self._subscription = self._subscription, None
+            if self._quick is not None:
+                # Before anything is awaited: what the old consumer still sends has a hole where the connection was
+                # cut, and must neither be taken for damage nor be counted for the new one.
+                self._client.intake.drop()
             await old.unsubscribe()
         name = f"{self._prefix}-{next(_numbers)}"
         config = {
