@@ -38,7 +38,7 @@ def create(path: str | Path, *, alignment: int = 1) -> h5py.File:
     return h5py.File(handle)
 
 
-def image(fill: Callable[[h5py.File], None]) -> memoryview:
+def image(fill: Callable[[h5py.File], None]) -> bytes:
     """The bytes of a file that `fill` has filled in memory; equal contents give equal bytes.
 
     A file that is small enough should be made so: when the disk is full, HDF5 cannot close a file that it
@@ -50,7 +50,7 @@ def image(fill: Callable[[h5py.File], None]) -> memoryview:
     handle = h5py.h5f.create(b"image", h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access)
     with h5py.File(handle) as file:
         fill(file)
-    return held.getbuffer()
+    return held.getvalue()
 
 
 def _how_we_write(alignment: int) -> tuple[Any, Any]:
