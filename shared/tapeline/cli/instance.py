@@ -86,11 +86,14 @@ def version(json: Json = False) -> None:
 
 
 def demo(
+    context: typer.Context,
     tape: Annotated[str | None, typer.Option(help="Trades to import instead of a synthetic tape.")] = None,
     format: Annotated[str | None, typer.Option(help="How they are written.")] = None,
     symbol: Annotated[str | None, typer.Option(help="What was traded, when the files do not say.")] = None,
 ) -> None:
     """Run the whole job once, from trades to a prediction."""
     from tapeline import demo as script
+    from tapeline.cli.log import quiet
 
+    context.with_resource(quiet())
     script.main(tape, format, symbol)
