@@ -49,18 +49,21 @@ def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
         offers=Offers(platform.clock),
         presence=presence,
     )
+    intake = Intake(platform.metrics, platform.clock)
     desk = handlers.Desk(
         deciders=platform.deciders,
         reader=reader,
         store=platform.store,
         leases=leases,
         presence=presence,
+        intake=intake,
+        measured=measured,
         log_id=platform.log_id,
     )
     gate = reports.Gate(
         desk=desk,
         dispatcher=found,
-        intake=Intake(platform.metrics, platform.clock),
+        intake=intake,
         agent_teams=platform.agent_teams,
     )
     recorded = Projector(LogSource(tail, platform.codec, model_projection.kinds), model_projection, platform.engine)

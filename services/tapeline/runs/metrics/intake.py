@@ -54,11 +54,17 @@ class _Tail:
 
 
 class Intake:
-    """Stores the batches that agents send."""
+    """Stores the batches that agents send.
+
+    Attributes
+    ----------
+    position : where the last batch that was stored here lies in METRICS; 0 before the first
+    """
 
     def __init__(self, metrics: Metrics, clock: Clock) -> None:
         self._metrics = metrics
         self._clock = clock
+        self.position = 0
         self._tails: OrderedDict[tuple[str, str], _Tail] = OrderedDict()
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -110,6 +116,7 @@ class Intake:
                 except Conflict:
                     self._tails.pop(key, None)
                     continue
+                self.position = max(self.position, position)
                 self._tails[key] = _Tail(position, request.attempt, request.batch, made.last_us)
                 return request.batch
         raise TapelineError(f"the measurements of run {request.run} moved {TRIES} times", code="unavailable")

@@ -42,12 +42,13 @@ from tapeline.decider import Deciders, Outcome, Step, origin_of
 from tapeline.errors import TapelineError
 from tapeline.ids import born_of
 from tapeline.names import TakeNumber, counter_ref
-from tapeline.projections import Reader
+from tapeline.projections import Projector, Reader
 from tapeline.runs import births, schedule
 from tapeline.runs.device.presence import Presence
 from tapeline.runs.device.queries import devices_of
 from tapeline.runs.leases import Leases
 from tapeline.runs.metrics import queries as metric_queries
+from tapeline.runs.metrics.intake import Intake
 from tapeline.runs.pages import page_of
 from tapeline.runs.run import aggregate, queries
 from tapeline.runs.run.commands import BearRun, DropCheckpoints, Pin
@@ -68,6 +69,8 @@ class Desk:
     store: ArtifactStore
     leases: Leases
     presence: Presence
+    intake: Intake
+    measured: Projector
     log_id: str
     numbering: dict[str, asyncio.Lock] = field(default_factory=dict)
 
@@ -85,6 +88,11 @@ class Desk:
         ref = await self.resolve(caller, command, name)
         outcome = await self.ask(caller, ref, command)
         return accepted(outcome, view_of(ref.id, outcome.state), self.log_id)
+
+    async def measurements_in(self) -> None:
+        """Wait until every batch that was taken in here is in the tables: who saw a run end sees all it measured."""
+        if self.intake.position > self.measured.position:
+            await self.measured.wait_for(self.intake.position)
 
     def check_places(self, connection: Connection, team: str, device: str | None, session: str | None) -> None:
         """Refuse a device that no agent of the team has, and a session name that a live attempt has."""
@@ -224,6 +232,7 @@ def _add_queries(verbs: Verbs, desk: Desk) -> None:
             row = queries.resolve(connection, caller.team, request.run)
             return metric_queries.points(connection, caller.team, row["id"], request)
 
+        await desk.measurements_in()
         items = await desk.reader.at(request.min_position, points)
         return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
@@ -233,6 +242,7 @@ def _add_queries(verbs: Verbs, desk: Desk) -> None:
             row = queries.resolve(connection, caller.team, request.run)
             return metric_queries.latest(connection, caller.team, row["id"])
 
+        await desk.measurements_in()
         items = await desk.reader.at(request.min_position, points)
         return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
