@@ -308,10 +308,10 @@ def _send(client: Client, prepared: PreparedTape, name: str, stages: Stages, com
     """Upload what was prepared, and import it.
 
     Uploads belong to the team: an import of the same files that ends meanwhile takes them with it, and they are
-    sent again.
+    sent again, which is not shown: progress never goes back.
     """
     for attempt in range(ATTEMPTS):
-        _upload(client, prepared, stages)
+        _upload(client, prepared, stages if attempt == 0 else None)
         step = {"stage": "check", "done": 0, "total": prepared.rows, "unit": "rows", "rows": prepared.rows}
         stages.show(step)
         try:
@@ -331,13 +331,14 @@ def _send(client: Client, prepared: PreparedTape, name: str, stages: Stages, com
     raise AssertionError("the last attempt returns or raises")
 
 
-def _upload(client: Client, prepared: PreparedTape, stages: Stages) -> None:
+def _upload(client: Client, prepared: PreparedTape, stages: Stages | None) -> None:
     files = [*prepared.files, prepared.manifest_file]
     total, sent = sum(file.size for file in files), 0
     for file in files:
         artifacts.upload(client, "assets", file.path)
         sent += file.size
-        stages.show({"stage": "upload", "done": sent, "total": total, "unit": "bytes", "rows": prepared.rows})
+        if stages is not None:
+            stages.show({"stage": "upload", "done": sent, "total": total, "unit": "bytes", "rows": prepared.rows})
 
 
 def _tape(view: dict[str, Any]) -> Tape:
