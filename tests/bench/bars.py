@@ -305,7 +305,7 @@ def main(trades: int, threads: int, rounds: int, out: Path | None) -> None:
     batch = np.empty((1024, COUNT, 8))
 
     def newest() -> np.ndarray:
-        return np.searchsorted(ends, ts[at], "right").astype(np.int64)
+        return bars.ranks(ends, ts[at], right=True)
 
     def windows(k: int = 1) -> None:
         first = newest() - COUNT

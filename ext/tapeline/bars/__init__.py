@@ -9,7 +9,7 @@ from __future__ import annotations
 from tapeline.bars.front import ISA, grid_ends, grid_rows, read_bandwidth, session_bars, time_bars
 from tapeline.bars.groups import session_threshold_bars, threshold_bars, tick_bars
 from tapeline.bars.status import ALL, COLUMNS, BarsError, Flag, Norm, Status
-from tapeline.bars.windows import Anchored, Marked, gather, lookback, marked, running_bars, threshold_ahead
+from tapeline.bars.windows import Anchored, Marked, gather, lookback, marked, ranks, running_bars, threshold_ahead
 
 __all__ = [
     "ALL",
@@ -26,6 +26,7 @@ __all__ = [
     "grid_rows",
     "lookback",
     "marked",
+    "ranks",
     "read_bandwidth",
     "running_bars",
     "session_bars",

@@ -51,6 +51,7 @@ def gather(
     out: NDArray[np.float32],
     fault: NDArray[np.int64],
 ) -> int: ...
+def ranks(ordered: NDArray[np.int64], values: NDArray[np.int64], right: bool, out: NDArray[np.int64]) -> int: ...
 def lookback(
     grid: NDArray[np.float64],
     first: NDArray[np.int64],

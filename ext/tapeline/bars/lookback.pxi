@@ -21,6 +21,44 @@ cdef inline void put_nothing(real_t* row) noexcept nogil:
         row[c] = 0.0
 
 
+cdef inline bint lies_before(int64_t one, int64_t value, bint right) noexcept nogil:
+    return one < value or (right and one == value)
+
+
+def ranks(const int64_t[::1] ordered, const int64_t[::1] values, bint right, int64_t[::1] out):
+    """How many of `ordered` lie before each value, or at it too if `right`; OUT out (n).
+
+    Each search begins where the last one ended: values that rise with their index cost a step or two each."""
+    cdef Py_ssize_t n = values.shape[0]
+    cdef Py_ssize_t m = ordered.shape[0]
+    cdef Py_ssize_t k
+    cdef Py_ssize_t low = 0
+    cdef Py_ssize_t high
+    cdef Py_ssize_t step
+    cdef Py_ssize_t middle
+    cdef int64_t value
+    with nogil:
+        for k in range(n):
+            value = values[k]
+            if low > 0 and not lies_before(ordered[low - 1], value, right):
+                high = low - 1
+                low = 0
+            else:
+                step = 1
+                while low + step <= m and lies_before(ordered[low + step - 1], value, right):
+                    low += step
+                    step *= 2
+                high = low + step - 1 if low + step - 1 < m else m
+            while low < high:
+                middle = (low + high) // 2
+                if lies_before(ordered[middle], value, right):
+                    low = middle + 1
+                else:
+                    high = middle
+            out[k] = low
+    return OK
+
+
 def lookback(const double[:, ::1] grid, const int64_t[::1] first, Py_ssize_t count, real_t[:, :, ::1] out,
              int64_t[::1] fault):
     """Rows `[first[k], first[k] + count)` of a grid, from -count to its height; OUT out (n, count, 8)."""

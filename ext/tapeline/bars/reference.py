@@ -262,6 +262,13 @@ def _nothing(row: NDArray[Any]) -> None:
     row[:] = [math.nan] * 4 + [0.0] * 4
 
 
+def ranks(ordered: NDArray[np.int64], values: NDArray[np.int64], right: bool, out: NDArray[np.int64]) -> int:
+    """How many of `ordered` lie before each value, or at it too if `right`."""
+    for k, value in enumerate(values.tolist()):
+        out[k] = sum(one < value or (right and one == value) for one in ordered.tolist())
+    return Status.OK
+
+
 def lookback(
     grid: NDArray[np.float64],
     first: NDArray[np.int64],

@@ -50,6 +50,23 @@ def marked(price: NDArray[np.float64], volume: Volume, flags: Flags = None) -> M
     return Marked(price, volume, marks, before)
 
 
+def ranks(ordered: NDArray[np.int64], values: NDArray[np.int64], *, right: bool = False) -> NDArray[np.int64]:
+    """How many of `ordered` lie before each value, or at it too if `right`: int64, shape of `values`.
+
+    What `numpy.searchsorted` gives, for values that mostly rise: each search begins where the last one ended.
+
+    Parameters
+    ----------
+    ordered : int64, shape (m,), not falling
+    values : int64, shape (n,)
+    """
+    front._column("ordered", ordered, np.int64)
+    front._column("values", values, np.int64)
+    out = np.empty(len(values), np.int64)
+    front._run.ranks(ordered, values, right, out)
+    return out
+
+
 def lookback(
     grid: NDArray[np.float64],
     first: NDArray[np.int64],

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tapeline.bars import ALL, BarsError, grid_ends, session_bars, tick_bars
+from tapeline.bars import ALL, BarsError, grid_ends, ranks, session_bars, tick_bars
 from tapeline.errors import TapelineError
 from tapeline.tape.trades import Trades
 
@@ -235,7 +235,7 @@ class View:
 
         A bar whose end is the sample's time is complete: it holds trades before that time only.
         """
-        return np.searchsorted(self.grid(unit, size).end, self.times, "right").astype(np.int64)
+        return ranks(self.grid(unit, size).end, self.times, right=True)
 
     def segment(self) -> NDArray[np.int64]:
         """The session segment of each sample, `open < time <= close`: int64, shape (n,); -1 outside of all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tapeline import bars
 from tapeline.tape.anchored_bars import AnchoredBars
 from tapeline.tape.counted_bars import CountedBars
 from tapeline.tape.seen import Seen
@@ -52,5 +53,5 @@ class Lookups:
         """For each index the row of `rows` that is one past its newest whole bar."""
         rows = self.rows(wish.unit, wish.size, wish.empty)
         if rows.edges is not None:
-            return np.searchsorted(rows.edges[:, 1], self.seen.before(index, wish), "right").astype(np.int64)
-        return np.searchsorted(rows.known, self.seen.times(index), "right").astype(np.int64)
+            return bars.ranks(np.ascontiguousarray(rows.edges[:, 1]), self.seen.before(index, wish), right=True)
+        return bars.ranks(rows.known, self.seen.times(index), right=True)

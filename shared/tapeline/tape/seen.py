@@ -71,7 +71,7 @@ class Seen:
         """One past the last trade of PAST(i)."""
         if not wish.strict_time:
             return index
-        earlier = np.searchsorted(self.trades.ts, self.times(index), "left")
+        earlier = bars.ranks(self.trades.ts, self.times(index))
         return np.where(index < len(self), earlier, index).astype(np.int64)
 
     def running(self, first: Int, stop: Int, carry: NDArray[np.float64], fill: bool) -> NDArray[np.float64]:

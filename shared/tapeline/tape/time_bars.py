@@ -63,7 +63,7 @@ class TimeBars:
         """The whole bars before each index, and the running one if it is wanted."""
         full, rows = self.rows(wish.unit, wish.size, "carry"), self.rows(wish.unit, wish.size, wish.empty)
         when = self.seen.times(index)
-        done = np.searchsorted(full.known, when, "right")
+        done = bars.ranks(full.known, when, right=True)
         runs = np.zeros(len(index), np.bool_)
         newest, at = np.empty((0, 8)), done
         if (wish.whole or wish.partial == "truncate") and len(full):
@@ -73,14 +73,14 @@ class TimeBars:
             if wish.whole:
                 newest = self.rows(wish.unit, wish.size, "nan" if wish.empty == "nan" else "carry").bars[at]
             else:
-                first = np.searchsorted(self.seen.trades.ts, full.start[at], "left")
+                first = bars.ranks(self.seen.trades.ts, full.start[at])
                 stop = np.maximum(self.seen.before(index[runs], wish), first)
                 newest = self.seen.running(first, stop, full.opening[at], wish.empty != "nan")
             if wish.empty == "skip":
                 runs[np.flatnonzero(runs)[newest[:, 4] == 0]] = False
                 at, newest = at[newest[:, 4] > 0], newest[newest[:, 4] > 0]
         if wish.empty == "skip":
-            done = np.searchsorted(rows.known, when, "right")
+            done = bars.ranks(rows.known, when, right=True)
         found = self.seen.copied(rows, (done - wish.count + runs).astype(np.int64), wish.count, out)
         if runs.any():
             found.bars[runs, -1] = newest
@@ -92,15 +92,15 @@ class TimeBars:
         """The bars from each index on."""
         full, rows = self.rows(wish.unit, wish.size, "carry"), self.rows(wish.unit, wish.size, wish.empty)
         when = self.seen.times(index)
-        at = np.searchsorted(full.end, when, "right")
+        at = bars.ranks(full.end, when, right=True)
         inside = np.minimum(at, len(full) - 1)
         holds = (at < len(full)) & (full.start[inside] <= when)
         # A bar that starts at T may hold trades of that very time before the index: they are no future.
         cut = holds & ((full.start[inside] == when) | (wish.partial == "truncate"))
         tail = at + holds
         row, here = inside[cut], index[cut]
-        first = np.searchsorted(self.seen.trades.ts, full.start[row], "left")
-        stop = np.searchsorted(self.seen.trades.ts, full.end[row], "left")
+        first = bars.ranks(self.seen.trades.ts, full.start[row])
+        stop = bars.ranks(self.seen.trades.ts, full.end[row])
         before = self.seen.marked.before
         last = here - 1 if before is None else np.where(here > 0, before[here - 1], -1)
         carry = np.where(last >= first, self.seen.trades.price[np.maximum(last, 0)], full.opening[row])

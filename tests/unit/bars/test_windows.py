@@ -41,6 +41,25 @@ def same(a: Any, b: Any) -> bool:
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    ordered=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 9), max_size=40),
+    values=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 9), max_size=40),
+    rising=st.booleans(),
+    right=st.booleans(),
+)
+def test_ranks_equal_the_reference(ordered: list[int], values: list[int], rising: bool, right: bool) -> None:
+    column, wanted = np.array(sorted(ordered), np.int64), np.array(sorted(values) if rising else values, np.int64)
+    expected = np.empty(len(wanted), np.int64)
+    assert reference.ranks(column, wanted, right, expected) == 0
+    for build in BUILDS:
+        found = np.empty_like(expected)
+        assert build.ranks(column, wanted, right, found) == 0
+        assert same(found, expected)
+    assert same(bars.ranks(column, wanted, right=right), expected)
+    assert same(np.searchsorted(column, wanted, "right" if right else "left").astype(np.int64), expected)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(seed=SEEDS, kind=st.sampled_from([np.float64, np.float32]))
 def test_windows_of_a_grid_equal_the_reference(seed: int, kind: Any) -> None:
     rng = np.random.default_rng(seed)
