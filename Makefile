@@ -25,7 +25,7 @@ $(MADE_FOR):
 	@$(PIP) install -U pip
 	@touch $@
 
-$(VENV)/run: $(MADE_FOR) pyproject.toml ext/hatch_build.py $(wildcard ext/tapeline/*/*.pyx ext/tapeline/*/*.pxd)
+$(VENV)/run: $(MADE_FOR) pyproject.toml ext/hatch_build.py $(wildcard $(addprefix ext/tapeline/*/*.,pyx pxd pxi h))
 	@echo "installing what runs need (TensorFlow among them: a minute or two)"
 	@$(PIP) install -e '.[assets,train]'
 	@touch $@
