@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from tapeline.errors import TapelineError
 
 _LOOKED_AT_S = 0.5
@@ -143,7 +141,11 @@ class Home:
 
 def find_home(root: Path | str | None = None) -> Home:
     """The home at a path, else at `TAPELINE_HOME`, else in the platform's user data folder."""
-    chosen = root or os.environ.get("TAPELINE_HOME") or platformdirs.user_data_path("tapeline")
+    chosen = root or os.environ.get("TAPELINE_HOME")
+    if not chosen:
+        import platformdirs
+
+        chosen = platformdirs.user_data_path("tapeline")
     return Home(Path(chosen).expanduser().absolute())
 
 

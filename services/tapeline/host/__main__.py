@@ -6,18 +6,18 @@
 import gc
 import sys
 
+from tapeline.loading import swiftly
+
 
 def main() -> None:
     """Import the services and serve."""
-    # What imports make lives for ever: looking through it again and again costs a tenth of the start.
-    gc.disable()
-    from tapeline.assets import app as assets
-    from tapeline.hosting import run
-    from tapeline.runs import app as runs
-    from tapeline.vault import app as vault
+    with swiftly():
+        from tapeline.assets import app as assets
+        from tapeline.hosting import run
+        from tapeline.runs import app as runs
+        from tapeline.vault import app as vault
 
-    gc.freeze()
-    gc.enable()
+        gc.freeze()
     builds = {"runs": runs.build, "assets": assets.build, "vault": vault.build}
     if "--asyncapi" in sys.argv[1:]:
         from tapeline.asyncapi import document_text, verbs_of

@@ -11,6 +11,9 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     import sys
 
-    from tapeline.cli.app import run
+    from tapeline.loading import swiftly
+
+    with swiftly():
+        from tapeline.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

@@ -285,12 +285,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        found = getattr(import_module(f"tapeline.sdk.{_HOMES[name]}"), name)
-    elif name in _MODULES:
-        found = import_module(f"tapeline.sdk.{name}")
-    else:
+    if name not in _HOMES and name not in _MODULES:
         raise AttributeError(f"module 'tapeline.sdk' has no attribute {name!r}")
+    from tapeline.loading import swiftly
+
+    with swiftly():
+        found = import_module(f"tapeline.sdk.{_HOMES.get(name, name)}")
+    if name in _HOMES:
+        found = getattr(found, name)
     globals()[name] = found
     return found
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import platformdirs
 
 from tapeline.errors import PermissionDeniedError, UnavailableError, ValidationError
 from tapeline.home import Home, find_home, read_instance
@@ -134,6 +131,10 @@ def _first(origins: dict[str, str], name: str, *candidates: tuple[str, str | Non
 
 
 def _profile(name: str | None) -> dict[str, Any]:
+    import tomllib
+
+    import platformdirs
+
     path = platformdirs.user_config_path("tapeline") / "config.toml"
     try:
         profiles = tomllib.loads(path.read_text(encoding="utf-8")).get("profiles", {})
