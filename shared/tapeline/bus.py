@@ -16,7 +16,6 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 import pydantic
-import structlog
 from faststream.nats import NatsMessage, NatsRouter
 from pydantic import BaseModel
 
@@ -26,8 +25,9 @@ from tapeline.contracts.message import Accepted, Answer, Command, Fault, Rejecte
 from tapeline.decider import Outcome, request_content
 from tapeline.errors import TapelineError, fault
 from tapeline.ids import new_id
+from tapeline.logs import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 MAX_WORKERS = 64
 MAX_BODY_BYTES = 768 * 1024

@@ -16,7 +16,6 @@ from socket import gethostname
 from typing import Any
 
 import msgspec
-import structlog
 from faststream.nats import NatsBroker
 from faststream.nats.security import NatsNKey
 from nats.aio.client import Client
@@ -38,7 +37,7 @@ from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.lease import KvLease, while_held
 from tapeline.log.metrics import MetricsStream
-from tapeline.logs import logging_setup
+from tapeline.logs import get_logger, logging_setup_later, logging_setup_now
 from tapeline.projections import CANCEL_AGAIN_S
 from tapeline.readiness import tell_ready
 from tapeline.replay.archivist import Archivist
@@ -49,7 +48,7 @@ from tapeline.security.keys import read_credentials
 from tapeline.service import AgentTeams, Build, Lead, Platform, Service, Task, by_itself, own_team_only
 from tapeline.store import LocalStore
 
-log = structlog.get_logger()
+log = get_logger()
 
 ARCHIVES = "runs"
 """The service that seals the log."""
@@ -79,7 +78,7 @@ class HostSettings(BaseSettings):
 def run(builds: Mapping[str, Build]) -> None:
     """Serve until SIGTERM or SIGINT; the process ends with 0 then, and with 1 after a service failed."""
     settings = HostSettings()
-    logging_setup("host" if len(builds) > 1 else next(iter(builds)), level=settings.log_level)
+    logging_setup_later("host" if len(builds) > 1 else next(iter(builds)), level=settings.log_level)
     asyncio.run(_run(builds, settings))
 
 
@@ -106,6 +105,7 @@ async def _run(builds: Mapping[str, Build], settings: HostSettings) -> None:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, stop.set)
                 tell_ready()
+                logging_setup_now()
                 log.info("services_ready", services=sorted(builds))
                 await ends
                 left = set(running)

@@ -60,23 +60,44 @@ def logging_setup(name: str, *, level: str = "INFO") -> None:
     )
 
 
-_put_off: list[str] = []
+_put_off: list[tuple[str, str]] = []
+"""The setup that was put off: what `logging_setup` is to be called with."""
 
 
-def logging_setup_later(name: str) -> None:
-    """Do `logging_setup` when the first line is written, for a process that has more urgent things to import."""
-    _put_off[:] = [name]
+def logging_setup_later(name: str, *, level: str = "INFO") -> None:
+    """Do `logging_setup` when the first line is written, for a process that has more urgent things to import.
+
+    Until then lines below `level` are dropped; `logging_setup_now` ends the wait.
+    """
+    _put_off[:] = [(name, level)]
 
 
-class LaterLogger:
-    """A logger that brings structlog with its first line."""
+def logging_setup_now() -> None:
+    """Do what `logging_setup_later` has put off, if it has not happened yet."""
+    for name, level in list(_put_off):
+        logging_setup(name, level=level)
 
-    def __getattr__(self, name: str) -> Any:
+
+class Logger:
+    """A logger of structlog that brings structlog, and what was put off, with its first line."""
+
+    def __getattr__(self, method: str) -> Any:
+        for _, level in _put_off:
+            if logging.getLevelNamesMapping().get(method.upper(), logging.CRITICAL) < logging.getLevelName(level):
+                return _say_nothing
+        logging_setup_now()
         import structlog
 
-        for process in list(_put_off):
-            logging_setup(process)
-        return getattr(structlog.get_logger(), name)
+        return getattr(structlog.get_logger(), method)
+
+
+def get_logger() -> Any:
+    """A logger with the methods of structlog's; the import of structlog waits for the first line."""
+    return Logger()
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    """A line below the level."""
 
 
 def _process_name(name: str) -> Any:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
-import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from uuid_utils import uuid7
@@ -19,6 +18,7 @@ from uuid_utils import uuid7
 from tapeline import subjects
 from tapeline.errors import TapelineError
 from tapeline.log import wire
+from tapeline.logs import get_logger
 from tapeline.server_config import MAX_FILE_BYTES
 
 OLDEST_SERVER = (2, 15, 1)
@@ -37,7 +37,7 @@ BUILD_BACKOFF_S = (1.0, 5.0, 30.0, 120.0)
 """Delay of each negative acknowledgement of a build. A `backoff` of the consumer itself would replace its
 `ack_wait`, so that a part would be given away after one second of work."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import structlog
 from sqlalchemy import RowMapping, or_, select
 from sqlalchemy.exc import DBAPIError
 
@@ -26,6 +25,7 @@ from tapeline.errors import TapelineError
 from tapeline.ids import derived_id
 from tapeline.log import StoredCommit
 from tapeline.log.codec import read_header
+from tapeline.logs import get_logger
 from tapeline.projections import Reader, Tail
 from tapeline.runs import jobs, schedule
 from tapeline.runs.blueprint import config as configs
@@ -41,7 +41,7 @@ from tapeline.runs.run.tables import runs
 from tapeline.service import Publish
 from tapeline.subjects import Ref
 
-log = structlog.get_logger()
+log = get_logger()
 
 ACTOR = "service:runs"
 LOOK_EVERY_S = 1.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from sqlalchemy import Connection
 
 from tapeline.errors import TapelineError
+from tapeline.logs import get_logger
 from tapeline.runs.blueprint import config as configs
 from tapeline.runs.blueprint.builtin import CANVAS
 from tapeline.runs.known import queries as known
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     # The nodes of a canvas take a moment to import: the first run that has one does that.
     from tapeline.canvas import Validation
 
-log = structlog.get_logger()
+log = get_logger()
 
 _NOT_A_SESSION = re.compile(r"[^A-Za-z0-9_.-]+")
 

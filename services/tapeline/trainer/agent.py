@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import ValidationError as PydanticError
@@ -36,13 +35,14 @@ from tapeline.contracts.agents import (
 )
 from tapeline.errors import TapelineError
 from tapeline.ids import new_id
+from tapeline.logs import get_logger
 from tapeline.store.protocol import ArtifactStore
 from tapeline.trainer import journal
 from tapeline.trainer.hold import Hold, Patience, Tools
 from tapeline.trainer.launch import Child
 from tapeline.trainer.requests import Requests
 
-logger = structlog.get_logger(__name__)
+logger = get_logger()
 
 ANNOUNCE_EVERY_S = 60.0
 ALIVE_EVERY = 2

@@ -9,15 +9,13 @@ import signal
 import time
 from pathlib import Path
 
-import structlog
-
 from tapeline.address import find_url
 from tapeline.clock import SystemClock
 from tapeline.connection import connect
 from tapeline.contracts.agents import BlueprintOffer
 from tapeline.errors import TapelineError
 from tapeline.home import find_home
-from tapeline.logs import logging_setup
+from tapeline.logs import get_logger, logging_setup_later, logging_setup_now
 from tapeline.readiness import tell_ready
 from tapeline.store.local import LocalStore
 from tapeline.subjects import check_slug
@@ -28,7 +26,7 @@ from tapeline.trainer.hold import Patience
 SHUTDOWN_GRACE_S = 20.0
 """How long a run may take to checkpoint when its agent leaves; less than a supervisor's patience with the agent."""
 
-logger = structlog.get_logger(__name__)
+logger = get_logger()
 
 
 class LeaseClock(SystemClock):
@@ -94,8 +92,9 @@ async def serve(name: str, *, threads: int, has_spare: bool) -> None:
 
 def ready() -> None:
     """Tell the operator and the supervisor that the agent serves."""
-    logger.info("agent_ready")
     tell_ready()
+    logging_setup_now()
+    logger.info("agent_ready")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--no-spare", action="store_true", help="keep no child with TensorFlow imported in advance")
     given = parser.parse_args(arguments)
-    logging_setup(f"agent-{given.agent}")
+    logging_setup_later(f"agent-{given.agent}")
     try:
         if os.name == "nt":
             raise TapelineError(

@@ -9,11 +9,11 @@ import platform
 from typing import Any
 
 import psutil
-import structlog
 
 from tapeline.contracts.agents import DeviceInfo
+from tapeline.logs import get_logger
 
-logger = structlog.get_logger(__name__)
+logger = get_logger()
 
 _BACKENDS = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
 

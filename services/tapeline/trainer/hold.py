@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import structlog
-
 from tapeline.clock import Clock
 from tapeline.contracts.agents import Lease, Reclaim, Renewed, Stage, StageFile, StageView
 from tapeline.errors import TapelineError
+from tapeline.logs import get_logger
 from tapeline.store.protocol import ArtifactStore
 from tapeline.trainer import ending, sandbox
 from tapeline.trainer.journal import Journal
@@ -27,7 +26,7 @@ from tapeline.trainer.launch import Child
 from tapeline.trainer.outbox import Fenced, Outbox
 from tapeline.trainer.requests import Requests
 
-logger = structlog.get_logger(__name__)
+logger = get_logger()
 
 Cause = Literal["lease_lost", "fenced", "refused"]
 

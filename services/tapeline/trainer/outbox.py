@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
-
 from tapeline.contracts.agents import AppendMetrics, Lease, MetricsView, Report, ReportKind, ReportView
 from tapeline.errors import TapelineError
+from tapeline.logs import get_logger
 from tapeline.trainer.journal import Journal
 from tapeline.trainer.requests import Requests
 
-logger = structlog.get_logger(__name__)
+logger = get_logger()
 
 POINTS_PER_BATCH = 4096
 BATCH_EVERY_S = 0.25

@@ -7,15 +7,15 @@ import json
 import random
 from typing import Any, Protocol, TypeVar
 
-import structlog
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
 from tapeline import subjects
 from tapeline.contracts.message import Command, View
 from tapeline.errors import TapelineError
+from tapeline.logs import get_logger
 
-logger = structlog.get_logger(__name__)
+logger = get_logger()
 
 V = TypeVar("V", bound=View)
 

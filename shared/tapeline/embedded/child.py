@@ -18,13 +18,13 @@ import psutil
 
 from tapeline.embedded.tail import tail
 from tapeline.errors import TapelineError
-from tapeline.logs import LaterLogger
+from tapeline.logs import get_logger
 from tapeline.readiness import LINE, VARIABLE
 
 State = Literal["starting", "ready", "waiting", "failed", "stopped"]
 _LAUNCH = Path(__file__).with_name("launch.py")
 _LOG_BYTES = 8 * 1024 * 1024
-log = LaterLogger()
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)

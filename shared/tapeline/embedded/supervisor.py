@@ -16,7 +16,7 @@ from tapeline import teams
 from tapeline.embedded.child import Child, ChildSpec
 from tapeline.embedded.server import EmbeddedServer
 from tapeline.home import Home, HomeLock, Instance, hold, write_instance, write_json
-from tapeline.logs import LaterLogger
+from tapeline.logs import get_logger
 from tapeline.security.keys import read_credentials
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ AGENT = teams.AGENT
 START_SECONDS = 30.0
 START_TRIES = 3
 _OWN_VARIABLES = ("TAPELINE_URL", "TAPELINE_TEAM", "TAPELINE_CREDS", "TAPELINE_PROFILE", "TAPELINE_READY_FD")
-log = LaterLogger()
+log = get_logger()
 
 Children = Callable[[Home], Sequence[ChildSpec]]
 Topology = Callable[["BusClient", int], Awaitable[None]]

@@ -12,7 +12,6 @@ import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-import structlog
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError, NoRespondersError
 from nats.nuid import NUID
@@ -32,9 +31,10 @@ from tapeline.log.outcomes import (
     ours,
 )
 from tapeline.log.reader import Connect, Reader, commit_of
+from tapeline.logs import get_logger
 from tapeline.subjects import Ref, events_of
 
-log = structlog.get_logger()
+log = get_logger()
 
 STREAM = "EVENTS"
 LOG_ID = "tapeline.log_id"

@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import structlog
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
 from tapeline import subjects
 from tapeline.errors import TapelineError
 from tapeline.log import wire
+from tapeline.logs import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 STREAM = "KV_LEASES"
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"

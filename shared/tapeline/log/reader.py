@@ -17,7 +17,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
-import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -26,6 +25,7 @@ from nats.errors import Error as NatsError
 from tapeline.errors import TapelineError
 from tapeline.log import StoredCommit, wire
 from tapeline.log.intake import Intake, Quick, Run
+from tapeline.logs import get_logger
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,7 +49,7 @@ CONNECT_S = 10.0
 _STATUS_LINE = len(b"NATS/1.0")
 _SPACE = ord(" ")
 _numbers = itertools.count(1)
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 class Connect(Protocol):

@@ -11,11 +11,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import structlog
 from sqlalchemy import Connection
 
 from tapeline.errors import TapelineError
 from tapeline.ids import new_id
+from tapeline.logs import get_logger
 from tapeline.projections.generation import Generation
 from tapeline.projections.parked import listed
 from tapeline.projections.state import (
@@ -38,7 +38,7 @@ from tapeline.projections.turns import gathered
 if TYPE_CHECKING:
     from tapeline.projections.projector import Projector
 
-log = structlog.get_logger()
+log = get_logger()
 
 BEAT_S = 2.0
 SILENT_S = 10.0

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from tapeline.database import Engine, is_of_data, physical
 from tapeline.errors import TapelineError
+from tapeline.logs import get_logger
 from tapeline.projections.folding import FOLD_FAULTS, fold, said
 from tapeline.projections.parked import MOST, Parked, listed, released, set_aside, tried
 from tapeline.projections.rows import Rows
 from tapeline.projections.source import Projection, Source
 from tapeline.projections.state import Known, Moved, Place, move, place_of, suffix
 
-log = structlog.get_logger()
+log = get_logger()
 
 SHORT_EVENTS = 16
 """So few events are folded where they arrive; more of them, beside."""

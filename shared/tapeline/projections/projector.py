@@ -9,13 +9,13 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, NoReturn
 
-import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from tapeline.database import Engine, is_passing
 from tapeline.errors import TapelineError
+from tapeline.logs import get_logger
 from tapeline.projections.building import Builder
 from tapeline.projections.generation import SHORT_EVENTS, Generation
 from tapeline.projections.parked import Parked, listed
@@ -23,7 +23,7 @@ from tapeline.projections.source import Lease, Projection, Source
 from tapeline.projections.state import ACTIVE, HANDED, Known, Moved, active, begin, known, make, take_back, write
 from tapeline.projections.turns import first_of, to_its_end
 
-log = structlog.get_logger()
+log = get_logger()
 
 WAIT_S = 2.0
 IDLE_CHECK_S = 1.0

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 import msgspec
-import structlog
 
 from tapeline.clock import Clock, SystemClock
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home
 from tapeline.log import EventLog, StoredCommit
 from tapeline.log.codec import digest
+from tapeline.logs import get_logger
 from tapeline.projections import CANCEL_AGAIN_S
 from tapeline.replay.chain import NO_ROOT, extended
 from tapeline.replay.reading import opened
@@ -26,7 +26,7 @@ from tapeline.store import ArtifactStore, LocalStore
 
 EVERY = 1000
 AFTER_S = 600.0
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Archivist:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import structlog
 
 from tapeline.clock import Clock
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, read_json, write_json
 from tapeline.log import EventLog
+from tapeline.logs import get_logger
 from tapeline.replay.exports import export
 from tapeline.replay.manifest import MANIFEST, read_manifest
 from tapeline.replay.reading import opened
@@ -35,7 +35,7 @@ WEEKLY = timedelta(days=7)
 BEGIN_S = 300.0
 """So long after its start a service looks for the first time: it has other things to do before."""
 CHECK_S = 60.0
-_log = structlog.get_logger()
+_log = get_logger()
 
 Drill = Callable[[Path], Awaitable[str]]
 

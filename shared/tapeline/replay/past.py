@@ -9,13 +9,13 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 import msgspec
-import structlog
 
 from tapeline import names
 from tapeline.clock import Clock, SystemClock
 from tapeline.contracts.names import NAME_EVENTS
 from tapeline.errors import TapelineError
 from tapeline.log import EventLog, StoredCommit, wire
+from tapeline.logs import get_logger
 from tapeline.replay.reading import codec
 from tapeline.subjects import Kind, Ref
 
@@ -24,7 +24,7 @@ DECIDERS = "tapeline.deciders"
 
 AROUND = 500
 """How many commits before and after are looked at for times that step back."""
-log_lines = structlog.get_logger()
+log_lines = get_logger()
 
 _AGO = re.compile(r"([0-9]+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -14,14 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from tapeline.assets.asset import aggregate, queries
 from tapeline.assets.tape import aggregate as tape_aggregate
 from tapeline.contracts.assets import FailBuild, FinishBuild
 from tapeline.decider import Deciders, origin_of
 from tapeline.errors import CODES, TapelineError
 from tapeline.ids import derived_id
+from tapeline.logs import get_logger
 from tapeline.projections import Reader
 from tapeline.store import ArtifactStore
 from tapeline.subjects import Ref
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from tapeline.assets.components import Registry
     from tapeline.tape.view import OpenTape
 
-log = structlog.get_logger()
+log = get_logger()
 
 ACTOR = "service:assets"
 RETRY_S = 2.0

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pydantic
-import structlog
 from pydantic import TypeAdapter
 
 from tapeline.bus import Verbs, accepted
@@ -45,6 +44,7 @@ from tapeline.contracts.runs import (
 from tapeline.decider import Outcome, origin_of
 from tapeline.errors import TapelineError
 from tapeline.ids import derived_id
+from tapeline.logs import get_logger
 from tapeline.runs import jobs
 from tapeline.runs.device import aggregate as device_aggregate
 from tapeline.runs.device.aggregate import Admit, Forget
@@ -58,7 +58,7 @@ from tapeline.runs.run.handlers import Desk
 from tapeline.service import AgentTeams
 from tapeline.subjects import PLATFORM_TEAM, Agent, Ref, is_slug
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class _Kind(NamedTuple):
