@@ -17,7 +17,6 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from sqlalchemy import BigInteger, Column, Connection, Index, Integer, MetaData, String, Table, Text, event
 from sqlalchemy import TypeDecorator as _Decorated
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -330,7 +329,7 @@ def _wide(kind: TypeEngine[Any]) -> TypeEngine[Any]:
     if isinstance(kind, _Decorated):
         return kind
     if isinstance(kind, String):
-        return Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+        return Text().with_variant(Text(collation="C"), "postgresql")
     if isinstance(kind, Integer):
         return BigInteger()
     return kind

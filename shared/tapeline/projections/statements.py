@@ -13,7 +13,6 @@ from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Boolean, Connection, Select, Table, bindparam, func, select, text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError
 
@@ -166,6 +165,8 @@ def row_of(connection: Connection, table: Table, *key: Any) -> Row | None:
 
 
 def _joined(connection: Connection, table: Table, keys: Sequence[Key]) -> list[Row]:
+    from sqlalchemy.dialects import postgresql
+
     # One statement text however many keys: a list of pairs would be parsed and planned anew each time.
     columns = list(table.primary_key.columns)
     lists = [
@@ -199,6 +200,8 @@ def upsert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
     if len(rows) >= COPY_ROWS:
         _copied(connection, plan, rows)
         return
+    from sqlalchemy.dialects import postgresql
+
     insert = postgresql.insert(table)
     others = {name: insert.excluded[name] for name in plan.columns if name not in plan.keys}
     if others:
