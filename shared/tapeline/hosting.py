@@ -45,13 +45,11 @@ from tapeline.replay.backups import EVERY, Backups
 from tapeline.replay.seals import Shelf, check_seals, shelf
 from tapeline.security.accounts import AccountsFile
 from tapeline.security.keys import read_credentials
-from tapeline.service import AgentTeams, Build, Lead, Platform, Service, Task, by_itself, own_team_only
+from tapeline.service import ARCHIVES, AgentTeams, Build, Lead, Platform, Service, Task, by_itself, own_team_only
 from tapeline.store import LocalStore
 
 log = get_logger()
 
-ARCHIVES = "runs"
-"""The service that seals the log."""
 TOPOLOGY_WAIT_S = 30.0
 STUCK_ASKED_EVERY_S = 1.0
 MEANWHILE = ("unavailable", "not_found", "timeout", "topology_mismatch")
@@ -199,6 +197,7 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
                 archivist=(
                     _archivist(home, event_log, seals, clock, settings.archive_every) if name == ARCHIVES else None
                 ),
+                standard=name == ARCHIVES,
                 lead=_leading(client, name) if has_copies else by_itself,
             )
         )

@@ -20,6 +20,8 @@ from tapeline.log.metrics import MetricsStream
 from tapeline.projections import Projector
 from tapeline.store import ArtifactStore
 
+ARCHIVES = "runs"
+"""The service that seals the log and keeps its standard projections."""
 Task = Callable[[], Coroutine[Any, Any, None]]
 Publish = Callable[[str, bytes], Awaitable[None]]
 Lead = Callable[[str, Task], Task]
@@ -43,7 +45,8 @@ class Platform:
 
     `publish` sends a core message (feed, control of agents); `home` is a private folder of the service
     for caches and work that may be lost; `archivist` seals the log and backs it up, where the process has the
-    key for it; `lead` makes of a task one that only one of several copies of the service does at a time.
+    key for it; `standard` says that the standard projections of the log are kept here; `lead` makes of a task
+    one that only one of several copies of the service does at a time.
     """
 
     log: EventLog
@@ -58,6 +61,7 @@ class Platform:
     home: Path
     agent_teams: AgentTeams = own_team_only
     archivist: Task | None = None
+    standard: bool = False
     lead: Lead = by_itself
 
 

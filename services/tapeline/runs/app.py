@@ -5,6 +5,7 @@ from __future__ import annotations
 from tapeline.bus import Verbs
 from tapeline.holders import Holders
 from tapeline.projections import LogSource, Projector, Reader, Tail
+from tapeline.projections.standard import standard
 from tapeline.replay.worlds import Worlds
 from tapeline.runs import history, projection
 from tapeline.runs.device import handlers as device_handlers
@@ -82,7 +83,7 @@ def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
     history.add_verbs(verbs, log=platform.log, codec=platform.codec, pasts=pasts, log_id=platform.log_id)
     service = Service(
         verbs=verbs,
-        projectors=(projector, measured, recorded),
+        projectors=(projector, measured, recorded, *(standard(tail, platform.engine) if platform.standard else ())),
         tasks=(
             found.follow,
             platform.lead("process.dispatcher", found.run),

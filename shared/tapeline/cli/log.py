@@ -9,13 +9,17 @@ import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tapeline.cli import output
 from tapeline.cli.nouns import group
 from tapeline.cli.output import Format, Json
+
+if TYPE_CHECKING:
+    from tapeline.log import EventLog
+    from tapeline.replay import EventIndex
 
 app = group("The event log.")
 
@@ -51,6 +55,15 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
 
 
+async def _opened(stack: AsyncExitStack, *, is_wide: bool) -> tuple[EventLog, EventIndex | None]:
+    """The log, and with it the index of its events where the question would go over all of the log."""
+    from tapeline import replay
+
+    if is_wide:
+        return await stack.enter_async_context(replay.opened_with_index())
+    return await stack.enter_async_context(replay.opened()), None
+
+
 @app.command()
 def tail(
     n: Annotated[int, typer.Option("-n", help="How many events.", min=0)] = 20,
@@ -71,10 +84,12 @@ def tail(
 
     async def work() -> None:
         nonlocal seen
-        async with replay.opened() as log:
+        async with AsyncExitStack() as stack:
+            log, index = await _opened(stack, is_wide=after is None and any((team, kind, aggregate, type)))
             seen = (await log.head()).position if after is None else after
             lines = replay.tail(
-                log, n=n, follow=follow, after=after, team=team, kind=kind, aggregate=aggregate, type=type
+                log, n=n, follow=follow, after=after, team=team, kind=kind, aggregate=aggregate, type=type,
+                index=index,
             )  # fmt: skip
             async for line in lines:
                 if as_json:
@@ -106,12 +121,13 @@ def show(
     from tapeline import replay
 
     async def work() -> Sequence[replay.Line | replay.RawCommit | replay.ShownCommit]:
-        async with replay.opened() as log:
+        async with AsyncExitStack() as stack:
+            log, index = await _opened(stack, is_wide=place.count("/") == 1)
             if raw:
-                return await replay.show_raw(log, place)
+                return await replay.show_raw(log, place, index=index)
             if place.isdigit():
                 return [await replay.show_commit(log, int(place), schema=schema)]
-            return await replay.show(log, place, schema=schema)
+            return await replay.show(log, place, schema=schema, index=index)
 
     found = _run(work())
     if output.wants_lines(format, json):

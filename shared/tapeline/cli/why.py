@@ -34,8 +34,8 @@ def why(
     context.with_resource(quiet())
 
     async def work() -> replay.Chain:
-        async with replay.opened() as log:
-            return await replay.why(log, target, depth=depth, team=team)
+        async with replay.opened_with_index() as (log, index):
+            return await replay.why(log, target, depth=depth, team=team, index=index)
 
     found = asyncio.run(work())
     if graph is not None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
 from sqlalchemy import Table
 
-from tapeline.log import EventLog, StoredEvent
+from tapeline.log import EventLog, StoredCommit, StoredEvent
 from tapeline.log.codec import Codec
 from tapeline.projections.rows import Rows
 from tapeline.projections.statements import Key
 from tapeline.projections.tail import Tail
-from tapeline.subjects import parse_ref
+from tapeline.projections.turns import gathered
+from tapeline.subjects import parse_ref, ref_of
+
+TOGETHER = 8_000
+REST_S = 0.25
+"""Nobody waits for what is folded from whole commits: those of a moment are folded together."""
 
 
 class Projection(Protocol):
@@ -111,3 +117,37 @@ class LogSource:
                     for event in self._codec.decode(commit)
                 ]
                 yield commits[-1].position, events
+
+
+class CommitSource:
+    """The commits of every kind, whole, from the log; those of a moment come together."""
+
+    stream = "EVENTS"
+
+    def __init__(self, event_log: EventLog | Tail) -> None:
+        self._log = event_log
+
+    async def identity(self) -> str:
+        return (await self._log.head()).log_id
+
+    async def head(self) -> int:
+        return (await self._log.head()).position
+
+    def aggregate(self, commit: StoredCommit) -> str:
+        ref = ref_of(commit.subject)
+        return f"{ref.team}/{ref}"
+
+    async def load(self, aggregate: str, upto: int) -> list[StoredCommit]:
+        return await self._log.load(parse_ref(aggregate), upto=upto)
+
+    async def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
+        async with aclosing(self._stretches(after)) as read, aclosing(gathered(read, TOGETHER)) as stretches:
+            async for position, commits in stretches:
+                yield position, commits
+                if len(commits) < TOGETHER // 8:
+                    await asyncio.sleep(REST_S)
+
+    async def _stretches(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
+        async with aclosing(self._log.read(after=after, follow=True)) as lists:
+            async for commits in lists:
+                yield commits[-1].position, list(commits)

@@ -19,6 +19,7 @@ from tapeline.replay.copies import CopiedLog, copy_in
 from tapeline.replay.delivery import Bookmark, Mark, Sheet, begun, deliver
 from tapeline.replay.diff import Change, Difference, diff, diff_aggregates
 from tapeline.replay.exports import export, export_erased, export_part
+from tapeline.replay.index import EventIndex, index_of, opened_with_index
 from tapeline.replay.lag import Lag, lag, lag_of
 from tapeline.replay.manifest import Erasure, Manifest, Segment, read_manifest
 from tapeline.replay.measurements import MetricsReport, verify_metrics
@@ -51,6 +52,7 @@ __all__ = [
     "Dissent",
     "Edge",
     "Erasure",
+    "EventIndex",
     "ExportedLog",
     "Fault",
     "Grafted",
@@ -98,6 +100,7 @@ __all__ = [
     "forget_after",
     "import_bundle",
     "import_log",
+    "index_of",
     "lag",
     "lag_of",
     "last_seal",
@@ -105,6 +108,7 @@ __all__ = [
     "list_seals",
     "missing_artifacts",
     "opened",
+    "opened_with_index",
     "opened_with_metrics",
     "pack",
     "parked",

@@ -1,24 +1,24 @@
 """Why something is as it is: from a fact back over causes and references to who asked for it.
 
-The index is made in memory by one pass over the log. An edge is one of three: the `cause` that a commit
-records, a field of the event that names another thing, or, where neither leads on, the event of the same
-aggregate before it; so every chain ends at a birth.
+What the events name is found by the index that the services keep, or by one pass over the log where there is none
+(`facts.py`). An edge is one of three: the `cause` that a commit records, a field of the event that names another
+thing, or, where neither leads on, the event of the same aggregate before it; so every chain ends at a birth.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tapeline.contracts.artifacts import Artifact
-from tapeline.contracts.references import ARTIFACT, ATTEMPT, CHECKPOINT, HOLDER, LEASE, Makes, named_in
+from tapeline.contracts.references import ARTIFACT, ATTEMPT, CHECKPOINT, HOLDER, LEASE
 from tapeline.errors import TapelineError
-from tapeline.log import EventLog, StoredEvent, wire
-from tapeline.replay.reading import codec
+from tapeline.log import EventLog, wire
+from tapeline.projections.standard.event_index import CALLED
+from tapeline.replay.facts import Fact, Facts, facts_of
+from tapeline.replay.index import EventIndex
 from tapeline.subjects import KINDS, PLATFORM_TEAM, Ref, parse_ref
 
 DEPTH = 50
@@ -26,35 +26,6 @@ TARGET, CAUSE, BEFORE = "target", "cause", "before"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WITHIN = frozenset({CAUSE, ATTEMPT, LEASE})
 """Edges that say why an event came when it did; without one the event before it does."""
-Key = tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One event as the index keeps it: who and when, what it names, and what it brings about."""
-
-    position: int
-    index: int
-    id: str
-    ref: Ref
-    sequence: int
-    type: str
-    time: datetime
-    actor: str
-    command: str
-    command_id: str
-    cause: str | None
-    names: tuple[tuple[str, str], ...]
-    makes: tuple[tuple[str, str], ...]
-    files: tuple[tuple[str, str], ...]
-    name: str | None = None
-    version: str | None = None
-    establishes: bool = False
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Where it stands: position, and index in its commit."""
-        return self.position, self.index
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +100,9 @@ class Chain:
         return "\n".join([*lines, "}"])
 
 
-async def why(log: EventLog, target: str, *, depth: int = DEPTH, team: str | None = None) -> Chain:
+async def why(
+    log: EventLog, target: str, *, depth: int = DEPTH, team: str | None = None, index: EventIndex | None = None
+) -> Chain:
     """The chain of causes and references from a target back to who asked for it.
 
     Parameters
@@ -141,6 +114,8 @@ async def why(log: EventLog, target: str, *, depth: int = DEPTH, team: str | Non
         How many edges to follow at most from the target.
     team : str, optional
         Answer as for this team: what belongs to another is `denied`.
+    index : EventIndex, optional
+        The index that the services keep of the log: with it only what is asked for is read.
 
     Raises
     ------
@@ -150,52 +125,26 @@ async def why(log: EventLog, target: str, *, depth: int = DEPTH, team: str | Non
     """
     if depth < 1:
         raise TapelineError(f"a depth of {depth} follows nothing", code="invalid", hint="--depth 50")
-    return (await indexed(log)).chain(target, depth=depth, team=team)
+    return await _Search(await facts_of(log, index), team).chain(target, depth)
 
 
-async def indexed(log: EventLog) -> Index:
-    """The index of a whole log, by one pass over it."""
-    index, decoder = Index(), codec()
-    async for commits in log.read(upto=(await log.head()).position):
-        for commit in commits:
-            for event in decoder.decode(commit):
-                index.add(event)
-    return index
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Walks from an event to those that explain it; `team` is whose question it is."""
 
+    facts: Facts
+    team: str | None
 
-@dataclass(slots=True)
-class Index:
-    """Which event brought each thing about, and what each event names."""
-
-    _by_id: dict[str, Fact] = field(default_factory=dict)
-    _of: dict[Ref, list[Fact]] = field(default_factory=lambda: defaultdict(list))
-    _made: dict[Key, list[Fact]] = field(default_factory=lambda: defaultdict(list))
-    _artifacts: dict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
-    _called: dict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, event: StoredEvent) -> None:
-        """Take the next event of the log."""
-        fact = _fact(event)
-        self._by_id[fact.id] = fact
-        self._of[fact.ref].append(fact)
-        for kind, value in fact.makes:
-            self._made[_key(kind, value, fact.ref)].append(fact)
-        for kind, value in (*fact.makes, *fact.names):
-            if kind == ARTIFACT:
-                self._artifacts[value].append(fact)
-        if fact.ref.kind == "vault" and fact.name is not None and fact.type.startswith("VaultItem"):
-            self._called[fact.name].append(fact)
-
-    def chain(self, target: str, *, depth: int = DEPTH, team: str | None = None) -> Chain:
+    async def chain(self, target: str, depth: int) -> Chain:
         """What leads to a target; see `why`."""
-        first = self._target(target, team)
+        first = _allowed(await self._target(target), self.team)
         links = {first.place: Link(first, TARGET, None, 0)}
         edges: list[Edge] = []
         waiting, is_cut = deque([first]), False
         while waiting:
             fact = waiting.popleft()
             step = links[fact.place].depth + 1
-            for kind, by in self._edges(fact):
+            for kind, by in await self._edges(fact):
                 if step > depth:
                     is_cut = is_cut or by.place not in links
                     continue
@@ -208,46 +157,57 @@ class Index:
 
     # --- from an event to those that explain it -------------------------------------------------------
 
-    def _edges(self, fact: Fact) -> Iterator[tuple[str, Fact]]:
+    async def _edges(self, fact: Fact) -> list[tuple[str, Fact]]:
+        found: list[tuple[str, Fact]] = []
         reached: set[tuple[int, int]] = {fact.place}
         led_on = False
-        for kind, by in self._named(fact):
+        for kind, by in await self._named(fact):
             led_on = led_on or kind in _WITHIN
             if by.place not in reached:
                 reached.add(by.place)
-                yield kind, by
-        before = self._of[fact.ref][fact.sequence - 2] if fact.sequence > 1 else None
+                found.append((kind, by))
+        before = (await self.facts.of(fact.ref))[fact.sequence - 2] if fact.sequence > 1 else None
         is_of_one_commit = before is not None and before.position == fact.position
         if before is not None and (not led_on or is_of_one_commit) and before.place not in reached:
-            yield BEFORE, before
+            found.append((BEFORE, before))
+        return found
 
-    def _named(self, fact: Fact) -> Iterator[tuple[str, Fact]]:
+    async def _named(self, fact: Fact) -> list[tuple[str, Fact]]:
+        named: list[tuple[str, Fact]] = []
         if fact.cause is not None:
             # By id: what came with a bundle names positions of the log that it was taken from.
-            found = self._by_id.get(fact.cause.partition("@")[0])
-            if found is not None:
-                yield CAUSE, found
+            cause = await self.facts.event(fact.cause.partition("@")[0])
+            if cause is not None:
+                named.append((CAUSE, cause))
         # An artifact says least of how it is meant: a field that names the same event otherwise goes first.
-        for kind, value in sorted(fact.names, key=lambda named: named[0] == ARTIFACT):
-            by = self._origin(kind, value, fact)
+        for kind, value in sorted(fact.names, key=lambda each: each[0] == ARTIFACT):
+            by = await self._origin(kind, value, fact)
             if by is not None:
-                yield kind if kind != HOLDER else fact.ref.kind, by
+                named.append((kind if kind != HOLDER else fact.ref.kind, by))
+        return named
 
-    def _origin(self, kind: str, value: str, fact: Fact) -> Fact | None:
+    async def _origin(self, kind: str, value: str, fact: Fact) -> Fact | None:
         """The event that brought about what another one names, as it was then."""
         if kind == HOLDER or kind in KINDS:
             of = fact.ref.kind if kind == HOLDER else kind
             ref = Ref(PLATFORM_TEAM if of == "device" else fact.ref.team, of, value)  # type: ignore[arg-type]
-            return self._established(ref, fact.place)
-        if kind == ARTIFACT:
-            made = [one for one in self._made.get(_key(kind, value, fact.ref), []) if one.place < fact.place]
-            return made[0] if made else None
-        made = self._made.get(_key(kind, value, fact.ref), [])
-        return next((one for one in reversed(made) if one.place < fact.place), None)
+            return await self._established(ref, fact.place)
+        if kind in (ATTEMPT, LEASE):
+            # These are counted within a run; all else within a team.
+            made = [one for one in await self.facts.of(fact.ref) if (kind, value) in one.makes]
+        else:
+            made = [one for one in await self._made(kind, value) if one.ref.team == fact.ref.team]
+        before = [one for one in made if one.place < fact.place]
+        if not before:
+            return None
+        return before[0] if kind == ARTIFACT else before[-1]
 
-    def _established(self, ref: Ref, upto: tuple[int, int] | None = None) -> Fact | None:
+    async def _made(self, kind: str, value: str) -> list[Fact]:
+        return [one for one, made in await self.facts.naming(kind, value) if made]
+
+    async def _established(self, ref: Ref, upto: tuple[int, int] | None = None) -> Fact | None:
         """The event that made an aggregate what it was: the last of those that say so, else its birth."""
-        facts = self._of.get(ref)
+        facts = await self.facts.of(ref)
         if not facts:
             return None
         found = [one for one in facts if one.establishes and (upto is None or one.place < upto)]
@@ -255,32 +215,36 @@ class Index:
 
     # --- from what a person writes to an event --------------------------------------------------------
 
-    def _target(self, target: str, team: str | None) -> Fact:
+    async def _target(self, target: str) -> Fact:
         if _SHA256.fullmatch(target):
-            return self._artifact(target, team)
+            return await self._artifact(target)
         if target.startswith("vault:"):
-            return self._vault_item(target, team)
+            return await self._vault_item(target)
         if "/" in target:
-            return self._aggregate(target, team)
-        found = self._by_id.get(target)
+            return await self._aggregate(target)
+        found = await self.facts.event(target)
         if found is None:
-            made = [facts[-1] for key, facts in self._made.items() if key[0] == CHECKPOINT and key[-1] == target]
+            made = await self._made(CHECKPOINT, target)
             if not made:
                 raise _missing(f"no event has the id {target}")
             found = made[-1]
-        return _allowed(found, team)
+        return found
 
-    def _artifact(self, sha256: str, team: str | None) -> Fact:
-        facts = [one for one in self._artifacts.get(sha256, []) if team in (None, one.ref.team)]
+    async def _artifact(self, sha256: str) -> Fact:
+        found = await self.facts.naming(ARTIFACT, sha256)
+        facts = [(one, made) for one, made in found if self.team in (None, one.ref.team)]
         if not facts:
             raise _missing(f"no event names an artifact {sha256}")
-        made = [one for one in facts if (ARTIFACT, sha256) in one.makes]
-        return (made or facts)[0]
+        return next((one for one, made in facts if made), facts[0][0])
 
-    def _vault_item(self, target: str, team: str | None) -> Fact:
+    async def _vault_item(self, target: str) -> Fact:
         name, _, version = target.removeprefix("vault:").partition("@")
-        called = [one for one in self._called.get(name, []) if not version or self._version(one.ref) == version]
-        mine = [one for one in called if team in (None, one.ref.team)]
+        called = [
+            one
+            for one, _ in await self.facts.naming(CALLED, name)
+            if not version or await self._version(one.ref) == version
+        ]
+        mine = [one for one in called if self.team in (None, one.ref.team)]
         if not called:
             raise _missing(f"no vault item was ever called {name}" + (f" in version {version}" if version else ""))
         if not mine:
@@ -288,49 +252,22 @@ class Index:
         _one_team(target, mine)
         return mine[-1]
 
-    def _version(self, ref: Ref) -> str | None:
-        return next((one.version for one in self._of[ref] if one.version is not None), None)
+    async def _version(self, ref: Ref) -> str | None:
+        return next((one.version for one in await self.facts.of(ref) if one.version is not None), None)
 
-    def _aggregate(self, target: str, team: str | None) -> Fact:
-        if target.count("/") == 1 and team is None:
-            found = [facts[0] for ref, facts in self._of.items() if str(ref) == target]
-            if not found:
+    async def _aggregate(self, target: str) -> Fact:
+        if target.count("/") == 1 and self.team is None:
+            refs = await self.facts.refs(target)
+            if not refs:
                 raise _missing(f"no event of {target}")
-            _one_team(target, found)
-            ref = found[0].ref
+            _one_team(target, [(await self.facts.of(ref))[0] for ref in refs])
+            ref = refs[0]
         else:
-            ref = parse_ref(target, team)
-        fact = self._established(ref)
+            ref = parse_ref(target, self.team)
+        fact = await self._established(ref)
         if fact is None:
             raise _missing(f"no event of {target}")
-        return _allowed(fact, team)
-
-
-def _fact(event: StoredEvent) -> Fact:
-    names: list[tuple[str, str]] = []
-    makes: list[tuple[str, str]] = []
-    for mark, value in named_in(event.data):
-        (makes if isinstance(mark, Makes) else names).append((mark.kind, value))
-    return Fact(
-        position=event.position, index=event.index, id=event.id, ref=event.ref, sequence=event.sequence,
-        type=event.type, time=event.created_at, actor=event.actor, command=event.command,
-        command_id=event.command_id, cause=event.cause, names=tuple(names), makes=tuple(makes),
-        files=tuple(_files(event.data)), name=getattr(event.data, "name", None),
-        version=getattr(event.data, "version", None) if event.ref.kind == "vault" else None,
-        establishes=getattr(event.data, "ESTABLISHES", False),
-    )  # fmt: skip
-
-
-def _files(data: Any) -> Iterator[tuple[str, str]]:
-    """The artifacts of an event, each with its name."""
-    for each in (getattr(data, "manifest", None), getattr(data, "model", None), *(getattr(data, "files", None) or ())):
-        if isinstance(each, Artifact):
-            yield each.name, each.sha256
-
-
-def _key(kind: str, value: str, ref: Ref) -> Key:
-    """What a value names: attempts and leases are counted within a run, all else within a team."""
-    return (kind, ref, value) if kind in (ATTEMPT, LEASE) else (kind, ref.team, value)
+        return fact
 
 
 def _allowed(fact: Fact, team: str | None) -> Fact:

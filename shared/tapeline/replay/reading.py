@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nats.aio.client import Client
 
@@ -24,6 +24,9 @@ from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.metrics import MetricsStream
 from tapeline.security.keys import read_credentials
 from tapeline.subjects import Ref, parse_ref, ref_of
+
+if TYPE_CHECKING:
+    from tapeline.replay.index import EventIndex
 
 _SHORT = 160
 
@@ -134,10 +137,12 @@ async def tail(
     kind: str | None = None,
     aggregate: str | None = None,
     type: str | None = None,
+    index: EventIndex | None = None,
 ) -> AsyncIterator[Line]:
     """The last `n` events, or all after a position, and with `follow` what comes then.
 
-    `aggregate` is written as `<kind>/<id>` or `<team>/<kind>/<id>`.
+    `aggregate` is written as `<kind>/<id>` or `<team>/<kind>/<id>`. With an `index` the last events of a kind, a
+    type or an aggregate are found without reading the log.
 
     Raises
     ------
@@ -160,8 +165,15 @@ async def tail(
         )
     if start is None:
         kept: deque[Line] = deque(maxlen=n)
-        # With a filter the last n may lie far back: a first form reads all of a log that it does not index.
-        begin = 0 if team or kind or aggregate or type else max(0, head - n)
+        # With a filter the last n may lie far back: without an index all of the log is read.
+        begin = max(0, head - n)
+        if team or kind or aggregate or type:
+            begin = 0
+            if index is not None:
+                begin = index.position
+                for position in await index.last(n, team=team, kind=kind, aggregate=aggregate, type=type):
+                    [commit] = await log.page(after=position - 1, limit=1)
+                    kept.extend(chosen(commit))
         async for commits in log.read(after=begin, upto=head):
             for commit in commits:
                 kept.extend(chosen(commit))
@@ -176,17 +188,17 @@ async def tail(
                 yield line
 
 
-async def find_ref(log: EventLog, place: str, team: str | None = None) -> Ref:
+async def find_ref(log: EventLog, place: str, team: str | None = None, *, index: EventIndex | None = None) -> Ref:
     """The aggregate written as `<team>/<kind>/<id>`, or as `<kind>/<id>` when one team alone has it."""
     if place.count("/") == 1 and team is None:
-        team = await _only_team(log, place)
+        team = await _only_team(log, place, index)
     return parse_ref(place, team)
 
 
-async def _only_team(log: EventLog, place: str) -> str:
-    teams = {
-        ref.team async for commits in log.read() for commit in commits if str(ref := ref_of(commit.subject)) == place
-    }
+async def _only_team(log: EventLog, place: str, index: EventIndex | None) -> str:
+    teams = {ref.team for ref in await index.refs(place)} if index is not None else set()
+    async for commits in log.read(after=0 if index is None else index.position):
+        teams |= {ref.team for commit in commits if str(ref := ref_of(commit.subject)) == place}
     if len(teams) == 1:
         return teams.pop()
     raise TapelineError(

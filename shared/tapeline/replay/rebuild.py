@@ -29,7 +29,7 @@ from tapeline.projections.state import active, known, suffix
 from tapeline.replay.reading import codec, opened_with_metrics
 from tapeline.replay.still import refuse
 from tapeline.replay.world import builds
-from tapeline.service import Platform
+from tapeline.service import ARCHIVES, Platform
 from tapeline.store import LocalStore
 
 SHOWN = 20
@@ -166,6 +166,7 @@ async def _projectors(
                 clock=clock,
                 publish=unheard,
                 home=work / name,
+                standard=name == ARCHIVES,
             )
             found[name] = build(platform).projectors
         yield found
