@@ -1,65 +1,22 @@
 """The published language: events, commands, queries, replies and views, one module per aggregate.
 
-`EVENTS` names every event class by its tag on the wire and its schema; `UPCASTERS` turns the data of an
-older schema into the next.
+`registry.py` holds all events of all aggregates; its names are here too, and load every module when they are
+touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tapeline.contracts.agents import DEVICE_EVENTS, DeviceGone
-from tapeline.contracts.assets import ASSET_EVENTS, FEATURE_EVENTS, AssetRemoved, FeatureRemoved
-from tapeline.contracts.canvases import CANVAS_EVENTS, CanvasRemoved
-from tapeline.contracts.models import MODEL_EVENTS, ModelDeleted
-from tapeline.contracts.names import NAME_EVENTS, NameClaimed, NameReleased
-from tapeline.contracts.runs import RUN_EVENTS, RunDeleted
-from tapeline.contracts.tapes import TAPE_EVENTS, TapeRemoved
-from tapeline.contracts.vault import VAULT_EVENTS, VaultItemRemoved
+if TYPE_CHECKING:
+    from tapeline.contracts.registry import ALL_EVENTS, EVENTS, TOMBSTONES, UPCASTERS, schema_of
 
-ALL_EVENTS: tuple[type, ...] = (
-    *RUN_EVENTS,
-    *DEVICE_EVENTS,
-    *TAPE_EVENTS,
-    *CANVAS_EVENTS,
-    *ASSET_EVENTS,
-    *FEATURE_EVENTS,
-    *VAULT_EVENTS,
-    *MODEL_EVENTS,
-    *NAME_EVENTS,
-)
+__all__ = ["ALL_EVENTS", "EVENTS", "TOMBSTONES", "UPCASTERS", "schema_of"]
 
 
-def schema_of(event: type) -> int:
-    """The schema number of an event class."""
-    number: int = event.SCHEMA  # type: ignore[attr-defined]
-    return number
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tapeline.contracts import registry
 
-
-EVENTS: dict[tuple[str, int], type] = {(event.__name__, schema_of(event)): event for event in ALL_EVENTS}
-"""Every event class by (tag, schema)."""
-
-TOMBSTONES: dict[str, object] = {
-    event.__name__: tombstone
-    for events, tombstone in (
-        (RUN_EVENTS, RunDeleted()),
-        (DEVICE_EVENTS, DeviceGone(agent="", cause="erased")),
-        (TAPE_EVENTS, TapeRemoved()),
-        (CANVAS_EVENTS, CanvasRemoved()),
-        (ASSET_EVENTS, AssetRemoved()),
-        (FEATURE_EVENTS, FeatureRemoved()),
-        (VAULT_EVENTS, VaultItemRemoved()),
-        (MODEL_EVENTS, ModelDeleted()),
-        ((NameClaimed, NameReleased), NameReleased(name="", holder="")),
-    )
-    for event in events
-}
-"""By tag: what an event is read as once its data was erased. The thing is gone and its name is free.
-
-`NumberTaken` has none: a counter without its number would give that number out again, and it says nothing of
-anybody.
-"""
-
-UPCASTERS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""By (tag, n): a pure function from the data of schema n to that of schema n + 1."""
+    return getattr(registry, name)
