@@ -5,7 +5,7 @@ No clock, host or user enters; the same spec on the same tapes gives the same by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,20 @@ from tapeline.asset_files import SCHEMA as FILE_SCHEMA
 from tapeline.asset_files import TRAIN
 from tapeline.assets import certificate as certify
 from tapeline.assets import layout, stats
-from tapeline.assets.asset.instances import instances_of
-from tapeline.assets.causality import Subject, causality
+from tapeline.assets.causality import verdicts
+from tapeline.assets.certificate import Check
 from tapeline.assets.component import Instance
 from tapeline.assets.components import Registry
 from tapeline.assets.edges import too_good
-from tapeline.assets.samples import Samples, joined, make
-from tapeline.assets.sampling import Times, sample_times
-from tapeline.assets.soundness import soundness, universe
-from tapeline.assets.split import DROPPED, assign, must_have_rows, session_opens, session_parts
+from tapeline.assets.plan import Plan, make_plan
+from tapeline.assets.samples import Samples, joined, nothing, one_after_another
+from tapeline.assets.shard import ShardData, compute
+from tapeline.assets.soundness import merged_gaps, soundness, universe
+from tapeline.assets.split import DROPPED, assign, must_have_rows
 from tapeline.assets.uniqueness import overlap, uniqueness
-from tapeline.assets.view import DAY_NS, UNIT_NS, Market, Unit
 from tapeline.errors import TapelineError
-from tapeline.tape.trades import join, none
 from tapeline.tape.view import OpenTape
 
-LIMIT_BYTES = 50 * 1024**3
 Tell = Callable[[str, int, int, str], None]
 """Called with `(operation, value, final_value, units)`; may raise to end the build."""
 
@@ -70,7 +68,7 @@ def build(
     components: Registry,
     tell: Tell,
 ) -> Built:
-    """Cut an asset and write its files into a folder.
+    """Cut an asset and write its files into a folder, all in this thread.
 
     Parameters
     ----------
@@ -80,66 +78,81 @@ def build(
     Raises
     ------
     TapelineError
-        `leak_found` when a check of the certificate fails, with the certificate in `data`; `empty_range`,
-        `too_few_sessions`, `too_large`, `tape_corrupt`.
+        What `make_plan`, `compute` and `assemble` refuse.
     """
-    features = instances_of(spec["features"], components)
-    labels = instances_of(spec["labels"], components)
-    markets, days = _markets(spec, tapes, [*features, *labels], tell)
-    sampling, ahead = spec["sampling"], bool(spec.get("allow_lookahead"))
-    opens = session_opens(markets, days)
-    of_session = session_parts(list(days), dict(spec["split"]))
-    train = _train_markets(markets, opens, of_session)
-    features = [each.fit(train) for each in features]
+    plan = make_plan(spec, tapes, components)
     tell("plan", 1, 1, "plans")
+    parts = []
+    for done, shard in enumerate(plan.shards, 1):
+        parts.append(compute(plan, shard))
+        tell("shards", done, len(plan.shards), "shards")
+    return assemble(plan, parts, name=name, team=team, spec_digest=spec_digest, folder=folder, tell=tell)
 
-    def times_of(market: Market) -> Times:
-        return sample_times(market, sampling, days, spec["calendar"])
 
-    parts_of = []
-    for done, market in enumerate(markets):
-        parts_of.append(make(market, features, labels, times_of(market), spec["missing"], ahead=ahead))
-        tell("shards", done + 1, len(markets), "shards")
-    samples, symbol = joined(parts_of)
+def assemble(
+    plan: Plan, parts: Sequence[ShardData], *, name: str, team: str, spec_digest: str, folder: Path, tell: Tell
+) -> Built:
+    """Put the shards of a plan together: split, check, and write the files into a folder.
+
+    Parameters
+    ----------
+    parts : what each shard gives, in the order of the plan
+
+    Raises
+    ------
+    TapelineError
+        `leak_found` when a check of the certificate fails, with the certificate in `data`; `empty_range`,
+        `too_few_sessions`.
+    """
+    spec, features, labels = plan.spec, list(plan.features), list(plan.labels)
+    symbols = list(plan.symbols)
+    of_symbol = {
+        symbol: [part for shard, part in zip(plan.shards, parts, strict=True) if shard.symbol == symbol]
+        for symbol in symbols
+    }
+    samples, symbol = joined([_of_one_symbol(of_symbol[each], plan) for each in symbols])
     _must_have_samples(samples, [*features, *labels])
     embargo = spec["split"]["embargo_ns"]
-    parts = assign(samples.t0, samples.t1.max(axis=1), samples.session, opens, of_session, embargo)
-    must_have_rows(parts)
-    kept = parts.part != DROPPED
-    stored, part, codes = samples.take(kept), parts.part[kept], symbol[kept]
+    split = assign(samples.t0, samples.t1.max(axis=1), samples.session, plan.opens, plan.of_session, embargo)
+    must_have_rows(split)
+    kept = split.part != DROPPED
+    stored, part, codes = samples.take(kept), split.part[kept], symbol[kept]
     own = _uniqueness(stored, part, codes)
     if spec["uniqueness"]:
         stored = replace(stored, weight=(stored.weight * own).astype(np.float32))
     in_train = np.flatnonzero(part == TRAIN)
     learnt = stored.take(in_train)
-    fitted = stats.of_train(learnt.features, learnt.labels, labels) | {"fitted": stats.of_fits(features, train)}
+    fitted = stats.of_train(learnt.features, learnt.labels, labels) | {"fitted": stats.of_fits(features, plan.train)}
     with_fits = [each for each in features if each.fitted]
-    tape_dates = sorted({date for tape in tapes.values() for date in tape.trade_dates})
     first, last = spec["range"]["from"], spec["range"]["to"]
-    bar: tuple[Unit, int] = ("min", 1) if sampling["kind"] == "at_times" else (sampling["unit"], sampling["size"])
+    calendar_dates = sorted({date for each in plan.symbols.values() for date in each.tape.trade_dates})
     checks = [
-        certify.split(samples, parts, embargo),
+        *_experiments(plan, parts, samples),
+        certify.split(samples, split, embargo),
         overlap(own[in_train], is_weighed=spec["uniqueness"]),
-        certify.fit_range(fitted, stored.features, part, with_fits, train),
+        certify.fit_range(fitted, stored.features, part, with_fits, plan.train),
         soundness(
-            stored, codes, part, fitted, markets, days, [date for date in tape_dates if first <= date <= last], bar
+            stored,
+            codes,
+            part,
+            fitted,
+            {each: merged_gaps(found.gaps for found in of_symbol[each]) for each in symbols},
+            plan.days,
+            [date for date in calendar_dates if first <= date <= last],
+            plan.bar,
         ),
         too_good(learnt.features, learnt.labels, labels, codes[in_train], learnt.session),
-        universe(stored, codes, part, markets, days),
+        universe(
+            stored,
+            codes,
+            part,
+            [(each, [day for found in of_symbol[each] for day in found.traded]) for each in symbols],
+            plan.days,
+        ),
     ]
-    subjects = [
-        Subject(
-            market,
-            *times_of(market),
-            sampled=None if sampling["kind"] != "cusum" else lambda other: times_of(other)[0],
-            ahead=ahead,
-        )
-        for market in markets
-    ]
-    checks += causality(subjects, features, labels, spec_digest, tell)
-    checks = certify.allowed(checks) if ahead else checks
-    symbols = [market.symbol for market in markets]
-    proof = certify.certificate(checks, [*features, *labels], symbols, lookahead=ahead)
+    checks = certify.allowed(checks) if plan.ahead else checks
+    proof = certify.certificate(checks, [*features, *labels], symbols, lookahead=plan.ahead)
+    tell("check", len(checks), len(checks), "checks")
     if proof["verdict"] == "failed":
         failure = next(check.failure for check in sorted(checks, key=lambda each: each.number) if check.failure)
         raise TapelineError(
@@ -152,7 +165,7 @@ def build(
         folder,
         name,
         {"schema": FILE_SCHEMA, "team": team, "name": name, "spec_digest": spec_digest}
-        | ({"lookahead": "true"} if ahead else {}),
+        | ({"lookahead": "true"} if plan.ahead else {}),
         stored,
         part,
         codes,
@@ -171,6 +184,22 @@ def build(
     )
 
 
+def _of_one_symbol(parts: Sequence[ShardData], plan: Plan) -> Samples:
+    if parts:
+        return one_after_another([part.samples for part in parts])
+    return nothing(plan.features, plan.labels)
+
+
+def _experiments(plan: Plan, parts: Sequence[ShardData], samples: Samples) -> list[Check]:
+    """Checks 1 to 4 over what the experiments of all shards found, symbol by symbol in order of time."""
+    order = sorted(range(len(parts)), key=lambda i: (plan.shards[i].symbol, plan.shards[i].date))
+    offsets, before = [], dict.fromkeys(plan.symbols, 0)
+    for i in order:
+        offsets.append(before[plan.shards[i].symbol])
+        before[plan.shards[i].symbol] += parts[i].n_times
+    return verdicts([parts[i].found for i in order], samples.features, len(plan.labels), offsets)
+
+
 def _counts(part: NDArray[np.uint8]) -> dict[str, int]:
     return {name: int((part == number).sum()) for number, name in enumerate(("train", "validation", "test"))}
 
@@ -185,93 +214,6 @@ def _columns(features: list[Instance], labels: list[Instance]) -> dict[str, Any]
         }
         for each in (*features, *labels)
     }
-
-
-def _markets(
-    spec: Mapping[str, Any], tapes: Mapping[str, OpenTape], instances: list[Instance], tell: Tell
-) -> tuple[list[Market], dict[str, int]]:
-    """The markets of all symbols, sorted, and the trade dates of the build with their numbers."""
-    first, last = spec["range"]["from"], spec["range"]["to"]
-    wanted = sorted((symbol, item["tape"]) for item in spec["tapes"] for symbol in item["symbols"])
-    read: dict[str, tuple[OpenTape, list[str]]] = {}
-    inside: set[str] = set()
-    for symbol, tape_id in wanted:
-        tape = tapes[tape_id]
-        dates = tape.days(symbol)
-        within = [date for date in dates if first <= date <= last]
-        before = [date for date in dates if date < first]
-        reach = _warmup_days(tape, symbol, within, instances) if within else 0
-        read[symbol] = (tape, [*before[len(before) - min(reach, len(before)) :], *within])
-        inside.update(within)
-    total, done = sum(len(dates) for _, dates in read.values()), 0
-    _check_size(spec, read, [each for each in instances if each.component.kind == "feature"])
-    markets = []
-    for symbol, (tape, dates) in read.items():
-        trades, segments, numbers = [], [], []
-        for number, date in enumerate(dates):
-            trades.append(tape.trades(symbol, date))
-            rows = tape.segments(date)
-            segments.append(rows)
-            numbers += [number] * len(rows)
-            done += 1
-            tell("read", done, total, "days")
-        markets.append(
-            Market(
-                symbol,
-                join(trades) if trades else none(),
-                np.ascontiguousarray(np.concatenate([*segments, np.empty((0, 2), np.int64)])),
-                np.array(numbers, np.int64),
-                tuple(dates),
-            )
-        )
-    return markets, {date: number for number, date in enumerate(sorted(inside))}
-
-
-def _warmup_days(tape: OpenTape, symbol: str, within: list[str], instances: list[Instance]) -> int:
-    """How many trade dates before the first are read, so that the first sample has its history."""
-    needed = 0
-    for each in instances:
-        if each.component.kind == "label" and each.warmup_bars <= 1:
-            continue
-        per_day = _bars_a_day(tape, symbol, within[0], each.params.unit, each.params.size)
-        sessions = each.component.sessions(each.params) or 0
-        needed = max(needed, -(-each.warmup_bars // per_day) + 1, sessions + 1)
-    return needed
-
-
-def _bars_a_day(tape: OpenTape, symbol: str, date: str, unit: str, size: int) -> int:
-    if unit == "tick":
-        return max(1, len(tape.trades(symbol, date).ts) // size)
-    segments = tape.segments(date)
-    session_ns = max(int((segments[:, 1] - segments[:, 0]).sum()), 1)
-    width = UNIT_NS[unit] * size
-    return 1 if width >= DAY_NS else max(1, session_ns // width)
-
-
-def _check_size(spec: Mapping[str, Any], read: Mapping[str, Any], features: list[Instance]) -> None:
-    sampling = spec["sampling"]
-    row = sum(4 * int(np.prod(each.columns.shape)) for each in features)
-    if sampling["kind"] == "at_times":
-        rows = sum(len(dates) for _, dates in read.values()) * len(sampling["times"])
-    else:
-        rows = sum(
-            _bars_a_day(tape, symbol, date, sampling["unit"], sampling["size"]) + 1
-            for symbol, (tape, dates) in read.items()
-            for date in dates
-        )
-    if rows * row > LIMIT_BYTES:
-        raise TapelineError(
-            f"the asset would hold about {rows * row >> 30} GiB, the limit is {LIMIT_BYTES >> 30}",
-            code="too_large",
-            hint="sample less often, or use shorter windows",
-        )
-
-
-def _train_markets(markets: list[Market], opens: NDArray[np.int64], of_session: NDArray[np.uint8]) -> dict[str, Market]:
-    """By symbol the market with the train sessions and nothing else: what features may be fitted on."""
-    later = np.flatnonzero(of_session != TRAIN)
-    stop = int(opens[later[0]]) if len(later) else int(np.iinfo(np.int64).max)
-    return {market.symbol: market.within(int(opens[0]), stop) for market in markets}
 
 
 def _must_have_samples(samples: Samples, instances: list[Instance]) -> None:

@@ -1,9 +1,13 @@
-"""Checks 1 to 4, by experiment: disturb the future, take it away, cut the past off, and look at what changes."""
+"""Checks 1 to 4, by experiment: disturb the future, take it away, cut the past off, and look at what changes.
+
+The experiments are made shard by shard, where the data is at hand (`examine`); what they found is judged over
+the whole asset (`verdicts`), because how far apart two values may be depends on how much the column varies.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,35 +16,43 @@ from numpy.typing import NDArray
 
 from tapeline.assets.certificate import Check
 from tapeline.assets.component import Instance, LabelParams
+from tapeline.assets.samples import computed
 from tapeline.assets.view import Market, View, iso, number
 from tapeline.errors import TapelineError
 
 CUTS = 32
 CUTS_PER_SYMBOL = 8
-WINDOW = 50_000
-NEAR = 256
 NOISE = 0.05
 TOLERANCE = 1e-9
+NAMES = ("causality", "truncation", "adapter_flags", "label_time")
 
 
-def cut_points(times: NDArray[np.int64], session: NDArray[np.int64], digest: str, symbol: str, n: int) -> list[int]:
-    """Rows at which the tape is cut: fixed by the spec's digest, one in the first and one in the last session."""
-    if len(times) == 0:
-        return []
-    seed = int.from_bytes(hashlib.sha256(f"{digest}|{symbol}".encode()).digest()[:8], "big")
-    draw = np.random.Generator(np.random.PCG64(seed))
-    first, last = np.flatnonzero(session == session[0]), np.flatnonzero(session == session[-1])
-    rows = {int(first[draw.integers(len(first))]), int(last[draw.integers(len(last))])}
-    rows |= {int(row) for row in draw.integers(0, len(times), size=max(0, n - 2))}
-    return sorted(rows)
+def _draws(*parts: object) -> np.random.Generator:
+    text = "|".join(map(str, parts)).encode()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text).digest()[:8], "big")))
+
+
+def cut_places(sessions: int, symbols: int, digest: str, symbol: str) -> list[tuple[int, float]]:
+    """Where the tape of a symbol is cut: sessions, and shares of the samples in them.
+
+    At least 8 a symbol and 32 in all, fixed by the digest; one in the first and one in the last session.
+    """
+    draw = _draws(digest, symbol)
+    n = max(CUTS_PER_SYMBOL, -(-CUTS // max(symbols, 1)))
+    chosen = [0, sessions - 1, *draw.integers(0, sessions, size=n - 2).tolist()]
+    return sorted(zip(chosen, draw.random(n).tolist(), strict=True))
+
+
+def cut_rows(n: int, shares: Sequence[float]) -> list[int]:
+    """The rows of n samples at which to cut, each once."""
+    return sorted({min(int(share * n), n - 1) for share in shares}) if n else []
 
 
 def disturbed(market: Market, cut: int, digest: str) -> Market:
     """The market with every price and volume from a time on changed by 5 % noise."""
     trades = market.trades
     start = int(np.searchsorted(trades.ts, cut, "left"))
-    seed = int.from_bytes(hashlib.sha256(f"{digest}|{cut}".encode()).digest()[:8], "big")
-    draw = np.random.Generator(np.random.PCG64(seed))
+    draw = _draws(digest, cut)
     n = len(trades.ts) - start
     price, volume = trades.price.copy(), trades.volume.copy()
     price[start:] = price[start:] * (1.0 + NOISE * draw.standard_normal(n).clip(-3, 3))
@@ -54,7 +66,7 @@ def disturbed(market: Market, cut: int, digest: str) -> Market:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """One symbol under examination, with the times of all its samples before any was dropped.
+    """One market under examination, with the times of its samples before any was dropped.
 
     Attributes
     ----------
@@ -64,75 +76,90 @@ class Subject:
 
     market: Market
     times: NDArray[np.int64]
-    session: NDArray[np.int64]
     sampled: Callable[[Market], NDArray[np.int64]] | None = None
     ahead: bool = False
-    _known: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-    def view(self, market: Market, times: NDArray[np.int64]) -> View:
-        """A market at some sample times, as the build shows it to a component."""
-        return View(market, times, ahead=self.ahead)
-
-    def undisturbed(self, low: int, instances: Sequence[Instance]) -> dict[str, Any]:
-        """What each instance gives for the window of samples that begins at row `low`; computed once."""
-        if low not in self._known:
-            self._known.clear()
-            view = self.view(self.market, self.times[low : low + WINDOW])
-            self._known[low] = {each.name: each.compute(view) for each in instances}
-        return self._known[low]
+    def history(self, feature: Instance) -> Any:
+        """What of the past the build shows to a feature."""
+        return None if self.ahead else feature.history
 
 
 @dataclass(slots=True)
-class _Finding:
-    failure: dict[str, Any] | None = None
-    compared: int = 0
-    largest: float = 0.0
+class Found:
+    """What the experiments on one market found, as JSON holds it.
 
-    def fail(self, failure: dict[str, Any]) -> None:
-        if self.failure is None:
-            self.failure = failure
+    Attributes
+    ----------
+    cuts : how many experiments there were
+    compared : by check, how many values were compared
+    failures : by check, the first failure
+    apart : by check and feature, for each column that differs at all the largest difference
+    """
 
-    def check(self, number: int, name: str, numbers: dict[str, Any]) -> Check:
-        verdict = "failed" if self.failure else "passed"
-        return Check(number, name, verdict, numbers | {"values": self.compared}, self.failure)
+    symbol: str
+    cuts: int = 0
+    compared: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    apart: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
+
+    def count(self, check: str, values: int) -> None:
+        """Say that so many values were compared for a check."""
+        self.compared[check] = self.compared.get(check, 0) + values
+
+    def fail(self, check: str, failure: dict[str, Any]) -> None:
+        """Keep the first failure of a check."""
+        self.failures.setdefault(check, failure)
+
+    def differ(self, check: str, feature: str, difference: dict[str, Any]) -> None:
+        """Keep the largest difference of each column."""
+        known = self.apart.setdefault(check, {}).setdefault(feature, [])
+        for i, each in enumerate(known):
+            if each["column"] == difference["column"]:
+                if float(difference["apart"]) > float(each["apart"]):
+                    known[i] = difference
+                return
+        known.append(difference)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a shard keeps it."""
+        return {
+            "symbol": self.symbol,
+            "cuts": self.cuts,
+            "compared": self.compared,
+            "failures": self.failures,
+            "apart": self.apart,
+        }
 
 
-@dataclass(slots=True)
-class _Findings:
-    causality: _Finding = field(default_factory=_Finding)
-    truncation: _Finding = field(default_factory=_Finding)
-    adapter: _Finding = field(default_factory=_Finding)
-    label_time: _Finding = field(default_factory=_Finding)
+def examine(
+    subject: Subject,
+    rows: Sequence[int],
+    features: Sequence[Instance],
+    labels: Sequence[Instance],
+    digest: str,
+    known: Mapping[str, Any] | None = None,
+) -> Found:
+    """Cut the market at some of its samples and look at what changes.
 
-
-def causality(
-    subjects: Sequence[Subject], features: Sequence[Instance], labels: Sequence[Instance], digest: str, tell: Any
-) -> list[Check]:
-    """Checks 1 to 4 over all subjects, at 32 cuts or at 8 of each symbol, whichever is more.
+    Parameters
+    ----------
+    known : what `samples.computed` gives for all sample times, if it is there already
 
     Notes
     -----
     1: with all data from the cut on disturbed, features and sample times up to the cut are equal to the byte.
     2: with the warm-up alone, features at the cut are equal within 1e-9 standard deviations. 3: with no data from
-    the cut on, and the future refused, features shortly before the cut are equal as closely. 4: see `_label_time`.
+    the cut on, and the future refused, features up to the cut are equal as closely. 4: see `_label_time`.
     """
-    per_symbol = max(CUTS_PER_SYMBOL, -(-CUTS // max(len(subjects), 1)))
-    found = _Findings()
-    plan = [
-        (subject, row)
-        for subject in subjects
-        for row in cut_points(subject.times, subject.session, digest, subject.market.symbol, per_symbol)
-    ]
-    for done, (subject, row) in enumerate(plan):
-        _examine(subject, row, features, labels, digest, found)
-        tell("check", done + 1, len(plan), "cuts")
-    numbers = {"cuts": len(plan), "features": len(features)}
-    return [
-        found.causality.check(1, "causality", numbers),
-        found.truncation.check(2, "truncation", numbers | {"largest_sd": found.truncation.largest}),
-        found.adapter.check(3, "adapter_flags", numbers | {"largest_sd": found.adapter.largest}),
-        found.label_time.check(4, "label_time", {"cuts": len(plan), "labels": len(labels)}),
-    ]
+    found = Found(subject.market.symbol)
+    if not rows:
+        return found
+    if known is None:
+        known = computed(subject.market, features, labels, subject.times, ahead=subject.ahead)
+    for row in rows:
+        _examine(subject, row, features, labels, digest, known, found)
+        found.cuts += 1
+    return found
 
 
 def _examine(
@@ -141,34 +168,43 @@ def _examine(
     features: Sequence[Instance],
     labels: Sequence[Instance],
     digest: str,
-    found: _Findings,
+    known: Mapping[str, Any],
+    found: Found,
 ) -> None:
-    # Windows begin at multiples, so that neighbouring cuts share what is not disturbed.
-    low = max(0, (row - WINDOW // 2) // (WINDOW // 4) * (WINDOW // 4)) if len(subject.times) > WINDOW else 0
-    times = subject.times[low : low + WINDOW]
-    here = row - low
-    cut = int(times[here])
-    known = subject.undisturbed(low, [*features, *labels])
-    view = subject.view(subject.market, times)
-    other = subject.view(disturbed(subject.market, cut, digest), times)
-    ended = subject.market.until(cut)
+    market, times, symbol = subject.market, subject.times, subject.market.symbol
+    cut = int(times[row])
+    other, ended = disturbed(market, cut, digest), market.until(cut)
     seen = int(np.searchsorted(times, cut, "right"))
     for feature in features:
-        before, after = np.asarray(known[feature.name]), np.asarray(feature.compute(other))
-        found.causality.compared += seen
+        before = np.asarray(known[feature.name])
+        after = np.asarray(feature.compute(View(other, times, subject.history(feature), ahead=subject.ahead)))
+        found.count("causality", seen)
         leak = _first_difference(before[:seen], after[:seen])
         if leak is not None:
-            found.causality.fail(_leak(feature, subject, times, leak, cut))
-        spread = _spread(before)
-        _truncation(feature, subject, times, here, before, spread, found.truncation)
-        _refused(feature, subject, ended, times, here, before, spread, found.adapter)
+            found.fail("causality", _leak(feature, symbol, times, leak, cut))
+        enough = int(View(market, times[row : row + 1]).past(feature.params.unit, feature.params.size)[0])
+        if enough >= feature.warmup_bars:
+            view = View(market, times[row : row + 1], feature.history, ahead=subject.ahead)
+            alone = np.asarray(feature.compute(view))
+            _compare("truncation", feature, symbol, times, row, before[row : row + 1], alone, cut, found)
+        try:
+            alone = np.asarray(feature.compute(View(ended, times[: row + 1], subject.history(feature))))
+        except TapelineError as error:
+            if error.code != "lookahead_refused":
+                raise
+            time = iso(times[0])
+            message = f"feature {feature.name!r} asked for the future at {time}: {error.message}"
+            where = {"feature": feature.name, "symbol": symbol, "cut": iso(cut), "row": 0, "time": time}
+            found.fail("adapter_flags", where | {"message": message})
+        else:
+            _compare("adapter_flags", feature, symbol, times, 0, before[: row + 1], alone, cut, found)
     if subject.sampled is not None:
-        again = subject.sampled(other.market)
-        if not np.array_equal(again[again <= cut], subject.times[subject.times <= cut]):
+        again = subject.sampled(other)
+        if not np.array_equal(again[again <= cut], times[times <= cut]):
             message = f"samples up to {iso(cut)} were taken at other times when data from then on was changed"
-            found.causality.fail({"symbol": subject.market.symbol, "cut": iso(cut), "message": message})
+            found.fail("causality", {"symbol": symbol, "cut": iso(cut), "message": message})
     for label in labels:
-        _label_time(label, known[label.name][:2], view, other, cut, found.label_time)
+        _label_time(label, known[label.name][:2], View(market, times), View(other, times, ahead=True), cut, found)
 
 
 def _first_difference(a: NDArray[Any], b: NDArray[Any]) -> tuple[int, int, float, float] | None:
@@ -189,14 +225,14 @@ def _bits(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _leak(
-    feature: Instance, subject: Subject, times: NDArray[np.int64], found: tuple[int, int, float, float], cut: int
+    feature: Instance, symbol: str, times: NDArray[np.int64], leak: tuple[int, int, float, float], cut: int
 ) -> dict[str, Any]:
-    row, column, before, after = found
+    row, column, before, after = leak
     return {
         "feature": feature.name,
         "column": column,
         "row": row,
-        "symbol": subject.market.symbol,
+        "symbol": symbol,
         "time": iso(times[row]),
         "cut": iso(cut),
         "values": [number(before), number(after)],
@@ -205,132 +241,141 @@ def _leak(
     }
 
 
-def _spread(whole: NDArray[Any]) -> NDArray[np.float64]:
+def _compare(
+    check: str,
+    feature: Instance,
+    symbol: str,
+    times: NDArray[np.int64],
+    low: int,
+    a: NDArray[Any],
+    b: NDArray[Any],
+    cut: int,
+    found: Found,
+) -> None:
+    """Keep where two computations of rows from `low` on are apart; whether that is too far is judged later."""
+    found.count(check, a.size)
+    if a.dtype == b.dtype and np.array_equal(a, b):
+        return
+    a, b = a.reshape(len(a), -1).astype(np.float64), b.reshape(len(b), -1).astype(np.float64)
+    apart = np.abs(a - b)
+    apart[np.isnan(a) & np.isnan(b)] = 0.0
+    apart[np.isnan(apart)] = np.inf
+    for column in np.flatnonzero(apart.max(axis=0)).tolist():
+        row = int(apart[:, column].argmax())
+        time = iso(times[low + row])
+        what = (
+            f"at {time} needs more than its {feature.warmup_bars} bars of history"
+            if check == "truncation"
+            else f"changed at {time} when the data from {iso(cut)} on was taken away"
+        )
+        found.differ(
+            check,
+            feature.name,
+            {
+                "feature": feature.name,
+                "column": column,
+                "row": low + row,
+                "symbol": symbol,
+                "time": time,
+                "cut": iso(cut),
+                "apart": number(float(apart[row, column])),
+                "values": [number(float(a[row, column])), number(float(b[row, column]))],
+                "message": f"feature {feature.name!r} column {column} {what}",
+            },
+        )
+
+
+def _label_time(label: Instance, known: Any, view: View, other: View, cut: int, found: Found) -> None:
+    """t1 is the last time read: a label whose t1 lies before the disturbance does not change."""
+    before, t1 = known
+    after = label.compute(other)[0]
+    settled = (t1 >= 0) & (t1 <= cut)
+    found.count("label_time", int(settled.sum()))
+    leak = _first_difference(before[settled], after[settled])
+    if leak is not None:
+        row = int(np.flatnonzero(settled)[leak[0]])
+        found.fail(
+            "label_time",
+            {
+                "label": label.name,
+                "column": leak[1],
+                "row": row,
+                "time": iso(view.times[row]),
+                "cut": iso(cut),
+                "values": [number(leak[2]), number(leak[3])],
+                "message": f"label {label.name!r} at {iso(view.times[row])} says that it read up to {iso(t1[row])}, "
+                f"but changed when data from {iso(cut)} on was changed",
+            },
+        )
+    params = label.params
+    if isinstance(params, LabelParams):
+        grid = view.market.grid(params.unit, params.size)
+        last = np.searchsorted(grid.end, t1, "left")
+        past = np.searchsorted(grid.end, view.times, "right")
+        early = (t1 >= 0) & (last < past - 1 + params.entry_delay)
+        past_end = t1 > (grid.end[-1] if len(grid.end) else -1)
+        for rows, what in ((early, "before its entry"), (past_end, "after the end of the data")):
+            if bool(rows.any()):
+                row = int(np.flatnonzero(rows)[0])
+                text = f"label {label.name!r} at {iso(view.times[row])} ends {what}, at {iso(t1[row])}"
+                failure = {"label": label.name, "row": row, "time": iso(view.times[row]), "message": text}
+                found.fail("label_time", failure)
+
+
+def spread(values: NDArray[Any]) -> NDArray[np.float64]:
     """The standard deviation of each value of a sample; some hundred rows tell it."""
-    if len(whole) < 2:
-        return np.zeros(int(np.prod(whole.shape[1:])))
-    rows = whole[:: max(1, len(whole) // 500)].reshape(-1, int(np.prod(whole.shape[1:]))).astype(np.float64)
+    width = int(np.prod(values.shape[1:]))
+    if len(values) < 2:
+        return np.zeros(width)
+    rows = values[:: max(1, len(values) // 500)].reshape(-1, width).astype(np.float64)
     known = np.isfinite(rows)
     count = np.maximum(known.sum(axis=0), 1)
     about = np.where(known, rows - np.where(known, rows, 0.0).sum(axis=0) / count, 0.0)
     return np.asarray(np.sqrt(np.square(about).sum(axis=0) / count), dtype=np.float64)
 
 
-def _apart(
-    a: NDArray[Any], b: NDArray[Any], spread: NDArray[np.float64], finding: _Finding
-) -> tuple[int, int, float, float] | None:
-    """Row, column and both values of the first that are more than 1e-9 deviations apart."""
-    a, b = a.reshape(len(a), -1).astype(np.float64), b.reshape(len(b), -1).astype(np.float64)
-    difference = np.where(np.isnan(a) & np.isnan(b), 0.0, np.abs(a - b))
-    finding.compared += a.size
-    share = np.divide(difference, spread, out=np.zeros_like(difference), where=(spread > 0) & (difference > 0))
-    finding.largest = max(finding.largest, float(np.nan_to_num(share).max(initial=0.0)))
-    bad = ~(difference <= TOLERANCE * spread + 1e-300)
-    if not bool(bad.any()):
-        return None
-    row = int(np.flatnonzero(bad.any(axis=1))[0])
-    column = int(np.flatnonzero(bad[row])[0])
-    return row, column, float(a[row, column]), float(b[row, column])
+def verdicts(
+    found: Sequence[Found],
+    features: Mapping[str, NDArray[Any]],
+    n_labels: int,
+    offsets: Sequence[int] | None = None,
+) -> list[Check]:
+    """Checks 1 to 4 over what the experiments found, in order.
+
+    Parameters
+    ----------
+    features : the values of each feature, by whose deviation differences are measured
+    offsets : for each of `found` the row of its first sample among those of its symbol
+    """
+    compared = {name: sum(each.compared.get(name, 0) for each in found) for name in NAMES}
+    failures: dict[str, dict[str, Any]] = {}
+    largest = dict.fromkeys(("truncation", "adapter_flags"), 0.0)
+    spreads = {name: spread(values) for name, values in features.items()}
+    for each, offset in zip(found, offsets or [0] * len(found), strict=True):
+        for name, failure in each.failures.items():
+            failures.setdefault(name, _moved(failure, offset))
+        for check in largest:
+            for feature, columns in each.apart.get(check, {}).items():
+                for difference in sorted(columns, key=lambda column: int(column["column"])):
+                    apart, most = float(difference["apart"]), float(spreads[feature][difference["column"]])
+                    if most > 0 and np.isfinite(apart):
+                        largest[check] = max(largest[check], apart / most)
+                    if not apart <= TOLERANCE * most + 1e-300:
+                        shown = {key: value for key, value in difference.items() if key != "apart"}
+                        failures.setdefault(check, _moved(shown, offset))
+    numbers = {"cuts": sum(each.cuts for each in found), "features": len(features)}
+    of_labels = {"cuts": numbers["cuts"], "labels": n_labels}
+    more: dict[str, dict[str, Any]] = {
+        name: (of_labels if name == "label_time" else numbers)
+        | ({"largest_sd": largest[name]} if name in largest else {})
+        | {"values": compared[name]}
+        for name in NAMES
+    }
+    return [
+        Check(i, name, "failed" if name in failures else "passed", more[name], failures.get(name))
+        for i, name in enumerate(NAMES, 1)
+    ]
 
 
-def _truncation(
-    feature: Instance,
-    subject: Subject,
-    times: NDArray[np.int64],
-    here: int,
-    whole: NDArray[Any],
-    spread: NDArray[np.float64],
-    finding: _Finding,
-) -> None:
-    past = View(subject.market, times[here : here + 1]).past(feature.params.unit, feature.params.size)
-    if int(past[0]) < feature.warmup_bars:
-        return
-    view = View(subject.market, times[here : here + 1], feature.history, ahead=subject.ahead)
-    leak = _apart(whole[here : here + 1], np.asarray(feature.compute(view)), spread, finding)
-    if leak is not None:
-        _, column, before, after = leak
-        finding.fail(
-            {
-                "feature": feature.name,
-                "column": column,
-                "row": here,
-                "symbol": subject.market.symbol,
-                "time": iso(times[here]),
-                "values": [number(before), number(after)],
-                "message": f"feature {feature.name!r} column {column} at {iso(times[here])} needs more than its "
-                f"{feature.warmup_bars} bars of history",
-            }
-        )
-
-
-def _refused(
-    feature: Instance,
-    subject: Subject,
-    ended: Market,
-    times: NDArray[np.int64],
-    here: int,
-    whole: NDArray[Any],
-    spread: NDArray[np.float64],
-    finding: _Finding,
-) -> None:
-    """Shortly before the cut a feature does without the future, and without a bar that had not ended."""
-    low = max(0, here + 1 - NEAR)
-    where = {"feature": feature.name, "symbol": subject.market.symbol, "cut": iso(times[here])}
-    try:
-        alone = np.asarray(feature.compute(View(ended, times[low : here + 1])))
-    except TapelineError as error:
-        if error.code != "lookahead_refused":
-            raise
-        time = iso(times[low])
-        message = f"feature {feature.name!r} asked for the future at {time}: {error.message}"
-        finding.fail(where | {"row": low, "time": time, "message": message})
-        return
-    leak = _apart(whole[low : here + 1], alone, spread, finding)
-    if leak is not None:
-        row, column, before, after = leak
-        time = iso(times[low + row])
-        finding.fail(
-            where
-            | {
-                "column": column,
-                "row": low + row,
-                "time": time,
-                "values": [number(before), number(after)],
-                "message": f"feature {feature.name!r} column {column} changed at {time} when the data from "
-                f"{iso(times[here])} on was taken away",
-            }
-        )
-
-
-def _label_time(label: Instance, known: Any, view: View, other: View, cut: int, finding: _Finding) -> None:
-    """t1 is the last time read: a label whose t1 lies before the disturbance does not change."""
-    before, t1 = known
-    after = label.compute(other)[0]
-    settled = (t1 >= 0) & (t1 <= cut)
-    finding.compared += int(settled.sum())
-    found = _first_difference(before[settled], after[settled])
-    if found is not None:
-        row = int(np.flatnonzero(settled)[found[0]])
-        finding.fail(
-            {
-                "label": label.name,
-                "column": found[1],
-                "row": row,
-                "time": iso(view.times[row]),
-                "cut": iso(cut),
-                "values": [number(found[2]), number(found[3])],
-                "message": f"label {label.name!r} at {iso(view.times[row])} says that it read up to {iso(t1[row])}, "
-                f"but changed when data from {iso(cut)} on was changed",
-            }
-        )
-    params = label.params
-    if isinstance(params, LabelParams):
-        grid = view.market.grid(params.unit, params.size)
-        last = np.searchsorted(grid.end, t1, "left")
-        early = (t1 >= 0) & (last < view.past(params.unit, params.size) - 1 + params.entry_delay)
-        past_end = t1 > (grid.end[-1] if len(grid.end) else -1)
-        for rows, what in ((early, "before its entry"), (past_end, "after the end of the data")):
-            if bool(rows.any()):
-                row = int(np.flatnonzero(rows)[0])
-                text = f"label {label.name!r} at {iso(view.times[row])} ends {what}, at {iso(t1[row])}"
-                finding.fail({"label": label.name, "row": row, "time": iso(view.times[row]), "message": text})
+def _moved(failure: dict[str, Any], offset: int) -> dict[str, Any]:
+    return failure | {"row": failure["row"] + offset} if "row" in failure else failure

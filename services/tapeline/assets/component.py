@@ -235,7 +235,10 @@ class Instance:
 
     def compute(self, view: View) -> Any:
         """What the component gives for the view's samples."""
-        given = {key: each.compute(replace(view, ahead=False)) for key, each in self.inputs.items()}
+        given: dict[str, Any] = {
+            key: each.compute(replace(view, ahead=False, history=view.history or each.history))
+            for key, each in self.inputs.items()
+        }
         if self.fitted:
             given["fitted"] = self.fitted[view.market.symbol]
         ahead = view.ahead or self.component.kind == "label"

@@ -63,6 +63,47 @@ def as_stored(values: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.f
         return np.ascontiguousarray(values, dtype=np.float32)
 
 
+def computed(
+    market: Market,
+    features: Sequence[Instance],
+    labels: Sequence[Instance],
+    t0: NDArray[np.int64],
+    *,
+    ahead: bool = False,
+) -> dict[str, Any]:
+    """What each feature and label gives for some sample times, by name.
+
+    Each feature is given the history that it says it needs before the first sample, and nothing older, so that
+    its values do not depend on where the tape begins.
+
+    Parameters
+    ----------
+    ahead : whether features may read the future; they are then given all of the past too
+
+    Raises
+    ------
+    TapelineError
+        `lookahead_refused` for a feature that asks for the future, with its name.
+    """
+    found: dict[str, Any] = {}
+    for feature in features:
+        view = View(market, t0, None if ahead else feature.history, ahead=ahead)
+        try:
+            found[feature.name] = np.asarray(feature.compute(view))
+        except TapelineError as error:
+            if error.code != "lookahead_refused":
+                raise
+            first = f" at {iso(int(t0[0]))}" if len(t0) else ""
+            raise TapelineError(
+                f"feature {feature.name!r} asked for the future{first}: {error.message}",
+                code=error.code,
+                hint=error.hint,
+            ) from error
+    for label in labels:
+        found[label.name] = label.compute(View(market, t0, ahead=True))
+    return found
+
+
 def make(
     market: Market,
     features: Sequence[Instance],
@@ -71,6 +112,7 @@ def make(
     missing: str,
     *,
     ahead: bool = False,
+    known: Mapping[str, Any] | None = None,
 ) -> Samples:
     """The samples of a symbol that have every label, enough history, and features as `missing` demands.
 
@@ -78,27 +120,23 @@ def make(
     ----------
     times : sample times and the number of the session of each
     missing : `drop` leaves out rows with a NaN, `zero` writes 0, `carry` repeats at most 5 rows of the session
-    ahead : whether features may read the future
-
-    Raises
-    ------
-    TapelineError
-        `lookahead_refused` for a feature that asks for the future, with its name.
+    known : what `computed` gives, if it is there already
     """
     t0, session = times
-    view = View(market, t0, ahead=ahead)
+    found = computed(market, features, labels, t0, ahead=ahead) if known is None else known
+    whole = View(market, t0)
     kept = np.ones(len(t0), bool)
     dropped: dict[str, int] = {}
     filled: dict[str, int] = {}
 
     def drop(instance: Instance, bad: NDArray[np.bool_]) -> None:
-        bad = bad | (view.past(instance.params.unit, instance.params.size) < instance.warmup_bars)
+        bad = bad | (whole.past(instance.params.unit, instance.params.size) < instance.warmup_bars)
         dropped[instance.name] = int((bad & kept).sum())
         kept[bad] = False
 
     columns: dict[str, NDArray[np.float32]] = {}
     for instance in features:
-        values = as_stored(_computed(instance, view))
+        values = as_stored(found[instance.name])
         if missing != "drop":
             holes = _has_nan(values)
             values = fill(values, session, carry=missing == "carry")
@@ -109,24 +147,12 @@ def make(
     ends = np.empty((len(t0), len(labels)), np.int64)
     weight = np.ones(len(t0), np.float32)
     for j, instance in enumerate(labels):
-        target, ends[:, j], *weights = instance.compute(view)
+        target, ends[:, j], *weights = found[instance.name]
         for each in weights:
             weight *= as_stored(each)
         targets[instance.name] = as_stored(target)
         drop(instance, (ends[:, j] < 0) | _has_nan(targets[instance.name]) | np.isnan(weight))
     return Samples(t0, session, columns, targets, ends, weight, dropped, filled).take(kept)
-
-
-def _computed(feature: Instance, view: View) -> Any:
-    try:
-        return feature.compute(view)
-    except TapelineError as error:
-        if error.code != "lookahead_refused":
-            raise
-        first = f" at {iso(int(view.times[0]))}" if len(view.times) else ""
-        raise TapelineError(
-            f"feature {feature.name!r} asked for the future{first}: {error.message}", code=error.code, hint=error.hint
-        ) from error
 
 
 def fill(values: NDArray[np.float32], session: NDArray[np.int64], *, carry: bool) -> NDArray[np.float32]:
@@ -151,17 +177,27 @@ def _has_nan(values: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(np.isnan(values).reshape(len(values), -1).any(axis=1), dtype=np.bool_)
 
 
-def joined(parts: Sequence[Samples]) -> tuple[Samples, NDArray[np.uint16]]:
-    """The samples of all symbols in order of (time, symbol), and the number of each one's symbol."""
-    symbol = np.concatenate([np.full(len(part.t0), i, np.uint16) for i, part in enumerate(parts)])
-    t0 = np.concatenate([part.t0 for part in parts])
-    order = np.lexsort((symbol, t0))
+def nothing(features: Sequence[Instance], labels: Sequence[Instance]) -> Samples:
+    """No samples of some features and labels."""
+    none = np.empty(0, np.int64)
+    return Samples(
+        none,
+        none,
+        {each.name: np.empty((0, *each.columns.shape), np.float32) for each in features},
+        {each.name: np.empty((0, *each.columns.shape), np.float32) for each in labels},
+        np.empty((0, len(labels)), np.int64),
+        np.empty(0, np.float32),
+    )
+
+
+def one_after_another(parts: Sequence[Samples]) -> Samples:
+    """The samples of all parts in their order; what was left out and filled is added up."""
     dropped, filled = Counter[str](), Counter[str]()
     for part in parts:
         dropped.update(part.dropped)
         filled.update(part.filled)
-    whole = Samples(
-        t0,
+    return Samples(
+        np.concatenate([part.t0 for part in parts]),
         np.concatenate([part.session for part in parts]),
         {name: np.concatenate([part.features[name] for part in parts]) for name in parts[0].features},
         {name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels},
@@ -170,4 +206,13 @@ def joined(parts: Sequence[Samples]) -> tuple[Samples, NDArray[np.uint16]]:
         dict(dropped),
         dict(filled),
     )
+
+
+def joined(parts: Sequence[Samples]) -> tuple[Samples, NDArray[np.uint16]]:
+    """The samples of all symbols in order of (time, symbol), and the number of each one's symbol."""
+    symbol = np.concatenate([np.full(len(part.t0), i, np.uint16) for i, part in enumerate(parts)])
+    whole = one_after_another(parts)
+    if len(parts) == 1:
+        return whole, symbol
+    order = np.lexsort((symbol, whole.t0))
     return whole.take(order), symbol[order]

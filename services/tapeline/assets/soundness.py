@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ from tapeline.assets.view import Market, Unit, iso
 
 NAN_SHARE = 0.01
 MAX_HASHED = 200_000
+HASHED_AT_ONCE = 8192
 GAP_BARS = 3
 SHOWN = 5
 SPLITS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 10, 1 / 20)
@@ -30,7 +31,7 @@ def soundness(
     symbol: NDArray[np.uint16],
     part: NDArray[np.uint8],
     stats: Mapping[str, Any],
-    markets: Sequence[Market],
+    gaps: Mapping[str, Mapping[str, Any]],
     days: Mapping[str, int],
     calendar_dates: Sequence[str],
     bar: tuple[Unit, int],
@@ -39,9 +40,10 @@ def soundness(
 
     Parameters
     ----------
+    gaps : by symbol what `gaps_of` and `merged_gaps` give
     days : trade dates of the build, with their numbers
     calendar_dates : trade dates that the calendar has in the range
-    bar : the bars in which gaps are counted
+    bar : the bars in which gaps were counted
     """
     failure: dict[str, Any] | None = None
     warnings: list[str] = []
@@ -68,7 +70,7 @@ def soundness(
     equal = _equal_rows(samples, part)
     if equal:
         warnings.append(f"{equal} rows of later parts equal a train row in every feature")
-    gaps = {market.symbol: found for market in markets if (found := _gaps(market, days, bar))["count"]}
+    gaps = {name: found for name, found in gaps.items() if found["count"]}
     warnings += [
         f"{name!r} has {found['count']} gaps of more than {GAP_BARS} bars of {bar[1]} {bar[0]} without a trade, the "
         f"longest of {found['longest']} from {found['from']}"
@@ -85,12 +87,12 @@ def soundness(
         "dropped": dict(samples.dropped),
         "filled": dict(samples.filled),
         "equal_rows": equal,
-        "gaps": gaps,
+        "gaps": dict(gaps),
     }
     return Check(8, "soundness", verdict, numbers, failure, warnings)
 
 
-def _gaps(market: Market, days: Mapping[str, int], bar: tuple[Unit, int]) -> dict[str, Any]:
+def gaps_of(market: Market, days: Collection[str], bar: tuple[Unit, int]) -> dict[str, Any]:
     """Runs of more than three bars of a session without a trade: how many, the longest, and where it begins."""
     grid = market.grid(*bar)
     inside = np.array([day in days for day in market.dates], bool)
@@ -103,27 +105,69 @@ def _gaps(market: Market, days: Mapping[str, int], bar: tuple[Unit, int]) -> dic
     return {"count": len(runs), "longest": stop - first, "from": iso(grid.end[first - 1] if first else grid.end[0])}
 
 
+def merged_gaps(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The gaps of several stretches of one symbol, in order of time."""
+    found = [part for part in parts if part["count"]]
+    if not found:
+        return {"count": 0}
+    longest = max(found, key=lambda part: int(part["longest"]))
+    return {**longest, "count": sum(part["count"] for part in found)}
+
+
 def _equal_rows(samples: Samples, part: NDArray[np.uint8]) -> int:
     n = min(len(samples.t0), MAX_HASHED)
-    flat = [values[:n].reshape(n, -1) for values in samples.features.values()]
-    rows = np.ascontiguousarray(np.concatenate(flat, axis=1))
-    hashes = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
-    train = {digest for digest, which in zip(hashes, part[:n].tolist(), strict=True) if which == TRAIN}
-    return sum(
-        digest in train
-        for digest, which in zip(hashes, part[:n].tolist(), strict=True)
-        if which not in (TRAIN, DROPPED)
-    )
+    flat = [values[:n].reshape(n, -1).view(np.uint32) for values in samples.features.values()]
+    # Two sums of words with odd weights: rows of equal sums are compared whole.
+    sums = np.zeros((n, 2), np.uint64)
+    draw = np.random.Generator(np.random.PCG64(1))
+    for words in flat:
+        weights = draw.integers(0, 2**63, size=(words.shape[1], 2), dtype=np.uint64) | np.uint64(1)
+        for start in range(0, n, HASHED_AT_ONCE):
+            sums[start : start + HASHED_AT_ONCE] += words[start : start + HASHED_AT_ONCE].astype(np.uint64) @ weights
+    later = np.flatnonzero((part[:n] != TRAIN) & (part[:n] != DROPPED))
+    train = np.flatnonzero(part[:n] == TRAIN)
+    first = {key: row for row, key in zip(train[::-1].tolist(), map(tuple, sums[train[::-1]].tolist()), strict=True)}
+    pairs = [(row, first[key]) for row, key in zip(later.tolist(), map(tuple, sums[later].tolist()), strict=True)
+             if key in first]  # fmt: skip
+    return sum(all(np.array_equal(words[a], words[b]) for words in flat) for a, b in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """How a symbol was traded in one session: its first and last price, and the share of prices in whole cents."""
+
+    date: str
+    first: float
+    last: float
+    cents: float
+
+
+def traded(market: Market, days: Collection[str]) -> list[Traded]:
+    """The sessions of a market that lie in `days` and have a price."""
+    trades, found = market.trades, []
+    for date in dict.fromkeys(market.dates[number] for number in market.session.tolist()):
+        if date not in days:
+            continue
+        own = market.segments[market.session == market.dates.index(date)]
+        rows = slice(*np.searchsorted(trades.ts, (own[0, 0], own[-1, 1]), "left").tolist())
+        price = trades.price[rows][trades.flags[rows] & 2 != 0]
+        if len(price):
+            found.append(Traded(date, float(price[0]), float(price[-1]), _share_of_cents(price)))
+    return found
 
 
 def universe(
     samples: Samples,
     symbol: NDArray[np.uint16],
     part: NDArray[np.uint8],
-    markets: Sequence[Market],
-    days: Mapping[str, int],
+    sessions: Sequence[tuple[str, Sequence[Traded]]],
+    days: Collection[str],
 ) -> Check:
     """Check 10: warnings for symbols that are absent in some of the range, and for prices adjusted afterwards.
+
+    Parameters
+    ----------
+    sessions : each symbol, in the order of their numbers, with what `traded` gives
 
     Notes
     -----
@@ -132,46 +176,38 @@ def universe(
     known only later).
     """
     warnings: list[str] = []
-    sessions: dict[str, int] = {}
-    for number, market in enumerate(markets):
+    counts: dict[str, int] = {}
+    for number, (name, found) in enumerate(sessions):
         rows = symbol == number
-        own = {market.dates[each] for each in np.unique(market.session).tolist()}
+        own = {each.date for each in found}
         absent = sorted(day for day in days if day not in own)
-        sessions[market.symbol] = len(np.unique(samples.session[rows]))
+        counts[name] = len(np.unique(samples.session[rows]))
         if absent:
-            warnings.append(f"{market.symbol!r} is absent on {len(absent)} of {len(days)} sessions: "
+            warnings.append(f"{name!r} is absent on {len(absent)} of {len(days)} sessions: "
                             f"{', '.join(absent[:SHOWN])}")  # fmt: skip
         gone = [
-            name
-            for name, which in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
+            which_part
+            for which_part, which in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
             if bool((part == which).any()) and not bool((part[rows] == which).any())
         ]
         if gone:
-            warnings.append(f"{market.symbol!r} has no rows in {' and '.join(gone)}")
-        warnings += _adjustments(market)
+            warnings.append(f"{name!r} has no rows in {' and '.join(gone)}")
+        warnings += _adjustments(name, found)
     return Check(
-        10, "universe", "warned" if warnings else "passed", {"sessions": sessions, "of": len(days)}, None, warnings
+        10, "universe", "warned" if warnings else "passed", {"sessions": counts, "of": len(days)}, None, warnings
     )
 
 
-def _adjustments(market: Market) -> list[str]:
-    trades, found = market.trades, []
-    per_session: list[tuple[str, NDArray[np.float64]]] = []
-    for number, (low, high) in zip(market.session.tolist(), market.segments.tolist(), strict=True):
-        rows = slice(*np.searchsorted(trades.ts, (low, high), "left").tolist())
-        price = trades.price[rows][trades.flags[rows] & 2 != 0]
-        if len(price):
-            per_session.append((market.dates[number], price))
-    for (_, before), (day, after) in pairwise(per_session):
-        step = float(after[0] / before[-1])
+def _adjustments(name: str, sessions: Sequence[Traded]) -> list[str]:
+    found = []
+    for before, after in pairwise(sessions):
+        step = after.first / before.last
         ratio = next((each for each in SPLITS if abs(step / each - 1) < SPLIT_SLACK), None)
         if ratio is not None:
-            found.append(f"{market.symbol!r} opens on {day} at {step:.3f} of its last close: a split as traded?")
-    if len(per_session) > 1:
-        first, last = _share_of_cents(per_session[0][1]), _share_of_cents(per_session[-1][1])
-        if last > 0.99 and first < 0.5:
-            found.append(f"prices of {market.symbol!r} are whole cents on {per_session[-1][0]} but not on "
-                         f"{per_session[0][0]}: adjusted by what was known only later?")  # fmt: skip
+            found.append(f"{name!r} opens on {after.date} at {step:.3f} of its last close: a split as traded?")
+    if len(sessions) > 1 and sessions[-1].cents > 0.99 and sessions[0].cents < 0.5:
+        found.append(f"prices of {name!r} are whole cents on {sessions[-1].date} but not on "
+                     f"{sessions[0].date}: adjusted by what was known only later?")  # fmt: skip
     return found
 
 

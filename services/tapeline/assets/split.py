@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapeline.asset_files import TEST, TRAIN, VALIDATION
+from tapeline.assets.days import SymbolDays
 from tapeline.assets.view import Market
 from tapeline.errors import TapelineError
 
@@ -65,7 +66,7 @@ def _share(n: int, fraction: float) -> int:
     return max(1, round(n * fraction)) if fraction > 0 else 0
 
 
-def session_opens(markets: Sequence[Market], days: Mapping[str, int]) -> NDArray[np.int64]:
+def session_opens(markets: Iterable[Market | SymbolDays], days: Mapping[str, int]) -> NDArray[np.int64]:
     """When each session of a build opens, the earliest of all symbols: int64 ns, shape (sessions,)."""
     opens = np.full(len(days), np.iinfo(np.int64).max, np.int64)
     for market in markets:

@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tapeline.bars import ALL, BarsError, grid_ends, ranks, session_bars, tick_bars
+from tapeline.assets.grids import DAY_NS as DAY_NS
+from tapeline.assets.grids import UNIT_NS as UNIT_NS
+from tapeline.assets.grids import Grid as Grid
+from tapeline.assets.grids import Stretch, joined_grids
+from tapeline.assets.grids import Unit as Unit
+from tapeline.bars import ranks
 from tapeline.errors import TapelineError
 from tapeline.tape.trades import Trades
-
-Unit = Literal["tick", "sec", "min", "hour", "day"]
-UNIT_NS: Mapping[str, int] = {
-    "sec": 1_000_000_000,
-    "min": 60_000_000_000,
-    "hour": 3_600_000_000_000,
-    "day": 86_400_000_000_000,
-}
-DAY_NS = UNIT_NS["day"]
 
 
 def iso(ns: int) -> str:
@@ -36,36 +32,19 @@ def number(value: float) -> float | str:
     return value if np.isfinite(value) else str(value)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Grid:
-    """The bars of one unit and size over trading time.
+class Past(Protocol):
+    """The sessions before a market's own trades, as bars."""
 
-    Attributes
-    ----------
-    bars : float64, shape (rows, 8), columns as in `tapeline.bars.COLUMNS`
-    end : int64 ns, shape (rows,), ascending; a bar is complete from this time on
-    segment : int64, shape (rows,), the session segment that a bar lies in
-    session : int64, shape (rows,), the number of the trade date that a bar lies in
-    """
+    segments: int
+    """How many of the market's segments lie there."""
 
-    unit: Unit
-    size: int
-    bars: NDArray[np.float64]
-    end: NDArray[np.int64]
-    segment: NDArray[np.int64]
-    session: NDArray[np.int64]
+    def grid(self, unit: Unit, size: int) -> Grid:
+        """The last bars there; as many as are needed, and one with a price if there is any."""
+        ...
 
-    def cut(self, first: int, stop: int) -> Grid:
-        """The rows from `first` to before `stop`."""
-        rows = slice(max(first, 0), stop)
-        return Grid(
-            self.unit,
-            self.size,
-            np.ascontiguousarray(self.bars[rows]),
-            self.end[rows],
-            self.segment[rows],
-            self.session[rows],
-        )
+    def trades(self, session: int) -> Trades:
+        """The trades of one session, by its number."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +56,7 @@ class Market:
     segments : int64 ns, shape (k, 2): open and close of each session segment, in order
     session : int64, shape (k,): the number of the trade date that a segment belongs to
     dates : trade dates by number
+    past : None, or the sessions before those that `trades` are of; nothing there can be changed
     """
 
     symbol: str
@@ -84,6 +64,7 @@ class Market:
     segments: NDArray[np.int64]
     session: NDArray[np.int64]
     dates: tuple[str, ...]
+    past: Past | None = None
     _grids: dict[tuple[str, int], Grid] = field(default_factory=dict)
 
     def grid(self, unit: Unit, size: int) -> Grid:
@@ -92,7 +73,7 @@ class Market:
         Raises
         ------
         TapelineError
-            What the kernels refuse; `unsupported` for days that are no single segment.
+            `invalid` for bars longer than a day, and what the kernels refuse.
         """
         found = self._grids.get((unit, size))
         if found is None:
@@ -100,60 +81,19 @@ class Market:
         return found
 
     def _cut(self, unit: Unit, size: int) -> Grid:
-        if unit == "day" and (size != 1 or bool((np.diff(self.session) == 0).any())):
-            raise TapelineError(
-                f"bars of {size} day are not served for {self.symbol!r}: a bar lies within one session segment",
-                code="unsupported",
-                hint="use size 1 on a calendar without breaks, or hours",
-            )
-        if unit == "tick":
-            return self._ticks(size)
-        width = UNIT_NS[unit] * size
-        if width > DAY_NS:
-            raise TapelineError(f"bars of {size} {unit} are longer than a day", code="invalid", hint="use unit day")
-        ends = [grid_ends(low, high, width) for low, high in self.segments.tolist()]
-        numbers = np.repeat(np.arange(len(ends), dtype=np.int64), [len(part) for part in ends])
-        trades = self.trades
-        flags = None if bool((trades.flags == 7).all()) else trades.flags
-        try:
-            bars = session_bars(
-                trades.ts, trades.price, trades.volume, flags, segments=self.segments, width_ns=width, n_threads=1
-            )
-        except BarsError as error:
-            raise TapelineError(str(error), code=error.code, hint="tapeline tape verify") from error
-        end = np.concatenate([*ends, np.empty(0, np.int64)])
-        return Grid(unit, size, bars, end, numbers, self.session[numbers])
-
-    def _ticks(self, size: int) -> Grid:
-        """Bars of `size` trades, counted from each segment's first; a rest is a bar from the segment's close on."""
-        trades, carry = self.trades, np.nan
-        parts: list[NDArray[np.float64]] = [np.empty((0, 8))]
-        ends: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-        numbers: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-        for number, (low, high) in enumerate(self.segments.tolist()):
-            rows = slice(*np.searchsorted(trades.ts, (low, high), "left").tolist())
-            counted = trades.ts[rows][trades.flags[rows] & ALL != 0]
-            if len(counted) == 0:
-                continue
-            try:
-                bars, _ = tick_bars(trades.price[rows], trades.volume[rows], trades.flags[rows], size=size, carry=carry)
-            except BarsError as error:
-                raise TapelineError(str(error), code=error.code, hint="tapeline tape verify") from error
-            # A bar is complete once its last trade lies before the time that asks.
-            last = counted[size - 1 :: size] + 1
-            ends.append(np.append(last, high) if len(last) < len(bars) else last)
-            parts.append(bars)
-            numbers.append(np.full(len(bars), number, np.int64))
-            carry = float(bars[-1, 3])
-        segment = np.concatenate(numbers)
-        return Grid("tick", size, np.concatenate(parts), np.concatenate(ends), segment, self.session[segment])
+        before = None if self.past is None else self.past.grid(unit, size)
+        carry = float(before.bars[-1, 3]) if before is not None and len(before.bars) else np.nan
+        first, earlier = (0, None) if self.past is None else (self.past.segments, self.past.trades)
+        stretch = Stretch(self.symbol, self.trades, self.segments, self.session, first, earlier)
+        own = stretch.grid(unit, size, carry)
+        return own if before is None else joined_grids([before, own])
 
     def within(self, low: int, high: int) -> Market:
         """The same market on a tape that begins at `low` and ends before `high`."""
         t = self.trades
         rows = slice(*np.searchsorted(t.ts, (low, high), "left").tolist())
         trades = Trades(t.ts[rows], t.price[rows], t.volume[rows], t.flags[rows])
-        return Market(self.symbol, trades, self.segments, self.session, self.dates)
+        return Market(self.symbol, trades, self.segments, self.session, self.dates, self.past)
 
     def until(self, time: int) -> Market:
         """The same market on a tape that ends before `time`."""
@@ -162,12 +102,12 @@ class Market:
     def changed(self, price: NDArray[np.float64], volume: NDArray[np.int64] | NDArray[np.float64]) -> Market:
         """The same market with other prices and volumes, its bars not yet cut."""
         trades = Trades(self.trades.ts, price, volume, self.trades.flags)
-        return Market(self.symbol, trades, self.segments, self.session, self.dates)
+        return Market(self.symbol, trades, self.segments, self.session, self.dates, self.past)
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How much of the past is left for one sample.
+    """How much of the past is left for the first sample of a view.
 
     Attributes
     ----------
@@ -199,7 +139,7 @@ class View:
     Attributes
     ----------
     times : int64 ns, shape (n,), ascending
-    history : None, or what of the past is left: for the check that a feature's warm-up is enough
+    history : None, or what of the past is left to the first sample: what a feature says that it needs
     ahead : whether bars after the sample times may be read: by labels, never by features
     given : what else a component needs by name: numbers fitted on the train sessions, values of a feature
     """
@@ -227,8 +167,10 @@ class View:
         whole = self.market.grid(unit, size)
         if self.ahead and self.history is None:
             return whole
-        stop = int(np.searchsorted(whole.end, self.times[-1], "right")) if len(self.times) else 0
-        return whole.cut(0 if self.history is None else self.history.first_row(whole, stop), stop)
+        if len(self.times) == 0:
+            return whole.cut(0, 0)
+        first, stop = np.searchsorted(whole.end, (self.times[0], self.times[-1]), "right").tolist()
+        return whole.cut(0 if self.history is None else self.history.first_row(whole, first), stop)
 
     def past(self, unit: Unit, size: int) -> NDArray[np.int64]:
         """For each sample the row one past its newest complete bar: int64, shape (n,).

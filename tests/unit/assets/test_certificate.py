@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from tapeline.assets.asset.spec import KnownTape, parse, resolve
 from tapeline.assets.build import Built, build
-from tapeline.assets.causality import Subject, causality
+from tapeline.assets.causality import Subject, cut_places, cut_rows, examine, verdicts
 from tapeline.assets.certificate import Check, allowed, fit_range
 from tapeline.assets.component import Columns, Component, FeatureParams, Instance, LabelParams
 from tapeline.assets.components import BUILT_IN, FEATURES, registry
-from tapeline.assets.samples import Samples, joined
+from tapeline.assets.samples import Samples, computed, joined
 from tapeline.assets.sampling import sample_times
 from tapeline.assets.split import Parts, assign
 from tapeline.assets.stats import of_train
@@ -27,6 +27,18 @@ from tapeline.errors import TapelineError
 from tapeline.security.hdf5 import open_asset
 from tapeline.tape.prepared import PreparedTape
 from tapeline.tape.view import open_tape
+
+
+def causality(market: Market, features: list[Instance], labels: list[Instance], digest: str) -> list[Check]:
+    """Checks 1 to 4 over one whole market, as if it were one session."""
+    times, _ = sample_times(market, EVERY, {day: i for i, day in enumerate(market.dates)}, "24/7")
+    shares = [share for _, share in cut_places(1, 1, digest, market.symbol)]
+    rows = sorted({0, len(times) - 1, *cut_rows(len(times), shares)})
+    subject = Subject(market, times)
+    found = examine(subject, rows, features, labels, digest)
+    values = computed(market, features, labels, times)
+    return verdicts([found], {each.name: values[each.name] for each in features}, len(labels))
+
 
 EVERY = {"kind": "every", "unit": "min", "size": 1}
 Formula = Callable[[View, Any], NDArray[np.float64]]
@@ -250,8 +262,7 @@ def test_a_leak_is_caught_by_every_choice_of_cuts(market_of: Callable[..., Marke
     instance = Instance(component.id, component, component.params())
     for seed in range(seeds):
         market = market_of(seed, minutes=30, trades=200)
-        times = sample_times(market, EVERY, {day: i for i, day in enumerate(market.dates)}, "24/7")
-        found = causality([Subject(market, *times)], [instance], [], str(seed), lambda *progress: None)
+        found = causality(market, [instance], [], str(seed))
         assert "failed" in [check.verdict for check in found], seed
 
 
@@ -264,8 +275,7 @@ def test_no_registered_feature_is_ever_blamed(market_of: Callable[..., Market], 
     ]
     for seed in range(seeds):
         market = market_of(seed, minutes=40, trades=300)
-        times = sample_times(market, EVERY, {day: i for i, day in enumerate(market.dates)}, "24/7")
-        found = causality([Subject(market, *times)], features, [], str(seed), lambda *progress: None)
+        found = causality(market, features, [], str(seed))
         assert [check.failure for check in found] == [None] * 4
 
 
@@ -297,10 +307,9 @@ def test_cumulative_indicators_fail_truncation_and_windows_do_not(market_of: Cal
 
     component, sound = leaky(raw, compute, warmup=20), registry()["sma_ratio"]
     market = market_of(7)
-    times = sample_times(market, EVERY, {day: i for i, day in enumerate(market.dates)}, "24/7")
     for each, expected in ((component, ["passed", "failed"]), (sound, ["passed", "passed"])):
         instance = Instance(each.id, each, each.params())
-        found = causality([Subject(market, *times)], [instance], [], "0", lambda *progress: None)
+        found = causality(market, [instance], [], "0")
         assert [check.verdict for check in found[:2]] == expected
 
 

@@ -18,7 +18,7 @@ from tapeline.assets.components import registry
 from tapeline.assets.edges import too_good
 from tapeline.assets.samples import Samples
 from tapeline.assets.sampling import sample_times
-from tapeline.assets.soundness import soundness, universe
+from tapeline.assets.soundness import gaps_of, soundness, traded, universe
 from tapeline.assets.stats import of_train
 from tapeline.assets.uniqueness import overlap, uniqueness
 from tapeline.assets.view import UNIT_NS, Market
@@ -165,9 +165,9 @@ def sound(market: Market, calendar: list[str] | None = None, **change: Any) -> A
     for name, value in change.items():
         object.__setattr__(samples, name, value)
     stats = of_train({"x": np.nan_to_num(samples.features["x"][:25], posinf=0)}, {}, [])
-    return soundness(
-        samples, symbol, part, stats, [market], days_of(market), calendar or list(market.dates), ("min", 1)
-    )
+    days = days_of(market)
+    gaps = {market.symbol: gaps_of(market, days, ("min", 1))}
+    return soundness(samples, symbol, part, stats, gaps, days, calendar or list(market.dates), ("min", 1))
 
 
 def test_what_cannot_be_right_fails_soundness(market_of: MakeMarket) -> None:
@@ -216,11 +216,12 @@ def test_a_universe_that_changes_is_warned_of(market_of: MakeMarket) -> None:
     market = market_of(1, trades=4000)
     samples, symbol, part = samples_of(market)
     days = days_of(market)
-    assert universe(samples, symbol, part, [market], days | {"2024-01-08": 3}).warnings[0] == (
+    seen = ("SIM1", traded(market, days))
+    assert universe(samples, symbol, part, [seen], days | {"2024-01-08": 3}).warnings[0] == (
         "'SIM1' is absent on 1 of 4 sessions: 2024-01-08"
     )
-    assert universe(samples, symbol, np.zeros(30, np.uint8), [market], days).warnings == []
-    two = universe(samples, symbol, part, [market, market], days)
+    assert universe(samples, symbol, np.zeros(30, np.uint8), [seen], days).warnings == []
+    two = universe(samples, symbol, part, [seen, seen], days)
     assert "'SIM1' has no rows in train and test" in two.warnings
 
 
@@ -233,8 +234,8 @@ def scaled(market: Market, before: int, factor: float) -> Market:
 def test_prices_that_were_split_or_adjusted_are_suspicious(market_of: MakeMarket) -> None:
     market = market_of(1, trades=4000)
     samples, symbol, part = samples_of(market)
-    border = int(market.segments[2, 0])
-    split = universe(samples, symbol, part, [scaled(market, border, 2.0)], days_of(market)).warnings
+    border, days = int(market.segments[2, 0]), days_of(market)
+    split = universe(samples, symbol, part, [("SIM1", traded(scaled(market, border, 2.0), days))], days).warnings
     assert any("a split as traded?" in text for text in split)
-    adjusted = universe(samples, symbol, part, [scaled(market, border, 0.98765)], days_of(market)).warnings
+    adjusted = universe(samples, symbol, part, [("SIM1", traded(scaled(market, border, 0.98765), days))], days).warnings
     assert any("adjusted by what was known only later?" in text for text in adjusted)

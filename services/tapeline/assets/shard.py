@@ -1,0 +1,141 @@
+"""One shard of a build: the samples of one symbol in one session, and what the experiments on them found.
+
+Its bytes are a function of its key: whoever computes it, and when, they are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tapeline.assets.causality import Found, Subject, cut_rows, examine
+from tapeline.assets.plan import Plan, Shard
+from tapeline.assets.samples import Samples, computed, make
+from tapeline.assets.sampling import Times, sample_times
+from tapeline.assets.soundness import Traded, gaps_of, traded
+from tapeline.assets.view import Market
+from tapeline.canvas.digest import canonical_json
+from tapeline.errors import TapelineError
+
+MAGIC = b"TLSHARD1"
+ALIGNED = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardData:
+    """What a shard gives.
+
+    Attributes
+    ----------
+    n_times : how many samples there were before any was left out
+    """
+
+    samples: Samples
+    n_times: int
+    found: Found
+    gaps: dict[str, Any]
+    traded: list[Traded]
+
+
+def compute(plan: Plan, shard: Shard) -> ShardData:
+    """The samples of a shard, with the experiments that the certificate rests on.
+
+    Raises
+    ------
+    TapelineError
+        `lookahead_refused`, `tape_corrupt`, and what features refuse.
+    """
+    days = plan.symbols[shard.symbol]
+    market = days.market(shard.number, shard.stop, plan.needs)
+    own = {shard.date: plan.days[shard.date]}
+
+    def times_of(other: Market) -> Times:
+        return sample_times(other, plan.spec["sampling"], own, plan.spec["calendar"])
+
+    times = times_of(market)
+    known = computed(market, plan.features, plan.labels, times[0], ahead=plan.ahead)
+    samples = make(market, plan.features, plan.labels, times, plan.spec["missing"], ahead=plan.ahead, known=known)
+    moves = plan.spec["sampling"]["kind"] == "cusum"
+    subject = Subject(market, times[0], (lambda other: times_of(other)[0]) if moves else None, plan.ahead)
+    found = examine(subject, cut_rows(len(times[0]), shard.cuts), plan.features, plan.labels, plan.digest, known)
+    return ShardData(samples, len(times[0]), found, gaps_of(market, own, plan.bar), traded(market, own))
+
+
+def to_bytes(data: ShardData) -> bytes:
+    """A shard as it is kept: a digest, a header in JSON, and the columns."""
+    samples = data.samples
+    columns: dict[str, NDArray[Any]] = {
+        "t0": samples.t0,
+        "session": samples.session,
+        "t1": samples.t1,
+        "weight": samples.weight,
+        **{f"x/{name}": values for name, values in samples.features.items()},
+        **{f"y/{name}": values for name, values in samples.labels.items()},
+    }
+    listed: list[dict[str, Any]] = []
+    blocks: list[bytes] = []
+    place = 0
+    for name, values in columns.items():
+        little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+        block = little.tobytes()
+        block += bytes(-len(block) % ALIGNED)
+        listed.append({"name": name, "dtype": little.dtype.str, "shape": list(little.shape), "at": place})
+        blocks.append(block)
+        place += len(block)
+    header = canonical_json(
+        {
+            "columns": listed,
+            "dropped": dict(samples.dropped),
+            "filled": dict(samples.filled),
+            "n_times": data.n_times,
+            "found": data.found.to_json(),
+            "gaps": data.gaps,
+            "traded": [asdict(each) for each in data.traded],
+        }
+    )
+    header += b" " * (-(len(MAGIC) + 32 + 8 + len(header)) % ALIGNED)
+    rest = len(header).to_bytes(8, "little") + header + b"".join(blocks)
+    return MAGIC + hashlib.sha256(rest).digest() + rest
+
+
+def from_bytes(content: bytes, name: str) -> ShardData:
+    """A shard out of its bytes.
+
+    Raises
+    ------
+    TapelineError
+        `corrupt` when they are not what was written.
+    """
+    start = len(MAGIC) + 32
+    if content[: len(MAGIC)] != MAGIC or hashlib.sha256(content[start:]).digest() != content[len(MAGIC) : start]:
+        raise TapelineError(f"shard {name} is damaged", code="corrupt", hint="build again: it is computed anew")
+    size = int.from_bytes(content[start : start + 8], "little")
+    header = json.loads(content[start + 8 : start + 8 + size])
+    body = memoryview(content)[start + 8 + size :]
+    columns: dict[str, NDArray[Any]] = {}
+    for each in header["columns"]:
+        dtype, shape = np.dtype(each["dtype"]), tuple(each["shape"])
+        count = int(np.prod(shape))
+        columns[each["name"]] = np.frombuffer(body, dtype, count, each["at"]).reshape(shape)
+    samples = Samples(
+        columns["t0"],
+        columns["session"],
+        {name[2:]: values for name, values in columns.items() if name.startswith("x/")},
+        {name[2:]: values for name, values in columns.items() if name.startswith("y/")},
+        columns["t1"],
+        columns["weight"],
+        header["dropped"],
+        header["filled"],
+    )
+    return ShardData(
+        samples,
+        header["n_times"],
+        Found(**header["found"]),
+        header["gaps"],
+        [Traded(**each) for each in header["traded"]],
+    )
