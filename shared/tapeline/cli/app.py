@@ -10,59 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from tapeline.cli import (
-    agent,
-    asset,
-    backup,
-    blueprint,
-    canvas,
-    checkpoint,
-    diff,
-    feature,
-    history,
-    instance,
-    log,
-    model,
-    parked,
-    rehearsal,
-    run_verbs,
-    seal,
-    tape,
-    team,
-    topology,
-    vault,
-    why,
-)
 from tapeline.cli.failures import INTERRUPTED, WRONG_USAGE, tell
 from tapeline.cli.nouns import group
 from tapeline.cli.output import OPTIONS
+from tapeline.cli.root import Root
 
-app = group("From a market tape to a trained, traceable model.")
-instance.register(app)
-log.register_top(app)
-history.register(app)
-why.register(app)
-rehearsal.register(app)
-app.add_typer(run_verbs.app, name="run")
-app.add_typer(checkpoint.app, name="checkpoint")
-app.add_typer(blueprint.app, name="blueprint")
-app.add_typer(tape.app, name="tape")
-app.add_typer(asset.app, name="asset")
-app.add_typer(feature.app, name="feature")
-tape.register(app)
-app.add_typer(canvas.app, name="canvas")
-app.add_typer(model.app, name="model")
-app.add_typer(vault.app, name="vault")
-app.add_typer(agent.app, name="agent")
-app.add_typer(agent.devices, name="device")
-app.add_typer(team.app, name="team")
-app.add_typer(topology.app, name="topology")
-backup.register(log.app)
-seal.register(log.app)
-diff.register(log.app)
-app.add_typer(log.app, name="log")
-app.add_typer(backup.bundles, name="bundle")
-app.add_typer(parked.app, name="parked")
+app = group("From a market tape to a trained, traceable model.", cls=Root)
 
 
 @app.callback()

@@ -15,15 +15,17 @@ class Nouns(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a name, or of what the name stands for."""
-        names = (cmd_name, _ALIASES.get(cmd_name, ""), cmd_name.removesuffix("s"), cmd_name.removesuffix("es"))
-        for name in names:
-            if name and (found := super().get_command(ctx, name)) is not None:
+        for name in spellings(cmd_name):
+            if (found := super().get_command(ctx, name)) is not None:
                 return found
         return None
 
 
-def group(help: str) -> typer.Typer:
+def spellings(word: str) -> list[str]:
+    """What a word may stand for, itself first."""
+    return [word, *([_ALIASES[word]] if word in _ALIASES else []), word.removesuffix("s"), word.removesuffix("es")]
+
+
+def group(help: str, cls: type[Nouns] = Nouns) -> typer.Typer:
     """A noun."""
-    return typer.Typer(
-        help=help, cls=Nouns, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
-    )
+    return typer.Typer(help=help, cls=cls, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)

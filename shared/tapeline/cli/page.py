@@ -38,6 +38,7 @@ def page() -> str:
     from tapeline.cli.app import app
 
     root: Any = typer.main.get_command(app)
+    root.load_all()
     return _HEAD + "\n".join(_described(root, "tapeline")) + "\n"
 
 
