@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,14 @@ def too_good(
         for column in _targets(values[rows].astype(np.float64), kind)
     ]
     for feature, values in features.items():
-        now, earlier = _flat(values, rows), _flat(values, before[rows])
+        now, earlier = _Columns(_flat(values, rows)), _flat(values, before[rows])
         for label, column, kind, target in targets:
-            found = _edge(now, target, kind)
+            found = now.edges(target, kind)
             if not len(found):
                 continue
             k = int(np.abs(found).argmax())
             edge = float(found[k])
-            shifted = float(_edge(earlier[:, k : k + 1], target, kind)[0])
+            shifted = float(_Columns(earlier[:, k : k + 1]).edges(target, kind)[0])
             edges.append({"feature": feature, "column": k, "label": label, "label_column": column,
                           "edge": round(edge, 6), "one_bar_later": round(shifted, 6)})  # fmt: skip
             limit = TOO_GOOD if kind == "regression" else 2 * TOO_GOOD - 1
@@ -88,24 +89,45 @@ def _flat(values: NDArray[np.float32], rows: NDArray[np.int64]) -> Floats:
     return np.asarray(chosen.reshape(len(rows), -1)[:, :COLUMNS], dtype=np.float64)
 
 
-def _edge(columns: Floats, target: Floats, kind: str) -> Floats:
-    """2 AUC - 1, or the correlation, of each column with a target: shape (k,); 0 where either does not vary."""
-    if len(target) < 2 or columns.shape[1] == 0:
-        return np.empty(0)
-    if kind == "regression":
-        a, b = columns - columns.mean(axis=0), target - target.mean()
-        spread = np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum())
-        out = np.zeros(a.shape[1])
-        np.divide((a * b[:, None]).sum(axis=0), spread, out=out, where=spread > 0)
-        return out
-    ones = float((target > 0).sum())
-    zeros = len(target) - ones
-    if ones == 0 or zeros == 0:
-        return np.zeros(columns.shape[1])
-    # Equal values share their ranks: a sum of ranks is then the area under the curve.
-    ranks = np.empty(columns.shape)
-    for k, column in enumerate(columns.T):
-        ordered = np.sort(column)
-        ranks[:, k] = np.searchsorted(ordered, column, "left") + np.searchsorted(ordered, column, "right") + 1
-    above = (ranks * (target > 0)[:, None]).sum(axis=0) / 2 - ones * (ones + 1) / 2
-    return np.asarray(2 * above / (ones * zeros) - 1, dtype=np.float64)
+class _Columns:
+    """The columns of a feature, with their ranks and deviations, which all labels share."""
+
+    def __init__(self, values: Floats) -> None:
+        self._values = values
+
+    @cached_property
+    def _ranks(self) -> Floats:
+        # Twice the rank; equal values share theirs: a sum of ranks is then the area under the curve.
+        n = len(self._values)
+        ranks = np.empty((self._values.shape[1], n))
+        for column, out in zip(np.ascontiguousarray(self._values.T), ranks, strict=True):
+            order = np.argsort(column)
+            ordered = column[order]
+            first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+            stop = np.append(first[1:], n)
+            out[order] = np.repeat(first + stop + 1, stop - first)
+        return ranks
+
+    @cached_property
+    def _deviations(self) -> tuple[Floats, Floats]:
+        about = self._values - self._values.mean(axis=0)
+        return about, np.square(about).sum(axis=0)
+
+    def edges(self, target: Floats, kind: str) -> Floats:
+        """2 AUC - 1, or the correlation, of each column with a target: shape (k,); 0 where either does not vary."""
+        if len(target) < 2 or self._values.shape[1] == 0:
+            return np.empty(0)
+        if kind == "regression":
+            about, squares = self._deviations
+            b = target - target.mean()
+            spread = np.sqrt(squares * np.square(b).sum())
+            out = np.zeros(about.shape[1])
+            np.divide((about * b[:, None]).sum(axis=0), spread, out=out, where=spread > 0)
+            return out
+        positive = target > 0
+        ones = float(positive.sum())
+        zeros = len(target) - ones
+        if ones == 0 or zeros == 0:
+            return np.zeros(self._values.shape[1])
+        above = self._ranks[:, positive].sum(axis=1) / 2 - ones * (ones + 1) / 2
+        return np.asarray(2 * above / (ones * zeros) - 1, dtype=np.float64)
