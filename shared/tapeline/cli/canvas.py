@@ -136,6 +136,122 @@ def train(
 
 
 @app.command()
+def diff(
+    before: Annotated[str, typer.Argument(metavar="BEFORE", help="A name, a name@revision, or a path to JSON.")],
+    after: Annotated[str, typer.Argument(metavar="AFTER", help="A name, a name@revision, or a path to JSON.")],
+    json: Json = False,
+) -> None:
+    """Tell what changed from one canvas to another, node by node; exit 5 when they differ."""
+    old = _at(before)
+    found = old.diff(old, _at(after))
+    if output.wants_json(json):
+        output.document(found.to_json())
+    elif found.is_empty:
+        output.said("they are the same")
+    else:
+        output.table(("change", "node", "field", "before", "after"), _changes(found))
+    if not found.is_empty:
+        raise typer.Exit(5)
+
+
+def _changes(found: Any) -> list[tuple[Any, ...]]:
+    """One row a change, in the order of the nodes."""
+    rows: list[tuple[Any, ...]] = [("added", node, None, None, None) for node in found.added]
+    rows += [("removed", node, None, None, None) for node in found.removed]
+    for node, changes in found.changed.items():
+        rows += [("changed", node, name, *pair) for name, pair in changes.items()]
+    for place, changes in (("training", found.training), ("canvas", found.other)):
+        rows += [(place, None, name, *pair) for name, pair in changes.items()]
+    return rows
+
+
+@app.command()
+def revisions(canvas: str, json: Json = False) -> None:
+    """List the stored revisions of a canvas."""
+    found = opened(canvas).revisions()
+    if output.wants_json(json):
+        return output.document(found)
+    columns = ("revision", "saved_at", "user", "digest")
+    output.table(columns, ([each[name] for name in columns] for each in found))
+
+
+@app.command()
+def render(
+    canvas: Annotated[str, typer.Argument(metavar="CANVAS", help="Its name, a name@revision, or a path to JSON.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file ending in .svg or .png.")] = None,
+    asset: Annotated[str | None, typer.Option(help="Write the shapes that its features give.")] = None,
+    json: Json = False,
+) -> None:
+    """Draw a canvas as SVG or PNG; without `--out` the SVG is printed."""
+    drawn = _at(canvas, is_asked=asset is not None).render(out, asset=asset)
+    if output.wants_json(json):
+        output.document({"path": str(out) if out else None, "svg": None if out else drawn})
+    elif out is None:
+        print(drawn, end="")
+    else:
+        output.said(f"wrote {out}")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A .keras model, or the .json of `model.to_json()`.")],
+    name: Annotated[str | None, typer.Option(help="Store it under this name.")] = None,
+    feature: Annotated[list[str] | None, typer.Option(help="INPUT=FEATURE; repeated for several.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="OUTPUT=LABEL or OUTPUT=LABEL[COLUMN].")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the JSON there.")] = None,
+    json: Json = False,
+) -> None:
+    """Make a canvas of a Keras functional model, where nothing is lost; print it, write it, or store it."""
+    from tapeline.sdk import canvas_import
+
+    made = canvas_import.read_keras(file, features=_pairs(feature), labels=_pairs(label))
+    document = made.document | ({"name": name} if name else {})
+    text = canvas_import.text_of(document)
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+    revision = canvas_import.store(team(), name, document) if name else None
+    if output.wants_json(json):
+        output.document({"canvas": document, "shapes": made.shapes, "units": made.units, "revision": revision})
+    elif name is None and out is None:
+        print(text, end="")
+    else:
+        output.said(f"canvas {name} revision {revision}" if name else f"wrote {out}")
+
+
+def _pairs(given: list[str] | None) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for each in given or ():
+        end, equals, value = each.partition("=")
+        if not equals or not end or not value:
+            raise typer.BadParameter(f"{each!r} is not of the form NAME=VALUE")
+        found.setdefault(end, []).append(value)
+    return found
+
+
+def _at(place: str, *, is_asked: bool = False) -> Any:
+    """The canvas of a name, of a name at a revision, or in a file."""
+    name, at, revision = place.rpartition("@")
+    if place.endswith(".json"):
+        from tapeline import sdk as tl
+
+        # A file is read where it lies: no team and no connection are needed.
+        return tl.Canvas(team() if is_asked else "", path=place)
+    if at and revision.isdecimal():
+        return opened(name).version(int(revision))
+    return opened(place)
+
+
+@app.command()
+def rename(canvas: str, new_name: str, json: Json = False) -> None:
+    """Give a stored canvas another name."""
+    found = opened(canvas)
+    found.rename(new_name)
+    if output.wants_json(json):
+        return output.document({"name": found.name, "revision": found.revision})
+    output.said(f"canvas {found.name}")
+
+
+@app.command()
 def duplicate(canvas: str, json: Json = False) -> None:
     """Copy a stored canvas."""
     made = opened(canvas).duplicate()

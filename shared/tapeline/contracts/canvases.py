@@ -72,6 +72,17 @@ class DuplicateCanvas(Command):
     name: Text255
 
 
+class RenameCanvas(Command):
+    """Sent by a user to give a canvas another name; runs and vault items keep the copy that they pinned."""
+
+    name: Text255
+    new_name: Text255
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(name=state.name, new_name=events[0].data.name)
+
+
 class RemoveCanvas(Command):
     """Sent by a user to remove a canvas for good."""
 
@@ -95,6 +106,14 @@ class GetCanvas(Query):
 
     name: Text255
     revision: int | None = Field(default=None, ge=1)
+
+
+class ListRevisions(Query):
+    """Sent by a user to see every revision of a canvas, the first one first."""
+
+    name: Text255
+    limit: int = Field(default=100, ge=0, le=1000)
+    offset: int = Field(default=0, ge=0)
 
 
 class ListCanvases(Query):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from tapeline.sdk.assets import Asset, AssetFile, BaseAdapter, get_assets
     from tapeline.sdk.blueprints import Blueprint, get_blueprints, lookup_blueprint_id
+    from tapeline.sdk.canvas_import import import_canvas
     from tapeline.sdk.canvases import Canvas, example_canvas, get_canvases
     from tapeline.sdk.checkpoints import (
         Checkpoint,
@@ -97,6 +98,7 @@ _HOMES = {
     "lookup_blueprint_id": "blueprints",
     "Canvas": "canvases",
     "example_canvas": "canvases",
+    "import_canvas": "canvas_import",
     "get_canvases": "canvases",
     "Checkpoint": "checkpoints",
     "create_model_from_checkpoint": "checkpoints",
@@ -269,6 +271,7 @@ __all__ = [
     "get_tapes",
     "get_vault_items",
     "getallExperiments",
+    "import_canvas",
     "import_model",
     "lit_error_handler",
     "lookup_blueprint_id",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tapeline.sdk.errors import LitModelError, lit_error_handler
 
 if TYPE_CHECKING:
     from tapeline.canvas import Canvas as Document
+    from tapeline.canvas import CanvasDiff, Validation
     from tapeline.sdk.runs import Run
 
 
@@ -121,7 +123,9 @@ class Canvas:
 
     @lit_error_handler(LitModelError)
     def remove(self, *, command_id: str | None = None) -> None:
-        """Remove the stored canvas for good; runs keep the copy that they pinned."""
+        """Remove the stored canvas for good; runs keep the copy that they pinned. A second time is no change."""
+        if self._removed:
+            return
         client_of(self.team).command("assets", "remove_canvas", name=self.name, command_id=command_id)
         self._removed = True
 
@@ -141,6 +145,106 @@ class Canvas:
         else:
             self._take(view)
         return int(view["revision"])
+
+    @lit_error_handler(LitModelError)
+    def rename(self, new_name: str, *, command_id: str | None = None) -> None:
+        """Give the stored canvas another name; runs and vault items keep the copy that they pinned."""
+        self._there()
+        view = client_of(self.team).command(
+            "assets", "rename_canvas", name=self.name, new_name=new_name, command_id=command_id
+        ).view  # fmt: skip
+        self.name = str(view["name"])
+
+    @lit_error_handler(LitModelError)
+    def revisions(self) -> builtins.list[dict[str, Any]]:
+        """Every stored revision as `{revision, digest, saved_at, user}`, the first one first.
+
+        Examples
+        --------
+        >>> [each["revision"] for each in Canvas("contoso", "demo").revisions()]
+        [1]
+        """
+        self._there()
+        client = client_of(self.team)
+
+        def page(size: int, start: int) -> dict[str, Any]:
+            return dict(client.query("assets", "list_revisions", name=self.name, limit=size, offset=start))
+
+        return [
+            {
+                "revision": int(view["revision"]), "digest": view["digest"], "user": view["user"],
+                "saved_at": datetime.fromisoformat(view["updated_at"]),
+            }
+            for view in paged(page, 2**31, 0)
+        ]  # fmt: skip
+
+    @lit_error_handler(LitModelError)
+    def version(self, n: int) -> Canvas:
+        """The canvas as of one of its revisions, with a working copy of its own."""
+        self._there()
+        view = client_of(self.team).query("assets", "get_canvas", name=self.name, revision=n)
+        return _opened(self.team, view, is_pinned=True)
+
+    @lit_error_handler(LitModelError)
+    def diff(self, a: int | Canvas | None = None, b: int | Canvas | None = None) -> CanvasDiff:
+        """What changed from one canvas to another, by node id.
+
+        Parameters
+        ----------
+        a : int or Canvas, optional
+            Before: a revision of this canvas, or another canvas. Default: the stored revision that was opened.
+        b : int or Canvas, optional
+            After. Default: the working copy.
+
+        Examples
+        --------
+        >>> canvas = Canvas("contoso", "demo")
+        >>> canvas.diff().is_empty
+        True
+        """
+        from tapeline.canvas import diff, validate
+
+        before = self._revision if a is None else a
+        found = [
+            (self if each is None else self.version(each) if isinstance(each, int) else each) for each in (before, b)
+        ]
+        # What is compared is read, not built: a revision that was saved as a draft is told by its own errors.
+        old, new = (validate(each._read()).require() for each in found)
+        return diff(old, new)
+
+    @lit_error_handler(LitModelError)
+    def render(self, path: str | Path | None = None, *, asset: str | None = None) -> str:
+        """A drawing of the working copy as SVG; equal canvases give equal drawings.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            Also written there, as SVG or PNG by its suffix.
+        asset : str, optional
+            Its features give the shapes that are written into the boxes.
+        """
+        from tapeline.canvas.drawing import lay_out, svg
+
+        found = self._validation(asset)
+        layout = lay_out(found.require(), shapes=found.shapes, title=self.name)
+        drawn = svg(layout)
+        if path is not None:
+            target = Path(path)
+            match target.suffix.lower():
+                case ".svg":
+                    target.write_text(drawn, encoding="utf-8")
+                case ".png":
+                    from tapeline.canvas.drawing.png import png
+
+                    target.write_bytes(png(layout))
+                case other:
+                    raise ValueError(f"{target.name} ends in {other or 'nothing'}; a drawing ends in .svg or .png")
+        return drawn
+
+    def _repr_html_(self) -> str:
+        from tapeline.sdk.displays import canvas_html
+
+        return canvas_html(self)
 
     @lit_error_handler(LitModelError)
     def validate(self, asset: str | None = None) -> dict[str, Any]:
@@ -233,7 +337,6 @@ class Canvas:
         >>> model
         <Functional name=canvas, built=True>
         """
-        from tapeline.canvas import LabelColumns
         from tapeline.canvas.transpile import FeatureStats, transpile
 
         self._there()
@@ -248,17 +351,16 @@ class Canvas:
             name: FeatureStats(mean=each["mean"], variance=each["variance"])
             for name, each in (view.get("stats") or {}).get("features", {}).items()
         }
-        return transpile(
-            document,
-            feature_shapes={name: tuple(shape) for name, shape in view["features"].items()},
-            labels={name: LabelColumns.of(*types) for name, types in view["labels"].items()},
-            stats=stats,
-        )
+        return transpile(document, **_dimensions(view), stats=stats)
 
     def _parsed(self) -> Document:
+        return self._validation().require()
+
+    def _validation(self, asset: str | None = None) -> Validation:
         from tapeline.canvas import validate
 
-        return validate(self._read()).require()
+        known = _dimensions(client_of(self.team).query("assets", "get", name=asset)) if asset is not None else {}
+        return validate(self._read(), **known)
 
     def _there(self) -> None:
         if self._removed:
@@ -284,25 +386,35 @@ class Canvas:
             )
         return found
 
-    def _take(self, view: dict[str, Any]) -> None:
+    def _take(self, view: dict[str, Any], *, is_pinned: bool = False) -> None:
         self.name = str(view["name"])
         self._revision = int(view["revision"])
         self._stored = dict(view["content"])
         folder = artifacts.cache(client_of(self.team), "canvases", self.name)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # The id is in the name: a canvas that was removed and made anew is another one.
-        self.path = folder / f"{view['id']}.{self._revision}.json"
-        if not self.path.exists():
+        self.path = folder / f"{view['id']}.{self._revision}{'.pinned' if is_pinned else ''}.json"
+        if is_pinned or not self.path.exists():
             beside = self.path.with_suffix(".part")
             beside.write_text(json.dumps(self._stored, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             beside.replace(self.path)
 
 
-def _opened(team: str, view: dict[str, Any]) -> Canvas:
+def _dimensions(asset: dict[str, Any]) -> dict[str, Any]:
+    """The shapes of the features of an asset, and the columns of its labels."""
+    from tapeline.canvas import LabelColumns
+
+    return {
+        "feature_shapes": {name: tuple(shape) for name, shape in asset["features"].items()},
+        "labels": {name: LabelColumns.of(*types) for name, types in asset["labels"].items()},
+    }
+
+
+def _opened(team: str, view: dict[str, Any], *, is_pinned: bool = False) -> Canvas:
     canvas = Canvas.__new__(Canvas)
     canvas.team = team
     canvas._removed = False
-    canvas._take(view)
+    canvas._take(view, is_pinned=is_pinned)
     return canvas
 
 

@@ -67,6 +67,41 @@ def scan(path: str | Path, *, name: str | None = None, max_parameters: int = MAX
         return _scan(file, name or Path(path).name, digest, size, max_parameters)
 
 
+def config(path: str | Path) -> dict[str, Any]:
+    """The config of a model file, parsed within bounds; Keras is not imported.
+
+    Parameters
+    ----------
+    path : str or Path
+        A `.keras` file, which is scanned first, or a `.json` file as `model.to_json()` writes it.
+
+    Raises
+    ------
+    TapelineError
+        `not_found`, or `model_refused`. The config of a `.json` file is bounded, but not scanned.
+    """
+    with _opened(path) as file:
+        if Path(path).suffix.lower() == ".json":
+            return parsed_json(file.read(MAX_JSON_BYTES + 1), "config.json")
+        digest, size = _digest(file)
+        _scan(file, Path(path).name, digest, size, MAX_PARAMETERS)
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            return parsed_json(_Budget(MAX_JSON_BYTES + 1).read(archive, "config.json"), "config.json")
+
+
+def ends(config: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of a config's inputs and outputs, in the order of the model.
+
+    Raises
+    ------
+    TapelineError
+        `model_refused`, as the scan says it.
+    """
+    found = scan_config(config)
+    return found.inputs, found.outputs
+
+
 def load(path: str | Path, expected_sha256: str | None = None, *, max_parameters: int = MAX_PARAMETERS) -> Any:
     """The Keras model in a file, scanned first, loaded with `safe_mode=True` and not compiled.
 

@@ -39,6 +39,32 @@ async def test_every_revision_stays_readable(service: Hosted) -> None:
     assert await service.code(service.ask("get_canvas", name="demo", revision=3)) == "not_found"
 
 
+async def test_revisions_are_listed_from_the_first(service: Hosted) -> None:
+    for units in (8, 16, 32):
+        await service.ask("save_canvas", name="demo", content=changed(units))
+    rows = (await service.view("list_revisions", name="demo"))["items"]
+    assert [row["revision"] for row in rows] == [1, 2, 3]
+    assert [row["content"]["nodes"][1]["units"] for row in rows] == [8, 16, 32]
+    page = await service.view("list_revisions", name="demo", limit=1, offset=1)
+    assert ([row["revision"] for row in page["items"]], page["next"]) == ([2], "2")
+    assert await service.code(service.ask("list_revisions", name="demo", team="rivals", user="eve")) == "not_found"
+
+
+async def test_a_renamed_canvas_keeps_its_revisions_and_frees_its_name(service: Hosted) -> None:
+    first = await service.view("save_canvas", name="demo", content=DOCUMENT)
+    await service.ask("save_canvas", name="taken", content=DOCUMENT)
+    fields = {"name": "demo", "new_name": "better", "command_id": "019aa000-0000-7000-8000-000000000005"}
+    renamed = await service.ask("rename_canvas", **fields)
+    assert (renamed["view"]["name"], renamed["view"]["id"], renamed["view"]["revision"]) == ("better", first["id"], 1)
+    assert (await service.ask("rename_canvas", **fields))["replayed"] is True
+    assert await service.code(service.ask("get_canvas", name="demo")) == "not_found"
+    assert (await service.view("save_canvas", name="better", content=changed(9)))["revision"] == 2
+    assert (await service.view("save_canvas", name="demo", content=DOCUMENT))["id"] != first["id"]
+    assert await service.code(service.ask("rename_canvas", name="better", new_name="taken")) == "already_exists"
+    assert await service.code(service.ask("rename_canvas", name="nothing", new_name="x")) == "not_found"
+    assert (await service.view("get_canvas", name="better"))["revision"] == 2
+
+
 async def test_a_save_in_between_is_a_conflict(service: Hosted) -> None:
     await service.ask("save_canvas", name="demo", content=DOCUMENT)
     await service.ask("save_canvas", name="demo", content=changed(16), expected_revision=1)

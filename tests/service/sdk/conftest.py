@@ -56,6 +56,8 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "assets.remove_canvas": canvases.RemoveCanvas,
     "assets.get_canvas": canvases.GetCanvas,
     "assets.list_canvases": canvases.ListCanvases,
+    "assets.list_revisions": canvases.ListRevisions,
+    "assets.rename_canvas": canvases.RenameCanvas,
     "assets.validate_canvas": canvases.ValidateCanvas,
     "assets.components": canvases.ListComponents,
     "assets.build": assets.BuildAsset,

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tapeline.assets.canvas import aggregate
-from tapeline.contracts.canvases import CanvasCreated, CanvasRemoved, CanvasSaved, RemoveCanvas, StoreCanvas
+from tapeline.contracts.canvases import (
+    CanvasCreated,
+    CanvasRemoved,
+    CanvasRenamed,
+    CanvasSaved,
+    RemoveCanvas,
+    RenameCanvas,
+    StoreCanvas,
+)
 from tapeline.errors import TapelineError
 
 
@@ -41,6 +49,13 @@ def test_a_save_in_between_is_a_conflict_that_names_both_revisions() -> None:
     with pytest.raises(TapelineError, match="revision 2, revision 1 was expected") as refused:
         aggregate.decide(given(store(1), store(2)), store(3, expected=1))
     assert (refused.value.code, refused.value.data) == ("conflict", {"expected": 1, "found": 2})
+
+
+def test_another_name_is_an_event_and_its_own_is_none() -> None:
+    assert aggregate.decide(given(store()), RenameCanvas(name="demo", new_name="new")) == [CanvasRenamed(name="new")]
+    assert aggregate.decide(given(store()), RenameCanvas(name="demo", new_name="demo")) == []
+    with pytest.raises(TapelineError, match="there is no canvas"):
+        aggregate.decide(given(store(), REMOVE), RenameCanvas(name="demo", new_name="new"))
 
 
 def test_a_removed_canvas_stays_removed() -> None:

@@ -202,6 +202,37 @@ def test_the_order_of_nodes_does_not_change_initial_weights_and_the_seed_does(na
     assert [i.name for i in transpiled(name, content=shuffled).inputs] == [f"input_{i}" for i in inputs]
 
 
+@pytest.mark.parametrize("name", [name for name in GOLDEN if "normalize" not in json.dumps(canvas_named(name))])
+def test_a_model_becomes_a_canvas_that_computes_the_same_bits(name: str) -> None:
+    from tapeline.canvas.keras_config import canvas_of
+    from tapeline.canvas.transpile import transpile
+
+    model = transpiled(name)
+    made = canvas_of(json.loads(model.to_json()))
+    shapes = {node["features"][0]: made.shapes[node["id"]] for node in made.document["nodes"] if "features" in node}
+    columns = {
+        node["feature"]: LabelColumns.of(
+            "binary" if made.units[node["id"]] == 1 else f"multiclass({made.units[node['id']]})"
+        )
+        for node in made.document["nodes"]
+        if node["kind"] == "output"
+    }
+    again = transpile(made.document, feature_shapes=shapes, labels=columns)
+    assert again.count_params() == model.count_params()
+    for old, new in zip(model.layers, again.layers, strict=False):
+        assert not old.weights or type(old) is type(new)
+    weighted = [[layer for layer in each.layers if layer.weights] for each in (model, again)]
+    for old, new in zip(*weighted, strict=True):
+        new.set_weights(old.get_weights())
+    rng = np.random.default_rng(2)
+    x = [rng.normal(size=(4, *each.shape[1:])).astype("float32") for each in model.inputs]
+    found, wanted = (
+        np.concatenate([np.array(y).ravel() for y in (ys if isinstance(ys, list) else [ys])])
+        for ys in (again(x), model(x))
+    )
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_no_two_kernels_of_a_model_begin_equal() -> None:
     kernels = [v.numpy() for v in transpiled("sequences").trainable_variables if "kernel" in v.path]
     for i, kernel in enumerate(kernels):

@@ -1,4 +1,4 @@
-"""What can happen to a canvas: it is created, saved again, and removed; its revisions count from 1."""
+"""What can happen to a canvas: it is created, saved again, renamed, and removed; its revisions count from 1."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from tapeline.contracts.canvases import (
     CanvasRenamed,
     CanvasSaved,
     RemoveCanvas,
+    RenameCanvas,
     StoreCanvas,
 )
 from tapeline.errors import TapelineError
 
-CanvasCommand = StoreCanvas | RemoveCanvas
+CanvasCommand = StoreCanvas | RenameCanvas | RemoveCanvas
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,9 @@ def decide(state: State, command: CanvasCommand) -> list[CanvasEvent]:
             return [CanvasRemoved()]
         case RemoveCanvas() if isinstance(state, Removed):
             return []
-        case RemoveCanvas():
+        case RenameCanvas() if isinstance(state, Canvas):
+            return [] if command.new_name == state.name else [CanvasRenamed(name=command.new_name)]
+        case RemoveCanvas() | RenameCanvas():
             raise _missing(command.name)
         case _:
             assert_never(command)

@@ -16,7 +16,9 @@ from tapeline.contracts.canvases import (
     GetCanvas,
     ListCanvases,
     ListComponents,
+    ListRevisions,
     RemoveCanvas,
+    RenameCanvas,
     SaveCanvas,
     StoreCanvas,
     ValidateCanvas,
@@ -84,6 +86,23 @@ def add_verbs(
         outcome = await _create(deciders, caller, copy_id, command, command_id)
         return accepted(outcome, await _view(canvases, caller, copy_id, outcome, request), log_id)
 
+    @verbs.user("rename_canvas")
+    async def rename(caller: Principal, request: RenameCanvas) -> Accepted[CanvasView]:
+        canvas_id = await holders.of_or_before(caller.team, request.name, request.command_id)
+        if canvas_id is None:
+            raise _missing(request.name)
+        command = request.model_copy(update={"new_name": display_name(request.new_name, field="new_name")})
+        steps: list[Step[Any]] = [Step(decider=aggregate, ref=Ref(caller.team, "canvas", canvas_id), command=command)]
+        if command.new_name != request.name:
+            claim = ClaimName(name=command.new_name, holder=canvas_id, what="canvas")
+            release = ReleaseName(name=request.name, holder=canvas_id)
+            steps += [
+                Step(decider=names, ref=name_ref(caller.team, "canvas", command.new_name), command=claim),
+                Step(decider=names, ref=name_ref(caller.team, "canvas", request.name), command=release),
+            ]
+        outcome, *_ = await deciders.handle_together(steps, origin_of(caller.actor, request.command_id))
+        return accepted(outcome, await _view(canvases, caller, canvas_id, outcome, request), log_id)
+
     @verbs.user("remove_canvas")
     async def remove(caller: Principal, request: RemoveCanvas) -> Accepted[CanvasView]:
         canvas_id = await holders.of_or_before(caller.team, request.name, request.command_id)
@@ -113,6 +132,13 @@ def add_verbs(
     async def get(caller: Principal, request: GetCanvas) -> Answer[CanvasView]:
         view = await canvases.at(request.min_position, queries.get, caller, request.name, request.revision)
         return answered(canvases.marked(caller.team, "canvas", view), canvases.projector.position, log_id)
+
+    @verbs.user("list_revisions")
+    async def list_revisions(caller: Principal, request: ListRevisions) -> Answer[Page[CanvasView]]:
+        view = await canvases.at(
+            request.min_position, queries.all_revisions, caller, request.name, request.limit, request.offset
+        )
+        return answered(canvases.page(caller.team, "canvas", view), canvases.projector.position, log_id)
 
     @verbs.user("list_canvases")
     async def list_(caller: Principal, request: ListCanvases) -> Answer[Page[CanvasView]]:
@@ -211,7 +237,11 @@ async def _free_name(holders: Holders, team: str, name: str) -> str:
 
 
 async def _view(
-    canvases: Reader, caller: Principal, canvas_id: str, outcome: Outcome[Any], request: SaveCanvas | DuplicateCanvas
+    canvases: Reader,
+    caller: Principal,
+    canvas_id: str,
+    outcome: Outcome[Any],
+    request: SaveCanvas | DuplicateCanvas | RenameCanvas,
 ) -> CanvasView:
     """The canvas as the command left it; only its birth may come from the tables, which may lag."""
     state = outcome.state

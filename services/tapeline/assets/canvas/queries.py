@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -52,6 +53,15 @@ def get(connection: Connection, caller: Principal, name: str, revision: int | No
     raise TapelineError(f"there is no canvas {name!r}", code="not_found", hint="tapeline canvas ls")
 
 
+def all_revisions(connection: Connection, caller: Principal, name: str, limit: int, offset: int) -> Page[CanvasView]:
+    """The revisions of a canvas by name or id, the first one first, cut where a message is full."""
+    canvas_id = get(connection, caller, name).id
+    query = (
+        _joined(caller).where(canvases.c.id == canvas_id).order_by(revisions.c.revision).limit(limit + 1).offset(offset)
+    )
+    return _cut(connection.execute(query).mappings().all(), limit, offset)
+
+
 def page(connection: Connection, caller: Principal, limit: int, offset: int) -> Page[CanvasView]:
     """The team's canvases by name, each at its latest revision, cut where a message is full."""
     query = (
@@ -61,7 +71,11 @@ def page(connection: Connection, caller: Principal, limit: int, offset: int) -> 
         .limit(limit + 1)
         .offset(offset)
     )
-    rows = connection.execute(query).mappings().all()
+    return _cut(connection.execute(query).mappings().all(), limit, offset)
+
+
+def _cut(rows: Sequence[Any], limit: int, offset: int) -> Page[CanvasView]:
+    """A page of the rows, of which there is one more than `limit` where another page follows."""
     items: list[CanvasView] = []
     size = 0
     for row in rows[:limit]:
