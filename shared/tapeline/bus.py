@@ -7,10 +7,11 @@ reply: a handler that raised over a real server would leave its caller waiting f
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -29,7 +30,8 @@ from tapeline.logs import get_logger
 
 log = get_logger()
 
-MAX_WORKERS = 64
+MAX_WORKERS = 256
+"""Requests that a service works on at once, by audience; further ones wait in order."""
 MAX_BODY_BYTES = 768 * 1024
 REQUEST_INFO = "Nats-Request-Info"
 V = TypeVar("V", bound=BaseModel)
@@ -92,19 +94,25 @@ class Verbs:
 
 
 def router(verbs: Verbs, clock: Clock) -> NatsRouter:
-    """The FastStream router that serves the verbs, each in the service's queue group."""
+    """The FastStream router that serves the verbs, each in the service's queue group.
+
+    One subscription hears every verb of a service: what is no verb is refused at once, where nobody would have
+    heard it, and a service starts with a few subscriptions, each of which costs the framework milliseconds.
+    """
     made = NatsRouter()
+    served: dict[tuple[Audience, str], dict[str, Verb]] = {}
     for verb in verbs:
+        served.setdefault((verb.audience, verb.service), {})[verb.name] = verb
+    for (audience, service), by_name in served.items():
         # Without max_workers a core subscriber handles one message at a time.
         subscriber = made.subscriber(
-            verb.subject,
-            queue=verb.service,
+            subjects.agent_gateway("*") if audience == "agent" else subjects.gateway(service, "*"),
+            queue=service,
             max_workers=MAX_WORKERS,
             decoder=_as_received,
-            title=f"{verb.service}.{verb.name}",
-            description=inspect.getdoc(verb.request),
+            title=f"{service} for {audience}s",
         )
-        subscriber(_endpoint(verb, clock))
+        subscriber(_endpoint(service, audience, by_name, clock))
     return made
 
 
@@ -113,12 +121,31 @@ async def _as_received(message: NatsMessage) -> NatsMessage:
     return message
 
 
-def _endpoint(verb: Verb, clock: Clock) -> Callable[[Any], Awaitable[bytes]]:
+def _endpoint(
+    service: str, audience: Audience, by_name: Mapping[str, Verb], clock: Clock
+) -> Callable[[Any], Awaitable[bytes]]:
     async def endpoint(message: Any) -> bytes:
-        return await answer(verb, message.raw_message.subject, message.body, message.headers or {}, clock)
+        subject = message.raw_message.subject
+        verb = by_name.get(subject.rpartition(".")[2])
+        if verb is None:
+            return unknown(service, subject, by_name)
+        return await answer(verb, subject, message.body, message.headers or {}, clock)
 
-    endpoint.__name__ = f"{verb.service}_{verb.name}"
+    endpoint.__name__ = f"{service}_{audience}"
     return endpoint
+
+
+def unknown(service: str, subject: str, known: Iterable[str]) -> bytes:
+    """The reply to a request for a verb that a service does not have."""
+    name = subject.rpartition(".")[2]
+    near = difflib.get_close_matches(name, known, n=1)
+    return _rejected(
+        TapelineError(
+            f"{service} has no verb {name[:64]!r}",
+            code="unsupported",
+            hint=f"did you mean {near[0]}?" if near else f"its verbs are {', '.join(sorted(known))}",
+        )
+    )
 
 
 async def answer(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tapeline.bus import Verbs, answer, answered
+from tapeline.bus import Verbs, answer, answered, unknown
 from tapeline.clock import FakeClock
 from tapeline.contracts.message import Answer
 from tapeline.contracts.runs import GetRun, RunView, StopRun
@@ -51,6 +51,18 @@ async def test_the_team_comes_from_the_subject(verbs: Verbs) -> None:
 async def test_a_refusal_is_a_reply_with_code_sentence_and_hint(verbs: Verbs) -> None:
     error = (await ask(verbs, {"run": "missing"}))["error"]
     assert (error["code"], error["status"], error["hint"]) == ("not_found", 404, "tapeline run ls")
+
+
+def test_a_verb_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    error = json.loads(unknown("runs", "gw.contoso.ann.runs.gett", ["get", "stop"]))["error"]
+    assert (error["code"], error["message"], error["hint"]) == (
+        "unsupported",
+        "runs has no verb 'gett'",
+        "did you mean get?",
+    )
+    assert json.loads(unknown("runs", "gw.contoso.ann.runs.x", ["get", "stop"]))["error"]["hint"] == (
+        "its verbs are get, stop"
+    )
 
 
 async def test_a_defect_is_answered_with_a_reference_and_no_traceback(verbs: Verbs) -> None:
