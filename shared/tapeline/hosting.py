@@ -103,7 +103,8 @@ async def _run(builds: Mapping[str, Build], settings: HostSettings) -> None:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, stop.set)
                 tell_ready()
-                logging_setup_now()
+                # The agent waits for an answer meanwhile.
+                await asyncio.to_thread(logging_setup_now)
                 log.info("services_ready", services=sorted(builds))
                 await ends
                 left = set(running)
