@@ -7,6 +7,7 @@ so `tapeline up` hosts three in one process and a cluster runs each in its own, 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,7 +20,7 @@ import msgspec
 from faststream.nats import NatsBroker
 from faststream.nats.security import NatsNKey
 from nats.aio.client import Client
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ValidationError
 
 from tapeline import subjects, topology
 from tapeline.address import find_url
@@ -57,14 +58,12 @@ MEANWHILE = ("unavailable", "not_found", "timeout", "topology_mismatch")
 GRACEFUL_S = 5.0
 
 
-class HostSettings(BaseSettings):
+class HostSettings(BaseModel):
     """Settings of a service process, from `TAPELINE_*` variables.
 
     `database_url` may hold `{service}`; without it each service has a SQLite file in the home.
     `archive_every` is after how many commits the log is backed up, if the night has not come before.
     """
-
-    model_config = SettingsConfigDict(env_prefix="TAPELINE_", extra="ignore")
 
     home: Path | None = None
     url: str | None = None
@@ -72,10 +71,24 @@ class HostSettings(BaseSettings):
     log_level: str = "INFO"
     archive_every: int = EVERY
 
+    @classmethod
+    def from_environment(cls) -> HostSettings:
+        """The settings that the environment has; `invalid` names the variable that cannot be right."""
+        variables = {name: f"TAPELINE_{name.upper()}" for name in cls.model_fields}
+        try:
+            return cls.model_validate(
+                {name: os.environ[variable] for name, variable in variables.items() if variable in os.environ}
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise TapelineError(
+                f"{variables[str(first['loc'][0])]}: {first['msg']}", code="invalid", hint="mend or unset it"
+            ) from error
+
 
 def run(builds: Mapping[str, Build]) -> None:
     """Serve until SIGTERM or SIGINT; the process ends with 0 then, and with 1 after a service failed."""
-    settings = HostSettings()
+    settings = HostSettings.from_environment()
     logging_setup_later("host" if len(builds) > 1 else next(iter(builds)), level=settings.log_level)
     asyncio.run(_run(builds, settings))
 
