@@ -6,6 +6,7 @@ import logging
 import sys
 from typing import Any
 
+from tapeline.errors import TapelineError
 from tapeline.security.redact import redact
 
 
@@ -69,6 +70,8 @@ def logging_setup_later(name: str, *, level: str = "INFO") -> None:
 
     Until then lines below `level` are dropped; `logging_setup_now` ends the wait.
     """
+    if level not in logging.getLevelNamesMapping():
+        raise TapelineError(f"{level!r} is no level of the log", code="invalid", hint="DEBUG, INFO, WARNING or ERROR")
     _put_off[:] = [(name, level)]
 
 
@@ -82,8 +85,9 @@ class Logger:
     """A logger of structlog that brings structlog, and what was put off, with its first line."""
 
     def __getattr__(self, method: str) -> Any:
+        known = logging.getLevelNamesMapping()
         for _, level in _put_off:
-            if logging.getLevelNamesMapping().get(method.upper(), logging.CRITICAL) < logging.getLevelName(level):
+            if known.get(method.upper(), logging.CRITICAL) < known[level]:
                 return _say_nothing
         logging_setup_now()
         import structlog
