@@ -38,6 +38,7 @@ from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.lease import KvLease, while_held
 from tapeline.log.metrics import MetricsStream
+from tapeline.log.work import BuildQueue
 from tapeline.logs import get_logger, logging_setup_later, logging_setup_now
 from tapeline.projections import CANCEL_AGAIN_S
 from tapeline.readiness import tell_ready
@@ -46,7 +47,18 @@ from tapeline.replay.backups import EVERY, Backups
 from tapeline.replay.seals import Shelf, check_seals, shelf
 from tapeline.security.accounts import AccountsFile
 from tapeline.security.keys import read_credentials
-from tapeline.service import ARCHIVES, AgentTeams, Build, Lead, Platform, Service, Task, by_itself, own_team_only
+from tapeline.service import (
+    ARCHIVES,
+    BUILDS,
+    AgentTeams,
+    Build,
+    Lead,
+    Platform,
+    Service,
+    Task,
+    by_itself,
+    own_team_only,
+)
 from tapeline.store import LocalStore
 
 log = get_logger()
@@ -213,6 +225,7 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
                 ),
                 standard=name == ARCHIVES,
                 lead=_leading(client, name) if has_copies else by_itself,
+                builds=BuildQueue(client) if name == BUILDS else None,
             )
         )
         for projector in service.projectors:

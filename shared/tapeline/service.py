@@ -17,11 +17,14 @@ from tapeline.decider import Deciders
 from tapeline.log import EventLog
 from tapeline.log.codec import Codec
 from tapeline.log.metrics import MetricsStream
+from tapeline.log.work import WorkQueue
 from tapeline.projections import Projector
 from tapeline.store import ArtifactStore
 
 ARCHIVES = "runs"
 """The service that seals the log and keeps its standard projections."""
+BUILDS = "assets"
+"""The service that shares its work over a queue."""
 Task = Callable[[], Coroutine[Any, Any, None]]
 Publish = Callable[[str, bytes], Awaitable[None]]
 Lead = Callable[[str, Task], Task]
@@ -46,7 +49,8 @@ class Platform:
     `publish` sends a core message (feed, control of agents); `home` is a private folder of the service
     for caches and work that may be lost; `archivist` seals the log and backs it up, where the process has the
     key for it; `standard` says that the standard projections of the log are kept here; `lead` makes of a task
-    one that only one of several copies of the service does at a time.
+    one that only one of several copies of the service does at a time;
+    `builds` shares the work of builds with other processes.
     """
 
     log: EventLog
@@ -63,6 +67,7 @@ class Platform:
     archivist: Task | None = None
     standard: bool = False
     lead: Lead = by_itself
+    builds: WorkQueue | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from tapeline.assets.asset import handlers as asset_handlers
 from tapeline.assets.asset import projection as asset_projection
 from tapeline.assets.asset import users as users_projection
 from tapeline.assets.asset.builder import Builder
+from tapeline.assets.asset.work import Shards, Worker
 from tapeline.assets.canvas import handlers as canvas_handlers
 from tapeline.assets.canvas import projection as canvas_projection
 from tapeline.assets.tape import handlers as tape_handlers
@@ -17,7 +18,7 @@ from tapeline.assets.tape import projection as tape_projection
 from tapeline.bus import Verbs
 from tapeline.holders import Holders
 from tapeline.projections import LogSource, Projection, Projector, Reader, Tail
-from tapeline.service import Platform, Service
+from tapeline.service import Platform, Service, Task
 from tapeline.subjects import Kind
 from tapeline.uploads import Uploads, add_upload_verbs
 
@@ -45,12 +46,14 @@ def build(platform: Platform, components: Registry | None = None) -> Service:
     tapes, canvases = reader(tape_projection), reader(canvas_projection)
     assets, users = reader(asset_projection), reader(users_projection)
     uploads = Uploads(platform.home / "uploads", platform.clock)
+    shards = Shards(deciders=platform.deciders, store=platform.store, folder=platform.home, components=known)
     builder = Builder(
         deciders=platform.deciders,
         store=platform.store,
         assets=assets,
         folder=platform.home / "builds",
-        components=known,
+        shards=shards,
+        queue=platform.builds,
     )
     verbs = Verbs("assets")
     add_upload_verbs(verbs, uploads, platform.log_id)
@@ -91,5 +94,24 @@ def build(platform: Platform, components: Registry | None = None) -> Service:
     return Service(
         verbs=verbs,
         projectors=[each.projector for each in (tapes, canvases, assets, users)],
-        tasks=(builder.run, uploads.keep_swept),
+        tasks=(platform.lead("assets.builds", builder.run), *_workers(platform, shards), uploads.keep_swept),
     )
+
+
+def build_worker(platform: Platform, components: Registry | None = None) -> Service:
+    """Nothing but a worker that computes shards of builds: as many processes of it as there are cores to spare."""
+
+    def known() -> Registry:
+        from tapeline.assets.components import registry
+
+        return components or registry()
+
+    # Other processes of this home have their own.
+    shards = Shards(deciders=platform.deciders, store=platform.store, folder=platform.home, components=known)
+    return Service(verbs=Verbs("assets"), projectors=[], tasks=_workers(platform, shards))
+
+
+def _workers(platform: Platform, shards: Shards) -> tuple[Task, ...]:
+    if platform.builds is None:
+        return ()
+    return (Worker(deciders=platform.deciders, queue=platform.builds, shards=shards).run,)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -69,6 +70,22 @@ class LocalStore:
 
     async def discard(self, prefix: str) -> None:
         await asyncio.to_thread(_remove, self._staged(prefix))
+
+    async def staged(self, key: str) -> bytes | None:
+        path = self._staged(key)
+        try:
+            return await asyncio.to_thread(path.read_bytes)
+        except FileNotFoundError:
+            return None
+
+    async def has_staged(self, key: str) -> bool:
+        return self._staged(key).is_file()
+
+    async def staged_names(self, prefix: str) -> set[str]:
+        return await asyncio.to_thread(_names, self._staged(prefix))
+
+    async def sweep(self, prefix: str, older_than_s: float) -> int:
+        return await asyncio.to_thread(_swept, self._staged(prefix), time.time() - older_than_s)
 
     async def create(self, key: str, data: bytes) -> None:
         if not _NAMED.fullmatch(key) or ".." in key:
@@ -167,6 +184,27 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        # What begins with a dot is being written.
+        return {name for name in os.listdir(folder) if not name.startswith(".")}
+    except FileNotFoundError:
+        return set()
+
+
+def _swept(folder: Path, before: float) -> int:
+    count = 0
+    for file in sorted(folder.rglob("*")):
+        try:
+            if file.is_file() and file.stat().st_mtime < before:
+                file.unlink()
+                count += 1
+        except FileNotFoundError:
+            # Another process swept it.
+            continue
+    return count
 
 
 def _sync_folder(folder: Path) -> None:

@@ -39,6 +39,22 @@ class ArtifactStore(Protocol):
         """Remove everything staged under a prefix."""
         ...
 
+    async def staged(self, key: str) -> bytes | None:
+        """What is staged under a key; None when nothing is."""
+        ...
+
+    async def has_staged(self, key: str) -> bool:
+        """Whether something is staged under a key, whole."""
+        ...
+
+    async def staged_names(self, prefix: str) -> set[str]:
+        """The names directly under a prefix of staged bytes."""
+        ...
+
+    async def sweep(self, prefix: str, older_than_s: float) -> int:
+        """Remove what was staged under a prefix longer ago than so many seconds; gives how many that were."""
+        ...
+
     async def create(self, key: str, data: bytes) -> None:
         """Write a named document (`seals/...`) once; the same bytes again are fine.
 

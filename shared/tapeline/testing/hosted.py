@@ -23,6 +23,7 @@ from tapeline.errors import TapelineError, from_fault
 from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.metrics import MetricsStream
+from tapeline.log.work import BuildQueue
 from tapeline.projections import CANCEL_AGAIN_S
 from tapeline.service import Build, Platform, Service
 from tapeline.store import LocalStore
@@ -115,6 +116,7 @@ async def hosted(
         clock=clock,
         publish=client.publish,
         home=home,
+        builds=BuildQueue(client),
     )
     service = build(platform)
     for projector in service.projectors:

@@ -73,7 +73,7 @@ async def test_a_tape_becomes_an_asset_that_trains(service: Hosted, prepared: Pr
     assert view["features"]["bars_20_1min"] == [20, 8]
     assert view["labels"] == {"updown_5min": ["regression", "binary", "binary", "binary", "binary"]}
     assert view["certificate"]["verdict"] in ("passed", "warned")
-    assert {each["operation"] for each in view["progress"]} >= {"read", "shards", "assemble", "check"}
+    assert {each["operation"] for each in view["progress"]} == {"plan", "shards", "assemble", "check"}
     files = [AssetFile(await download(service, file, tmp_path)) for file in view["files"]]
     assert [len(file) for file in files] == [view["rows"][file["name"]] for file in view["files"]]
     assert [set(file.part.tolist()) for file in files] == [{TEST}, {TRAIN}, {VALIDATION}]

@@ -1,7 +1,8 @@
-"""Carries builds out: one at a time, in a thread beside the event loop, begun again after a crash.
+"""Carries builds out: one at a time, in a thread beside the event loop, gone on with after a crash.
 
-What is to be built is on the log; the builder keeps nothing that matters. A build is deterministic, so
-beginning again gives the same bytes.
+What is to be built is on the log, and what has been built of it are the shards in the store; the builder keeps
+nothing that matters. Shards are computed by this process and by all others that take from the queue; whoever
+computes one, its bytes are the same. Putting them together is this process's part.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tapeline.assets.asset import aggregate, queries
-from tapeline.assets.tape import aggregate as tape_aggregate
+from tapeline.assets.asset.work import Shards, messages, offer
 from tapeline.contracts.assets import FailBuild, FinishBuild
 from tapeline.decider import Deciders, origin_of
 from tapeline.errors import CODES, TapelineError
 from tapeline.ids import derived_id
+from tapeline.log.work import WorkQueue
 from tapeline.logs import get_logger
 from tapeline.projections import Reader
 from tapeline.store import ArtifactStore
@@ -28,16 +31,21 @@ from tapeline.subjects import Ref
 if TYPE_CHECKING:
     # What computes is imported when the first build runs: the service is ready before numpy is.
     from tapeline.assets.build import Built
-    from tapeline.assets.components import Registry
-    from tapeline.tape.view import OpenTape
+    from tapeline.assets.plan import Plan
+    from tapeline.assets.shard import ShardData
 
 log = get_logger()
 
 ACTOR = "service:assets"
 RETRY_S = 2.0
 TRIES = 5
+LOOK_S = 2.0
+TOLD_EVERY_S = 0.2
 REMEMBERED = 256
 TRANSIENT = frozenset({"unavailable", "timeout", "unknown_outcome", "conflict"})
+
+
+Tell = Callable[[str, int, int, str], None]
 
 
 class _Ended(Exception):
@@ -50,7 +58,7 @@ class Builder:
     Parameters
     ----------
     folder : private folder for files that are not yet promoted
-    components : gives the registry of features and labels
+    queue : where other processes find shards to compute; without one all are computed here
     """
 
     def __init__(
@@ -60,14 +68,16 @@ class Builder:
         store: ArtifactStore,
         assets: Reader,
         folder: Path,
-        components: Callable[[], Registry],
+        shards: Shards,
+        queue: WorkQueue | None = None,
     ) -> None:
         self._deciders = deciders
         self._store = store
         self._assets = assets
         self._folder = folder
-        self._components = components
-        self._queue: asyncio.Queue[Ref] = asyncio.Queue()
+        self._shards = shards
+        self._queue = queue
+        self._asked: asyncio.Queue[Ref] = asyncio.Queue()
         self._waiting: set[Ref] = set()
         self._stops: dict[Ref, threading.Event] = {}
         self._progress: OrderedDict[str, dict[str, dict[str, Any]]] = OrderedDict()
@@ -76,7 +86,7 @@ class Builder:
         """Have an asset built; a repeat is nothing new."""
         if ref not in self._waiting:
             self._waiting.add(ref)
-            self._queue.put_nowait(ref)
+            self._asked.put_nowait(ref)
 
     def stop(self, ref: Ref) -> None:
         """End a build that was cancelled."""
@@ -90,11 +100,20 @@ class Builder:
     async def run(self) -> None:
         """Build for ever; a task of the service. Begins with what an earlier process left unfinished."""
         await asyncio.to_thread(_emptied, self._folder)
+        await self._shards.sweep()
         await self._assets.projector.wait_for(await self._assets.projector.head(), timeout_s=3600.0)
-        for team, asset_id in await self._assets.at(None, queries.building):
-            self.wake(Ref(team, "asset", asset_id))
+        looked_at = -1
         while True:
-            ref = await self._queue.get()
+            # A build may have been asked of another copy of the service, which wakes nobody here.
+            if self._assets.projector.position != looked_at:
+                looked_at = self._assets.projector.position
+                for team, asset_id in await self._assets.at(None, queries.building):
+                    self.wake(Ref(team, "asset", asset_id))
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    ref = await self._asked.get()
+            except TimeoutError:
+                continue
             self._waiting.discard(ref)
             await self._carry_out(ref)
 
@@ -119,9 +138,8 @@ class Builder:
         folder = self._folder / ref.id
         log.info("build_begins", asset=ref.id, team=ref.team, name=state.name)
         try:
-            tapes = await self._tapes(ref.team, state)
             await asyncio.to_thread(_emptied, folder)
-            built = await asyncio.to_thread(self._compute, ref, state, tapes, folder, stop)
+            built = await self._built(ref, state, folder, self._teller(self._begun(ref.id), stop))
             command: FinishBuild | FailBuild = await self._finish(state, built)
         except _Ended:
             return
@@ -144,46 +162,55 @@ class Builder:
         await self._deciders.handle(aggregate, ref, command, origin)
         log.info("build_ended", asset=ref.id, team=ref.team, name=state.name, result=type(command).__name__)
 
-    async def _tapes(self, team: str, state: aggregate.Building) -> dict[str, OpenTape]:
-        from tapeline.tape.manifest import parse
-        from tapeline.tape.view import OpenTape
+    async def _built(self, ref: Ref, state: aggregate.Building, folder: Path, tell: Tell) -> Built:
+        from tapeline.assets.build import assemble
 
-        opened: dict[str, OpenTape] = {}
-        for item in state.spec["tapes"]:
-            tape = await self._deciders.state(tape_aggregate, Ref(team, "tape", item["tape"]))
-            if not isinstance(tape, tape_aggregate.Tape) or tape.content_sha256 != item["content_sha256"]:
-                raise TapelineError(
-                    f"tape {item['tape']} is gone", code="unknown_tape", hint="import it again, then build again"
-                )
-            cache = self._folder.parent / "cache"
-            manifest = await self._store.local_path(tape.manifest.sha256, cache)
-            paths = {file.sha256: await self._store.local_path(file.sha256, cache) for file in tape.files}
-            content = parse(await asyncio.to_thread(manifest.read_bytes))
-            opened[item["tape"]] = OpenTape(content, paths.__getitem__, view=state.spec["view"], cache_bytes=0)
-        return opened
+        plan = await self._shards.plan(ref.team, state)
+        tell("plan", 1, 1, "plans")
+        parts = await self._shards_of(ref, state, plan, tell)
+        async with self._shards.hand:
+            return await asyncio.to_thread(
+                assemble,
+                plan,
+                parts,
+                name=state.name,
+                team=ref.team,
+                spec_digest=state.spec_digest,
+                folder=folder,
+                tell=tell,
+            )
 
-    def _compute(
-        self, ref: Ref, state: aggregate.Building, tapes: dict[str, OpenTape], folder: Path, stop: threading.Event
-    ) -> Built:
-        from tapeline.assets.build import build
-
-        self._progress[ref.id] = {}
+    def _begun(self, asset_id: str) -> dict[str, dict[str, Any]]:
+        progress = self._progress[asset_id] = {}
         while len(self._progress) > REMEMBERED:
             self._progress.popitem(last=False)
-        return build(
-            state.spec,
-            name=state.name,
-            team=ref.team,
-            spec_digest=state.spec_digest,
-            tapes=tapes,
-            folder=folder,
-            components=self._components(),
-            tell=self._teller(self._progress[ref.id], stop),
-        )
+        return progress
 
-    def _teller(
-        self, progress: dict[str, dict[str, Any]], stop: threading.Event
-    ) -> Callable[[str, int, int, str], None]:
+    async def _shards_of(self, ref: Ref, state: aggregate.Building, plan: Plan, tell: Tell) -> list[ShardData]:
+        """Every shard of a plan, computed here and by whoever else takes from the queue.
+
+        Others begin at the front, this process at the end; it does not wait for what another has begun, but
+        computes it too: whoever is second writes the same bytes.
+        """
+        done = await self._shards.done(ref.team, plan)
+        total = len(plan.shards)
+        tell("shards", len(done), total, "shards")
+        todo = set(range(total)) - done
+        if self._queue is not None and len(todo) > 1:
+            try:
+                await offer(self._queue, ref, state.spec_digest, plan, todo)
+            except TapelineError as error:
+                log.warning("build_is_alone", asset=ref.id, team=ref.team, code=error.code, why=error.message)
+        told = time.monotonic()
+        for i in (i for message in messages(plan, todo)[::-1] for i in message):
+            await self._shards.make(ref.team, plan, i)
+            if time.monotonic() - told > TOLD_EVERY_S:
+                told = time.monotonic()
+                tell("shards", len(await self._shards.done(ref.team, plan)), total, "shards")
+        tell("shards", total, total, "shards")
+        return [await self._shards.read(ref.team, plan, i) for i in range(total)]
+
+    def _teller(self, progress: dict[str, dict[str, Any]], stop: threading.Event) -> Tell:
         def tell(operation: str, value: int, final_value: int, units: str) -> None:
             if stop.is_set():
                 raise _Ended
