@@ -114,6 +114,34 @@ def parse_ref(text: str, team: str | None = None) -> Ref:
     return Ref(parts[0], parts[1], parts[2])  # type: ignore[arg-type]
 
 
+TABLES = "tapeline://"
+
+
+def table_of(url: str) -> tuple[str, ...]:
+    """The parts of the URL of a table: its team, then `tables` and its id, or `assets`, asset and file.
+
+    Raises
+    ------
+    TapelineError
+        `invalid` for any other text: nothing is ever fetched from a URL that a user gives.
+    """
+    parts = url.removeprefix(TABLES).split("/")
+    kinds = {"tables": 3, "assets": 4}
+    if (
+        not url.startswith(TABLES)
+        or not url.isprintable()
+        or kinds.get(parts[1] if len(parts) > 1 else "") != len(parts)
+        or not is_slug(parts[0])
+        or any(part in ("", ".", "..") for part in parts)
+    ):
+        raise TapelineError(
+            f"{url[:120]!r} is not the URL of a table",
+            code="invalid",
+            hint="tapeline://<team>/tables/<id>, or tapeline://<team>/assets/<name>/<file>",
+        )
+    return tuple(parts)
+
+
 def request(user: str, service: str, verb: str) -> str:
     """Where a user sends a command or query."""
     return f"tl.{user}.{service}.{verb}"

@@ -15,6 +15,7 @@ from tapeline.contracts.artifacts import Artifact
 ATTEMPT, LEASE = "attempt", "lease"
 CHECKPOINT, REVISION, ARTIFACT, HOLDER = "checkpoint", "canvas_revision", "artifact", "holder"
 MODEL_PART = "model_part"
+TABLE = "metrics_table"
 
 
 @dataclass(frozen=True, slots=True)

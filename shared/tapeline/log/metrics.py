@@ -126,6 +126,17 @@ class MetricsStream:
             return None
         return _message(found.position, found.subject, found.headers.get(MESSAGE_ID, ""), found.body, found.stored_at)
 
+    async def of_run(self, team: str, run: str) -> AsyncGenerator[MetricsMessage, None]:
+        """Every batch of one run, in order."""
+        after, subject = 0, subjects.metrics(team, run)
+        while True:
+            query = {"seq": after + 1, "next_by_subj": subject}
+            found = await wire.message(self._client, STREAM, query, timeout=self._timeout_s)
+            if found is None:
+                return
+            after = found.position
+            yield _message(after, found.subject, found.headers.get(MESSAGE_ID, ""), found.body, found.stored_at)
+
     async def head(self) -> int:
         """The last position of the stream; 0 when nothing was ever stored."""
         return (await wire.stream_state(self._client, STREAM)).last

@@ -1,0 +1,27 @@
+"""The measurements of a copy: those of its source, stored once more under its own name.
+
+A copy outlives its source, and what purges the measurements of one must not touch the other's.
+"""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from tapeline.log.metrics import MetricsStream
+from tapeline.runs.metrics import batch as batches
+
+
+async def copied(metrics: MetricsStream, team: str, source: str, target: str) -> int:
+    """Store every batch of one run for another; the position of the last one, 0 for none.
+
+    Repeating it after a part was stored goes on from there.
+    """
+    known = await metrics.tail(team, target)
+    last = known.position if known is not None else 0
+    done = (known.attempt, known.batch) if known is not None else (0, 0)
+    async for one in metrics.of_run(team, source):
+        if (one.attempt, one.batch) <= done:
+            continue
+        body = batches.encode(structs.replace(batches.decode(one.body), run=target))
+        last = await metrics.append(team, target, one.attempt, one.batch, body, expected=last)
+    return last
