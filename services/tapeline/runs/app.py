@@ -17,7 +17,7 @@ from tapeline.runs.metrics.intake import Intake, MetricsSource
 from tapeline.runs.model import handlers as model_handlers
 from tapeline.runs.model import projection as model_projection
 from tapeline.runs.offers import Offers
-from tapeline.runs.process import Rehearsed
+from tapeline.runs.rehearsed import Rehearsed
 from tapeline.runs.run import handlers, reports
 from tapeline.service import Platform, Service
 
@@ -42,8 +42,10 @@ def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
     leases, presence = Leases(platform.clock), Presence(platform.clock, platform.agent_teams)
     found = Dispatcher(
         log=tail,
+        codec=platform.codec,
         deciders=platform.deciders,
         reader=reader,
+        engine=platform.engine,
         clock=platform.clock,
         publish=platform.publish,
         leases=leases,
@@ -85,7 +87,6 @@ def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
         verbs=verbs,
         projectors=(projector, measured, recorded, *(standard(tail, platform.engine) if platform.standard else ())),
         tasks=(
-            found.follow,
             platform.lead("process.dispatcher", found.run),
             *([platform.lead("archivist", platform.archivist)] if platform.archivist else []),
         ),

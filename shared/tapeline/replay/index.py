@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-
 from tapeline.home import Home, find_home
 from tapeline.log import EventLog
 from tapeline.logs import get_logger

@@ -1,4 +1,4 @@
-"""How far the tables are behind the log: each projection's position, lag, age, parked aggregates, and who moves it."""
+"""How far tables and process managers are behind the log: position, lag, age, what is parked, and who moves it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from nats.aio.client import Client
 from sqlalchemy import Connection, RowMapping, select
@@ -31,7 +31,7 @@ EVENTS = "EVENTS"
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """One projection: what it has not folded, and for how many seconds the oldest of that has waited.
+    """One projection or process manager: what it has not taken, and for how many seconds the oldest of that has waited.
 
     `lag` and `age_s` are None for a projection of METRICS when that stream was not asked.
     """
@@ -45,10 +45,12 @@ class Lag:
     age_s: float | None
     parked: int
     writer: str | None
+    kind: Literal["projection", "process"] = "projection"
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
         "service",
-        "projection",
+        "name",
+        "kind",
         "stream",
         "position",
         "lag",
@@ -64,6 +66,7 @@ class Lag:
         return (
             self.service,
             self.name,
+            self.kind,
             self.stream,
             str(self.position),
             lag,
@@ -82,7 +85,7 @@ class Lag:
 
 
 async def lag(log: EventLog, engines: Mapping[str, Engine], *, metrics: MetricsStream | None = None) -> list[Lag]:
-    """Every projection of these databases by service, and how far it is behind."""
+    """Every projection and process manager of these databases by service, and how far it is behind."""
     head = (await log.head()).position
     measured = await metrics.head() if metrics is not None else None
     found = []
@@ -97,6 +100,8 @@ async def lag(log: EventLog, engines: Mapping[str, Engine], *, metrics: MetricsS
                     0.0 if behind == 0 else await _age_s(log, metrics, row["stream"], row["position"]),
                     parked[row["name"]],
                     row["writer"],
+                    # A process manager keeps no tables.
+                    "projection" if row["tables"] else "process",
                 )
             )  # fmt: skip
     return found

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tapeline import replay
 from tapeline.clock import FakeClock
 from tapeline.ids import new_id
 from tapeline.projections import reset
@@ -32,6 +33,11 @@ def stored_position(path: Path, name: str) -> int:
     with sqlite3.connect(path) as connection:
         found = connection.execute("SELECT position FROM projection_positions WHERE name = ?", (name,)).fetchone()
         return int(found[0])
+
+
+def at_end(path: Path, name: str, end: int) -> Callable[[], bool]:
+    """Whether a stored position has reached the end."""
+    return lambda: stored_position(path, name) >= end
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -192,3 +198,28 @@ async def _code(asked: Any) -> str:
     with pytest.raises(TapelineError) as caught:
         await asked
     return str(caught.value.code)
+
+
+async def test_the_dispatcher_goes_on_from_its_position_and_what_it_repeats_has_one_effect(
+    runs: Any, agent: Any, open_service: Any, host: Any, tmp_path: Path
+) -> None:
+    run = await runs.create()
+    lease = await agent.take()
+    await agent.started(lease)
+    await agent.completed(lease)
+    await runs.until("1", "job_completed")
+    head = (await host.platform.log.head()).position
+    await until(at_end(tmp_path / "runs.db", "dispatcher", head))
+    (lag,) = [
+        one for one in await replay.lag(host.platform.log, {"runs": host.platform.engine}) if one.kind == "process"
+    ]
+    assert (lag.name, lag.stream, lag.position, lag.lag) == ("dispatcher", "EVENTS", head, 0)
+    types = await runs.types(run["id"])
+    # As after a crash before the position of any event was stored: all of them are reacted to again.
+    with sqlite3.connect(tmp_path / "runs.db") as connection:
+        connection.execute("UPDATE projection_positions SET position = 0 WHERE name = 'dispatcher'")
+    async with open_service() as other:
+        assert stored_position(tmp_path / "runs.db", "dispatcher") in (0, head)
+        await until(at_end(tmp_path / "runs.db", "dispatcher", head))
+        assert (await other.platform.log.head()).position == head
+    assert await runs.types(run["id"]) == types
