@@ -195,7 +195,7 @@ def _experiments(plan: Plan, parts: Sequence[ShardData], samples: Samples) -> li
     order = sorted(range(len(parts)), key=lambda i: (plan.shards[i].symbol, plan.shards[i].date))
     offsets, before = [], dict.fromkeys(plan.symbols, 0)
     for i in order:
-        offsets.append(before[plan.shards[i].symbol])
+        offsets.append(before[plan.shards[i].symbol] + parts[i].first)
         before[plan.shards[i].symbol] += parts[i].n_times
     return verdicts([parts[i].found for i in order], samples.features, len(plan.labels), offsets)
 

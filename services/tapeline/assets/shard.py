@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tapeline.assets.causality import Found, Subject, cut_rows, examine
+from tapeline.assets.component import Instance
 from tapeline.assets.plan import Plan, Shard
-from tapeline.assets.samples import Samples, computed, make
+from tapeline.assets.samples import Samples, computed, make, nothing
 from tapeline.assets.sampling import Times, sample_times
 from tapeline.assets.soundness import Traded, gaps_of, traded
-from tapeline.assets.view import Market
+from tapeline.assets.view import Market, View
 from tapeline.canvas.digest import canonical_json
 from tapeline.errors import TapelineError
 
@@ -33,10 +36,12 @@ class ShardData:
     Attributes
     ----------
     n_times : how many samples there were before any was left out
+    first : how many of them, at the session's beginning, have not enough history
     """
 
     samples: Samples
     n_times: int
+    first: int
     found: Found
     gaps: dict[str, Any]
     traded: list[Traded]
@@ -57,13 +62,37 @@ def compute(plan: Plan, shard: Shard) -> ShardData:
     def times_of(other: Market) -> Times:
         return sample_times(other, plan.spec["sampling"], own, plan.spec["calendar"])
 
-    times = times_of(market)
+    whole = times_of(market)
+    first, early = _first_with_history(market, [*plan.features, *plan.labels], whole[0])
+    times = (whole[0][first:], whole[1][first:])
+    gaps, prices = gaps_of(market, own, plan.bar), traded(market, own)
+    if len(times[0]) == 0:
+        none = replace(nothing(plan.features, plan.labels), dropped=early)
+        return ShardData(none, len(whole[0]), first, Found(shard.symbol), gaps, prices)
     known = computed(market, plan.features, plan.labels, times[0], ahead=plan.ahead)
     samples = make(market, plan.features, plan.labels, times, plan.spec["missing"], ahead=plan.ahead, known=known)
+    samples = replace(samples, dropped=Counter(early) + Counter(samples.dropped))
     moves = plan.spec["sampling"]["kind"] == "cusum"
-    subject = Subject(market, times[0], (lambda other: times_of(other)[0]) if moves else None, plan.ahead)
+    subject = Subject(market, times[0], (lambda other: times_of(other)[0][first:]) if moves else None, plan.ahead)
     found = examine(subject, cut_rows(len(times[0]), shard.cuts), plan.features, plan.labels, plan.digest, known)
-    return ShardData(samples, len(times[0]), found, gaps_of(market, own, plan.bar), traded(market, own))
+    return ShardData(samples, len(whole[0]), first, found, gaps, prices)
+
+
+def _first_with_history(
+    market: Market, instances: Sequence[Instance], t0: NDArray[np.int64]
+) -> tuple[int, dict[str, int]]:
+    """The first row for which everything has its history, and how many rows each one leaves out before it.
+
+    What is left out is never computed: a window of 10,000 bars costs nothing on a tape that has fewer.
+    """
+    whole, first, early = View(market, t0), 0, dict[str, int]()
+    for each in instances:
+        past = whole.past(each.params.unit, each.params.size)
+        stop = int(np.searchsorted(past, each.warmup_bars, "left"))
+        if stop > first:
+            early[each.name] = stop - first
+            first = stop
+    return first, early
 
 
 def to_bytes(data: ShardData) -> bytes:
@@ -93,6 +122,7 @@ def to_bytes(data: ShardData) -> bytes:
             "dropped": dict(samples.dropped),
             "filled": dict(samples.filled),
             "n_times": data.n_times,
+            "first": data.first,
             "found": data.found.to_json(),
             "gaps": data.gaps,
             "traded": [asdict(each) for each in data.traded],
@@ -135,6 +165,7 @@ def from_bytes(content: bytes, name: str) -> ShardData:
     return ShardData(
         samples,
         header["n_times"],
+        header["first"],
         Found(**header["found"]),
         header["gaps"],
         [Traded(**each) for each in header["traded"]],
