@@ -193,6 +193,7 @@ class Worker:
                 plan = await self._shards.plan(ref.team, state)
                 for i in part["shards"]:
                     await self._shards.make(ref.team, plan, i)
+            log.info("shards_made", asset=ref.id, team=ref.team, shards=len(part["shards"]))
         except TapelineError as error:
             # Who put the build together meets the same, and ends the build with it.
             log.warning("shard_refused", asset=ref.id, team=ref.team, code=error.code, why=error.message)
