@@ -25,6 +25,7 @@ from tapeline.clock import Clock
 from tapeline.contracts.message import Accepted, Answer, Command, Fault, Rejected
 from tapeline.decider import Outcome, request_content
 from tapeline.errors import TapelineError, fault
+from tapeline.failpoints import passed
 from tapeline.ids import new_id
 from tapeline.logs import get_logger
 
@@ -166,6 +167,7 @@ async def answer(
                 code="too_large",
                 hint="ask for a smaller page, or select fewer fields",
             )
+        passed("handler.before_reply")
         return encoded
     except TapelineError as error:
         code = error.code

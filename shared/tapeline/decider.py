@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 from tapeline.clock import Clock
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.ids import new_id
 from tapeline.log import GENESIS, Appended, Conflict, EventLog, NewCommit, StoredCommit
 from tapeline.log.codec import Codec, event_id, link
@@ -210,6 +211,7 @@ class Deciders:
         decided = [
             list(step.decider.decide(folded.state, step.command)) for step, folded in zip(steps, folds, strict=True)
         ]
+        passed("handler.decided")
         commits = [
             (self._commit(step, folded, events, origin, now), folded.position)
             for step, folded, events in zip(steps, folds, decided, strict=True)
@@ -221,6 +223,7 @@ class Deciders:
             appended = await self._log.append_all(commits)
         else:
             appended = []
+        passed("handler.appended")
         places = iter(appended)
         outcomes: list[Outcome[Any]] = []
         told: list[tuple[Ref, Appended, NewCommit]] = []

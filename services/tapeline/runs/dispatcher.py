@@ -18,6 +18,7 @@ from typing import Any, assert_never
 
 from sqlalchemy import or_, select
 from sqlalchemy.exc import DBAPIError
+from tapeline.runs.process import UNKNOWN_GRACE_S, Ask, Expire, Job, Lease, Needs, Propose, Specify, State, Tell, Wait
 
 from tapeline import subjects
 from tapeline.clock import Clock
@@ -26,6 +27,7 @@ from tapeline.contracts.runs import FINISHED, Status
 from tapeline.database import Engine
 from tapeline.decider import Deciders, Outcome, origin_of
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.ids import derived_id
 from tapeline.log import StoredCommit, StoredEvent
 from tapeline.log.codec import Codec, read_header
@@ -40,10 +42,9 @@ from tapeline.runs.device.queries import devices
 from tapeline.runs.leases import Leases
 from tapeline.runs.moments import us_of
 from tapeline.runs.offers import Offers
-from tapeline.runs.process import UNKNOWN_GRACE_S, Ask, Expire, Job, Lease, Needs, Propose, Specify, State, Tell, Wait
 from tapeline.runs.quantities import wanted
 from tapeline.runs.run import aggregate
-from tapeline.runs.run.commands import ExpireLease, RunCommand
+from tapeline.runs.run.commands import ExpireLease, GiveUp, RunCommand
 from tapeline.runs.run.tables import runs
 from tapeline.service import Publish
 from tapeline.subjects import Ref
@@ -288,6 +289,8 @@ class Dispatcher:
                 await self._tell_to_stop(job)
             case Ask(job, command, why):
                 await self._ask(job, command, why)
+                if isinstance(command, GiveUp):
+                    passed("lease.requeued")
             case Expire((team, run, epoch), command):
                 await self.expire(team, run, epoch, command.cause)
             case Propose(match):
@@ -334,10 +337,12 @@ class Dispatcher:
         command = ExpireLease(epoch=epoch, cause=cause)
         ref = Ref(team, "run", run)
         led = await self._deciders.cause(aggregate, ref)
+        passed("lease.before_expire")
         origin = origin_of(
             ACTOR, derived_id("expire", team, run, str(epoch)), cause=led.cause, correlation=led.correlation_id
         )
         outcome = await self._deciders.handle(aggregate, ref, command, origin)
+        passed("lease.expired")
         self.leases.end(team, run, epoch)
         log.warning("lease_expired", run=run, epoch=epoch, cause=cause, status=outcome.state.status.value)
         self.wake()

@@ -7,7 +7,7 @@ more than it takes, which is half of what a durable append costs this side.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
@@ -44,8 +44,15 @@ class Asker:
                     self._inbox = inbox
         return True
 
-    async def ask(self, subject: str, body: bytes, timeout: float, headers: Mapping[str, str] | None) -> bytes:
-        """The body of the answer.
+    async def ask(
+        self,
+        subject: str,
+        body: bytes,
+        timeout: float,
+        headers: Mapping[str, str] | None,
+        sent: Callable[[], None] | None = None,
+    ) -> bytes:
+        """The body of the answer; `sent` is called once the request was written.
 
         Raises
         ------
@@ -65,6 +72,8 @@ class Asker:
         late = loop.call_later(timeout, _give_up, answer)
         try:
             self._write(_request(subject, self._inbox, token, body, headers))
+            if sent is not None:
+                sent()
             return await answer
         finally:
             late.cancel()

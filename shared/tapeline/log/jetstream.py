@@ -18,6 +18,7 @@ from nats.nuid import NUID
 
 from tapeline.clock import Clock, SystemClock
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.log import Appended, Conflict, Head, NewCommit, StoredCommit, wire
 from tapeline.log.codec import Codec, Encoded, digest
 from tapeline.log.outcomes import (
@@ -232,6 +233,7 @@ class JetStreamLog:
     async def _send(self, outbound: list[_Outbound], timeout_s: float, *, first: bool) -> list[Appended]:
         """One try. `first` is false once an earlier try may have been stored."""
         reconnects = self._client.stats["reconnects"]
+        passed("log.before_publish")
         try:
             ack = await (
                 self._publish(outbound[0], timeout_s)
@@ -250,6 +252,7 @@ class JetStreamLog:
         code = ack.error.err_code if ack.error else 0
         if ack.error is None:
             self._settled()
+            passed("log.acked")
             return await self._acknowledged(outbound, ack)
         if code in wire.CONFLICTS:
             self._settled()
@@ -274,6 +277,7 @@ class JetStreamLog:
             one.encoded.body,
             timeout=timeout_s,
             headers=one.headers,
+            sent=_published,
         )
         return wire.ack_of(msg)
 
@@ -293,6 +297,7 @@ class JetStreamLog:
             one.encoded.body,
             timeout=timeout_s,
             headers={**headers, "Nats-Batch-Commit": "1"},
+            sent=_published,
         )
         return wire.ack_of(msg)
 
@@ -404,6 +409,10 @@ class JetStreamLog:
         lived = self._client.is_connected and self._client.stats["reconnects"] == reconnects
         self._unknowns = self._unknowns + 1 if lived else 0
         self._reconnects = self._client.stats["reconnects"]
+
+
+def _published() -> None:
+    passed("log.published")
 
 
 def _stored(message: wire.Message) -> StoredCommit:

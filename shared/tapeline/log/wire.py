@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -109,14 +110,20 @@ def unreachable(error: BaseException | None = None) -> TapelineError:
 
 
 async def answer(
-    client: Client, subject: str, body: bytes, *, timeout: float, headers: dict[str, str] | None = None
+    client: Client,
+    subject: str,
+    body: bytes,
+    *,
+    timeout: float,
+    headers: dict[str, str] | None = None,
+    sent: Callable[[], None] | None = None,
 ) -> bytes:
     """The body of the answer to a request; `TimeoutError` when none comes in time, or the connection is lost.
 
     The client library would wait out the whole time for an answer that was lost with its connection.
     """
     if (asker := await asker_of(client)) is not None:
-        return await asker.ask(subject, body, timeout, headers)
+        return await asker.ask(subject, body, timeout, headers, sent)
     loop = asyncio.get_running_loop()
     reconnects = client.stats["reconnects"]
     was_connected = client.is_connected  # else the request waits in the client until there is a connection

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.ids import new_id
 from tapeline.logs import get_logger
 from tapeline.projections.generation import Generation
@@ -142,12 +143,14 @@ class Builder:
         try:
             if served is not None:
                 await self.catch_up(served.position)
+            passed("rebuild.before_switch")
             await self._engine.write(lambda connection: switch(connection, self.generation.known))
         except BaseException as error:
             await self._engine.write(lambda connection: take_back(connection, name))
             if isinstance(error, Moved):
                 raise self._conflict("another process") from None
             raise
+        passed("rebuild.after_switch")
         await self._engine.write(lambda connection: _swept(connection, name, keep))
         log.info("generation_shown", projection=name, generation=self.generation.known.generation)
 

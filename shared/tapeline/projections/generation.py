@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tapeline.database import Engine, is_of_data, physical
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.logs import get_logger
 from tapeline.projections.folding import FOLD_FAULTS, fold, said
 from tapeline.projections.parked import MOST, Parked, listed, released, set_aside, tried
@@ -120,14 +121,18 @@ class Generation:
         self._rows = Rows(self._tables)
 
         def work(connection: Connection) -> dict[str, Parked]:
+            passed("proj.before_effect")
             new = {**(given or {}), **fold(connection, self._projection, rows, events, known, self._park)}
             if len(self.parked) + len(new) > MOST:
                 raise self._too_many(new)
+            passed("proj.after_effect")
             set_aside(connection, list(new.values()))
             self._move(connection, Place(position, self._stored.parked + bool(new)))
+            passed("proj.before_commit")
             return new
 
         parked = await self._engine.write(work, is_short=len(events) <= SHORT_EVENTS)
+        passed("proj.after_commit")
         rows.trim()
         self._rows = rows
         self.parked |= parked

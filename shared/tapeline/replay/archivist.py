@@ -13,6 +13,7 @@ import msgspec
 
 from tapeline.clock import Clock, SystemClock
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.home import Home, find_home
 from tapeline.log import EventLog, StoredCommit
 from tapeline.log.codec import digest
@@ -169,6 +170,7 @@ class Archivist:
             at=self._clock.now(),
             lost_upto=lost_upto,
         )
+        passed("seal.signed")
         try:
             await self._store.create(f"seals/{self._shelf.name(seal)}", msgspec.json.encode(seal))
         except TapelineError as error:
@@ -176,6 +178,7 @@ class Archivist:
                 raise
             # The store has a seal over this position that the file lost in a crash: the file gets one again.
             _log.warning("seal_exists", position=seal.position)
+        passed("seal.stored")
         self._shelf.add(seal)
         self._sealed = seal.position
         _log.info("sealed", position=seal.position, root=seal.root, kind=seal.kind)

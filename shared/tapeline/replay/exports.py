@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.ids import new_id
 from tapeline.log import EventLog, Head, StoredCommit
 from tapeline.log.codec import digest
@@ -72,12 +73,14 @@ async def export(
     beside = before.artifacts if before is not None else ()
     async with aclosing(_written(log.read(after=kept[-1].last if kept else 0, upto=end), folder, kept)) as segments:
         async for segment in segments:
+            passed("export.segment")
             kept.append(segment)
             if segment.full:
                 made = write_manifest(folder, head.log_id, kept, seal=seal, artifacts=beside)
             on_segment(segment)
     if made is None or made.segments != tuple(kept):
         made = write_manifest(folder, head.log_id, kept, seal=seal, artifacts=beside)
+    passed("export.manifest")
     if before is not None:
         for left in before.segments:
             # What the manifest no longer names was the shorter form of the last segment.

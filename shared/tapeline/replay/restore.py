@@ -12,6 +12,7 @@ from typing import Any
 from tapeline import topology
 from tapeline.connection import connect_as
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.home import Home, read_instance
 from tapeline.log import StoredCommit, wire
 from tapeline.log.bulk import BulkAppender, BulkClient
@@ -247,6 +248,7 @@ async def import_log(
     bulk = BulkAppender(client, position=state.last)
     for commits in _after(folder, manifest, state.last):
         await bulk.add(commits)
+        passed("import.batch")
         on_progress(bulk.position, manifest.position)
     await bulk.finish()
     on_progress(bulk.position, manifest.position)

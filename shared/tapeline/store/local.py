@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.store.protocol import key_of
 
 _BLOCK = 1 << 20
@@ -44,6 +45,7 @@ class LocalStore:
             if target.exists():
                 return
             raise TapelineError(f"nothing is staged for {sha256[:12]}", code="not_found", hint="upload it again")
+        passed("store.staged")
         found, size = hash_file(staged)
         if (found, size) != (sha256, size_bytes):
             staged.unlink()
@@ -52,6 +54,7 @@ class LocalStore:
                 code="corrupt",
                 hint="upload them again",
             )
+        passed("store.hashed")
         if target.exists():
             staged.unlink()
             return
@@ -59,6 +62,7 @@ class LocalStore:
         os.chmod(staged, 0o400)
         os.replace(staged, target)
         _sync_folder(target.parent)
+        passed("store.promoted")
 
     async def put(self, source: Path) -> tuple[str, int]:
         sha256, size = await asyncio.to_thread(hash_file, source)

@@ -43,6 +43,7 @@ from tapeline.contracts.runs import (
 )
 from tapeline.decider import Outcome, origin_of
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.ids import derived_id
 from tapeline.logs import get_logger
 from tapeline.runs import jobs
@@ -263,12 +264,14 @@ def _add_leases(verbs: Verbs, gate: Gate) -> None:
                 hint="wait for the next offer",
             )
         command = GrantLease(attempt=offer.offer.attempt, agent=caller.name, device=request.device, ttl_s=LEASE_TTL_S)
+        passed("lease.before_grant")
         try:
             outcome = await desk.deciders.handle(aggregate, ref, command, origin)
         except TapelineError as error:
             if error.code == "conflict":
                 dispatcher.offers.close(request.offer)
             raise
+        passed("lease.granted")
         gate.settle(ref, outcome)
         dispatcher.offers.close(request.offer)
         return gate.granted(ref, outcome)
