@@ -42,7 +42,7 @@ demo: $(VENV)/run ## the main job: ticks to a named model that predicts
 
 # Three workers on two cores: much of the suite waits for servers, leases and kills.
 test: $(VENV)/dev ## set up, and pass the tests: unit, contract, service, system
-	@$(PY) -m pytest -n 3 --dist loadfile -m 'not long'
+	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not long'
 
 system: $(VENV)/dev ## the system tests alone, the long ones among them
 	@$(PY) -m pytest tests/system

@@ -12,6 +12,19 @@ from tapeline.testing.postgres import PostgresServer
 from tapeline.testing.server import NatsServer
 
 
+KINDS = ("system", "service", "contract", "unit")
+"""The folders of tests, those with the longest files first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long files: a worker that comes to one last would run alone to the end."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((place for place, kind in enumerate(KINDS) if f"tests/{kind}/" in item.nodeid), len(KINDS))
+
+    items.sort(key=rank)
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[NatsServer]:
     """A nats-server of this test alone, with its own folder."""
