@@ -98,7 +98,7 @@ async def history(runs: int) -> tuple[InMemoryLog, int]:
 class Ending(LogSource):
     """The log up to its end."""
 
-    async def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
+    async def read(self, after: int, upto: int | None = None) -> AsyncGenerator[tuple[int, list[Any]], None]:
         async for commits in self._log.read(after=after):
             yield commits[-1].position, [event for commit in commits for event in self._codec.decode(commit)]
 

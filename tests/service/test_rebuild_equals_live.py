@@ -138,9 +138,12 @@ class Stuttering:
     async def load(self, aggregate: str, upto: int) -> list[Any]:
         return await self._source.load(aggregate, upto)
 
-    async def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
+    async def missing(self) -> int:
+        return await self._source.missing()
+
+    async def read(self, after: int, upto: int | None = None) -> AsyncGenerator[tuple[int, list[Any]], None]:
         known: list[Any] = []
-        async for position, events in self._source.read(after):
+        async for position, events in self._source.read(after, upto):
             again = self._chance.random() < 0.4
             # Old events together with new ones, then all of them once more.
             yield position, (known + events if again else events)

@@ -18,7 +18,6 @@ from typing import Any, assert_never
 
 from sqlalchemy import or_, select
 from sqlalchemy.exc import DBAPIError
-from tapeline.runs.process import UNKNOWN_GRACE_S, Ask, Expire, Job, Lease, Needs, Propose, Specify, State, Tell, Wait
 
 from tapeline import subjects
 from tapeline.clock import Clock
@@ -42,6 +41,7 @@ from tapeline.runs.device.queries import devices
 from tapeline.runs.leases import Leases
 from tapeline.runs.moments import us_of
 from tapeline.runs.offers import Offers
+from tapeline.runs.process import UNKNOWN_GRACE_S, Ask, Expire, Job, Lease, Needs, Propose, Specify, State, Tell, Wait
 from tapeline.runs.quantities import wanted
 from tapeline.runs.run import aggregate
 from tapeline.runs.run.commands import ExpireLease, GiveUp, RunCommand

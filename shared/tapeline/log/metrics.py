@@ -141,6 +141,11 @@ class MetricsStream:
         """The last position of the stream; 0 when nothing was ever stored."""
         return (await wire.stream_state(self._client, STREAM)).last
 
+    async def missing(self) -> int:
+        """How many batches were purged; what was made of them must have been kept."""
+        state = await wire.stream_state(self._client, STREAM)
+        return state.last - state.messages
+
     async def read(
         self, *, after: int = 0, upto: int | None = None, follow: bool = False
     ) -> AsyncGenerator[list[MetricsMessage], None]:

@@ -90,6 +90,7 @@ class StreamState(NamedTuple):
     first: int
     last: int
     size_bytes: int
+    messages: int
 
 
 _acks = msgspec.json.Decoder(Ack)
@@ -182,7 +183,7 @@ async def stream_state(client: Client, stream: str, *, timeout: float = TIMEOUT_
             raise missing_stream(stream) from error
         raise refused(error) from error
     state = reply["state"]
-    return StreamState(reply["config"], state["first_seq"], state["last_seq"], state["bytes"])
+    return StreamState(reply["config"], state["first_seq"], state["last_seq"], state["bytes"], state["messages"])
 
 
 def missing_stream(stream: str) -> TapelineError:

@@ -107,7 +107,7 @@ class Builder:
         if built.position >= end:
             return
         async with (
-            aclosing(self._source.read(built.position)) as read,
+            aclosing(self._source.read(built.position, end)) as read,
             # Rows that many commits touch are written once for all of them.
             aclosing(gathered(read, TOGETHER)) as stretches,
         ):
@@ -123,6 +123,15 @@ class Builder:
                 if position >= end:
                     break
                 await asyncio.sleep(BREATH_S)
+        if built.position < end:
+            # All that is there was read: what lacks at the end was purged.
+            if not await self._source.missing():
+                raise TapelineError(
+                    f"{self._source.stream} could be read up to position {built.position} only, not to {end}",
+                    code="unavailable",
+                    hint="repeat the rebuild: it goes on from there",
+                )
+            built.skip(end)
         try:
             await built.save()
         except Moved:

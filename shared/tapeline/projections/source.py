@@ -60,8 +60,12 @@ class Source(Protocol):
         """All events of one aggregate up to a position, in order."""
         ...
 
-    def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
-        """Stretches of events for ever, each with the position that it ends at."""
+    async def missing(self) -> int:
+        """How many of the events that there ever were cannot be read any more."""
+        ...
+
+    def read(self, after: int, upto: int | None = None) -> AsyncGenerator[tuple[int, list[Any]], None]:
+        """Stretches of events, each with the position that it ends at: those up to a position, or for ever."""
         ...
 
 
@@ -106,8 +110,11 @@ class LogSource:
         commits = await self._log.load(parse_ref(aggregate), upto=upto)
         return [event for commit in commits for event in self._codec.decode(commit)]
 
-    async def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
-        async with aclosing(self._log.read(after=after, follow=True)) as lists:
+    async def missing(self) -> int:
+        return 0
+
+    async def read(self, after: int, upto: int | None = None) -> AsyncGenerator[tuple[int, list[Any]], None]:
+        async with aclosing(self._log.read(after=after, upto=upto, follow=upto is None)) as lists:
             async for commits in lists:
                 # A filter on the server is many times slower than skipping here.
                 events = [
@@ -140,14 +147,17 @@ class CommitSource:
     async def load(self, aggregate: str, upto: int) -> list[StoredCommit]:
         return await self._log.load(parse_ref(aggregate), upto=upto)
 
-    async def read(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
-        async with aclosing(self._stretches(after)) as read, aclosing(gathered(read, TOGETHER)) as stretches:
+    async def missing(self) -> int:
+        return 0
+
+    async def read(self, after: int, upto: int | None = None) -> AsyncGenerator[tuple[int, list[Any]], None]:
+        async with aclosing(self._stretches(after, upto)) as read, aclosing(gathered(read, TOGETHER)) as stretches:
             async for position, commits in stretches:
                 yield position, commits
-                if len(commits) < TOGETHER // 8:
+                if upto is None and len(commits) < TOGETHER // 8:
                     await asyncio.sleep(REST_S)
 
-    async def _stretches(self, after: int) -> AsyncGenerator[tuple[int, list[Any]], None]:
-        async with aclosing(self._log.read(after=after, follow=True)) as lists:
+    async def _stretches(self, after: int, upto: int | None) -> AsyncGenerator[tuple[int, list[Any]], None]:
+        async with aclosing(self._log.read(after=after, upto=upto, follow=upto is None)) as lists:
             async for commits in lists:
                 yield commits[-1].position, list(commits)

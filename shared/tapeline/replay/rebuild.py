@@ -117,8 +117,9 @@ def rebuild(
     Raises
     ------
     TapelineError
-        `not_found` for a name that no service has, `conflict` while another rebuilds the same, `unavailable`
-        when there is no log, `log_mismatch` for tables of another log.
+        `not_found` for a name that no service has, `conflict` while another rebuilds the same, or when what its
+        tables tell of was purged from METRICS; `unavailable` when there is no log, `log_mismatch` for tables of
+        another log.
     """
     found_home = home or find_home()
     options = Options(version=version, compare=compare, keep=keep, switch=switch, back=back)
@@ -208,6 +209,13 @@ async def _rebuilt(
         )
     before = await against.engine.read(lambda connection: _rows(connection, against))
     builder = Builder(projector, None if told is None else lambda position, end: told(name, position, end))
+    if before is not None and options.switch and not options.back and (lost := await projector.source.missing()):
+        raise TapelineError(
+            f"{lost} messages of {projector.source.stream} were purged: tables of {name} that are built from it would "
+            f"lack what the ones that are served have of them",
+            code="conflict",
+            hint="keep the tables that are served; --no-switch builds the others beside them",
+        )
     # To be compared, both must come to rest at one position: the new one is the one that can wait.
     compared = options.compare and before is not None
     await builder.build(before[0] if compared and before is not None else None, back=options.back)

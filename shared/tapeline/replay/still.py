@@ -98,6 +98,10 @@ class StillMetrics(MetricsStream):
             return self.position
         return await self._behind.head()
 
+    async def missing(self) -> int:
+        """As of the measurements behind."""
+        return 0 if self._behind is None else await self._behind.missing()
+
     async def read(
         self, *, after: int = 0, upto: int | None = None, follow: bool = False
     ) -> AsyncGenerator[list[MetricsMessage], None]:

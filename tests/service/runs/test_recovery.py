@@ -12,6 +12,7 @@ import pytest
 
 from tapeline import replay
 from tapeline.clock import FakeClock
+from tapeline.errors import TapelineError
 from tapeline.ids import new_id
 from tapeline.projections import reset
 from tapeline.runs import dispatcher as dispatching
@@ -223,3 +224,26 @@ async def test_the_dispatcher_goes_on_from_its_position_and_what_it_repeats_has_
         await until(at_end(tmp_path / "runs.db", "dispatcher", head))
         assert (await other.platform.log.head()).position == head
     assert await runs.types(run["id"]) == types
+
+
+async def test_tables_of_purged_measurements_are_not_replaced_by_emptier_ones(
+    runs: Any, agent: Any, host: Any, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        await runs.create()
+        lease = await agent.take()
+        await agent.started(lease)
+        await agent.measure(lease, 1, {"loss": [(s, s / 3, s) for s in range(40)]})
+        await agent.completed(lease)
+    _, measured, *_ = host.service.projectors
+    end = await measured.head()
+    await until(at_end(tmp_path / "runs.db", "run_metrics", end))
+    await agent._client.jetstream().purge_stream("METRICS", subject=f"met.main.{lease['run']}")
+    async with asyncio.timeout(30):
+        with pytest.raises(TapelineError, match="1 messages of METRICS were purged") as refused:
+            await replay.rebuild_projectors({"runs": [measured]})
+        assert refused.value.code == "conflict"
+        # The last batch of all is among those that are gone: the build ends all the same.
+        (built,) = await replay.rebuild_projectors({"runs": [measured]}, options=replay.Options(switch=False))
+    assert (built.position, built.shown) == (end, False)
+    assert built.rows < built.before

@@ -34,6 +34,8 @@ class Metrics(Protocol):
 
     async def head(self) -> int: ...
 
+    async def missing(self) -> int: ...
+
     def read(
         self, *, after: int = 0, upto: int | None = None, follow: bool = False
     ) -> AsyncGenerator[list[MetricsMessage], None]: ...
@@ -171,6 +173,9 @@ class MetricsSource:
     async def load(self, aggregate: str, upto: int) -> list[MetricsMessage]:
         return [one async for many in self._metrics.read(upto=upto) for one in many if self.aggregate(one) == aggregate]
 
-    async def read(self, after: int) -> AsyncGenerator[tuple[int, list[MetricsMessage]], None]:
-        async for many in self._metrics.read(after=after, follow=True):
+    async def missing(self) -> int:
+        return await self._metrics.missing()
+
+    async def read(self, after: int, upto: int | None = None) -> AsyncGenerator[tuple[int, list[MetricsMessage]], None]:
+        async for many in self._metrics.read(after=after, upto=upto, follow=upto is None):
             yield many[-1].position, many
