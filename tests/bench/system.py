@@ -3,7 +3,8 @@
     python tests/bench/system.py
 
 Round trips are taken in alternation with a durable publish of the same server by the same client library,
-so that their ratio means something on a noisy machine. Prints one JSON object.
+starts with a fresh interpreter that imports nothing but FastStream and SQLAlchemy, and imports of the SDK with
+those of pydantic, so that their ratios mean something on a noisy machine. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -35,12 +36,10 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def import_s() -> float:
-    """Median seconds that a fresh interpreter takes longer for `from tapeline import sdk`."""
-    timed = "from tapeline import sdk as tl; tl.get_runs"
+def import_s(timed: str) -> float:
+    """Seconds that some lines take in a fresh interpreter."""
     probe = f"import time; t = time.perf_counter(); {timed}; print(time.perf_counter() - t)"
-    times = [float(subprocess.check_output([sys.executable, "-c", probe], text=True)) for _ in range(7)]
-    return statistics.median(times[2:])
+    return float(subprocess.check_output([sys.executable, "-c", probe], text=True))
 
 
 async def round_trips(home: Home, url: str) -> dict[str, float]:
@@ -95,6 +94,7 @@ def main() -> None:
         "python": platform.python_version(),
     }
     ready: list[float] = []
+    libraries: list[float] = []
     with tempfile.TemporaryDirectory(prefix="tl-bench-") as folder:
         home = Home(Path(folder))
         for turn in range(STARTS):
@@ -103,10 +103,14 @@ def main() -> None:
             ready.append(time.perf_counter() - started)
             if turn < STARTS - 1:
                 stop(home)
+                libraries.append(import_s("import faststream.nats, sqlalchemy"))
         try:
             time.sleep(5)
             figures["ready_s_first"] = round(ready[0], 2)
             figures["ready_s"] = round(statistics.median(ready[1:]), 2)
+            figures["ready_least_s"] = round(min(ready), 2)
+            figures["import_libraries_s"] = round(statistics.median(libraries), 3)
+            figures["ready_to_libraries"] = round(statistics.median(ready[1:]) / statistics.median(libraries), 2)
             figures["idle_rss_mib"] = {
                 process.name: round(process.rss_bytes / 2**20) for process in status(home, positions=False).processes
             }
@@ -114,7 +118,12 @@ def main() -> None:
             figures |= asyncio.run(round_trips(home, instance.url))
         finally:
             stop(home)
-    figures["import_sdk_s"] = round(import_s(), 3)
+    imports = [
+        (import_s("from tapeline import sdk as tl; tl.get_runs"), import_s("import pydantic; pydantic.BaseModel"))
+        for _ in range(9)
+    ][2:]
+    figures["import_sdk_s"] = round(statistics.median(sdk for sdk, _ in imports), 3)
+    figures["import_sdk_to_pydantic"] = round(statistics.median(sdk / library for sdk, library in imports), 2)
     figures["load"] = [round(value, 2) for value in os.getloadavg()]
     print(json.dumps(figures, indent=2))
 
