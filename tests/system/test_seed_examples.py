@@ -67,7 +67,7 @@ COVERED = {
     "vault.get_vault_items": ('get_vault_items("contoso")',),
 }
 LATER = {
-    'import_model("contoso", "/data/raw/import/model.h5")': "runs with a .keras file; .h5 is refused",
+    'import_model("contoso", "/data/raw/import/model.h5")': "runs with a file that is there, .keras or .h5",
     'adapter.get_date("2025-02-03")': "BaseAdapter",
     'adapter.get_minute_bars("2025-02-03")': "BaseAdapter",
     "Run.add_metrics, Run.copy, Run.from_names, reduce_embeddings_...": "tables and embeddings of a run",

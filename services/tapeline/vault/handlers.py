@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import tempfile
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import semver
 
@@ -37,6 +38,9 @@ from tapeline.subjects import Principal, Ref
 from tapeline.uploads import Uploads
 from tapeline.vault import aggregate, model_file, queries
 
+if TYPE_CHECKING:
+    from tapeline.security.models import ModelScan
+
 IMPORTED_NAME = "new_model"
 COPIES = 10_000
 
@@ -54,6 +58,8 @@ def add_verbs(
     log_id: str,
 ) -> None:
     """Register the verbs of the vault; `holders` finds items by name."""
+
+    reading = asyncio.Lock()
 
     async def append(caller: Principal, item_id: str, command: PromoteModel, command_id: str) -> Outcome[Any]:
         """Add an item and claim its name, both or neither."""
@@ -117,6 +123,7 @@ def add_verbs(
     @verbs.user("import_model")
     async def import_model(caller: Principal, request: ImportModel) -> Accepted[VaultItemView]:
         command_id = request.command_id or new_id()
+        request = request.model_copy(update={"command_id": command_id})
         item_id = born_of(command_id, "vault")
         made = await known(caller, item_id)
         if made is not None:
@@ -126,13 +133,31 @@ def add_verbs(
             await _refuse_taken(holders, caller, name)
         else:
             name = await _free_name(holders, caller)
-        path = uploads.path(caller.team, request.sha256)
-        try:
-            scanned = await asyncio.to_thread(model_file.checked, path, "model.keras")
-            shapes = await asyncio.to_thread(model_file.input_shapes, path, scanned)
-        except TapelineError:
-            uploads.forget(caller.team, request.sha256)
-            raise
+        # One at a time: a model in HDF5 is converted by a process that takes a GiB for some seconds.
+        async with reading:
+            if (made := await known(caller, item_id)) is not None:  # by the same command, while this one waited
+                return _again(item_id, made, request.at, items, log_id)
+            upload = uploads.path(caller.team, request.sha256)
+            with tempfile.TemporaryDirectory(prefix="model-", dir=made_folder(cache)) as folder:
+                try:
+                    path, scanned = await asyncio.to_thread(model_file.readied, upload, Path(folder))
+                    shapes = await asyncio.to_thread(model_file.input_shapes, path, scanned)
+                except TapelineError:
+                    uploads.forget(caller.team, request.sha256)
+                    raise
+                return await keep(caller, request, name, path, scanned, shapes)
+
+    async def keep(
+        caller: Principal,
+        request: ImportModel,
+        name: str,
+        path: Path,
+        scanned: ModelScan,
+        shapes: list[list[int]],
+    ) -> Accepted[VaultItemView]:
+        """Put an imported model into the store, and append its item."""
+        command_id = request.command_id or new_id()
+        item_id = born_of(command_id, "vault")
         features = request.features or [[name] for name in scanned.inputs]
         if len(features) != len(scanned.inputs):
             raise TapelineError(
@@ -219,6 +244,12 @@ def add_verbs(
         data = await store.read(request.sha256, request.offset, request.size_bytes) if request.offset < size else b""
         view = PartView(data=base64.b64encode(data).decode(), size_bytes=size)
         return answered(view, items.projector.position, log_id)
+
+
+def made_folder(path: Path) -> Path:
+    """The folder, made when it is not there."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
 
 
 def _version(text: str) -> str:

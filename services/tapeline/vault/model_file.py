@@ -22,19 +22,34 @@ def checked(path: Path, name: str) -> ModelScan:
     Raises
     ------
     TapelineError
-        `model_refused`, naming the layer or member; also for HDF5 models, which are not converted here.
+        `model_refused`, naming the layer or member.
     """
-    with path.open("rb") as file:
-        magic = file.read(8)
-    if magic == HDF5_MAGIC:
-        raise TapelineError(
-            "legacy HDF5 models (.h5) are not taken",
-            code="model_refused",
-            hint="load it where you trust it and save it as .keras: model.save('model.keras')",
-        )
     from tapeline.security.models import scan
 
     return scan(path, name=name)
+
+
+def readied(path: Path, folder: Path) -> tuple[Path, ModelScan]:
+    """The `.keras` file of an upload with its scan: the upload itself, or what a model in HDF5 was converted to.
+
+    Parameters
+    ----------
+    folder : Path
+        Where a converted file is written.
+
+    Raises
+    ------
+    TapelineError
+        `model_refused`, naming the layer or member; `dependency_missing` where Keras is needed and not there.
+    """
+    with path.open("rb") as file:
+        magic = file.read(8)
+    if magic != HDF5_MAGIC:
+        return path, checked(path, "model.keras")
+    from tapeline.security.conversion import converted
+
+    target = folder / "model.keras"
+    return target, converted(path, target, name="model.h5")
 
 
 def input_shapes(path: Path, scanned: ModelScan) -> list[list[int]]:

@@ -48,6 +48,8 @@ def parsed(content: str | bytes | Mapping[str, Any]) -> dict[str, Any]:
 
 def stray_values(value: Any, *steps: str | int) -> list[tuple[tuple[str | int, ...], str]]:
     """Texts that are too long or hold lone surrogates, and numbers that are not finite, with their places."""
+    if not _has_stray(value):
+        return []
     found: list[tuple[tuple[str | int, ...], str]] = []
     left: list[tuple[tuple[str | int, ...], Any]] = [(steps, value)]
     while left:
@@ -68,6 +70,25 @@ def stray_values(value: Any, *steps: str | int) -> list[tuple[tuple[str | int, .
             case _:
                 pass
     return found[::-1]
+
+
+def _has_stray(value: Any) -> bool:
+    """Whether there is anything to find, without keeping track of places: most often there is not."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            if _text_problem(item):
+                return True
+        elif isinstance(item, dict):
+            if any(len(key) > MAX_TEXT or not key.isascii() for key in item) and any(map(_text_problem, item)):
+                return True
+            left += item.values()
+        elif isinstance(item, list):
+            left += item
+        elif isinstance(item, float) and not math.isfinite(item):
+            return True
+    return False
 
 
 def _text_problem(text: str) -> str | None:

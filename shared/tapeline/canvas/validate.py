@@ -193,7 +193,7 @@ def _asset_faults(
         match node:
             case m.Input() if feature_shapes is not None:
                 for j, name in enumerate(node.features):
-                    if name not in feature_shapes:
+                    if name not in feature_shapes and len(faults) < MAX_FAULTS:
                         message = f"the asset has no feature {name!r}"
                         hint = nearest(name, feature_shapes) or _names("features", feature_shapes)
                         pointer = pointer_to("nodes", i, "features", j)

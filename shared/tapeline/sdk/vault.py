@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +40,11 @@ class VaultItem:
 
     def __repr__(self) -> str:
         return f"VaultItem(team={self.team!r}, name={self.name!r})"
+
+    def _repr_html_(self) -> str:
+        from tapeline.sdk.displays import vault_item_html
+
+        return vault_item_html(self)
 
     @property
     @lit_error_handler(LitVaultError)
@@ -301,6 +309,7 @@ def import_model(
     features: builtins.list[Any] = [],  # noqa: B006
     name: str | None = None,
     *,
+    replace: dict[str, dict[str, Any]] | None = None,
     command_id: str | None = None,
 ) -> VaultItem:
     """Import a Keras model into the vault.
@@ -311,25 +320,44 @@ def import_model(
     Parameters
     ----------
     path : str
-        A `.keras` file.
+        A `.keras` file, or one of Keras 2 in HDF5 (`.h5`), which is converted in a process of its own.
     features : list, optional
         The features of each input; their counts must match the inputs.
     name : str, optional
         Default: `new_model`, then `new_model_2`, ...
+    replace : dict, optional
+        By the name of a layer of a `.h5` file, `{"class": "SelectFields", ...}`: one of our own layers in place of
+        a `Lambda`, which is never loaded.
 
     Examples
     --------
     >>> import_model("contoso", "model.keras")
     VaultItem(team='contoso', name='new_model')
     """
-    from tapeline.security import models
-
-    source = Path(path)
-    models.scan(source)
     client = client_of(team)
-    sha256 = artifacts.upload(client, "vault", source)
+    with _scanned(Path(path), replace) as source:
+        sha256 = artifacts.upload(client, "vault", source)
     groups = [[each] if isinstance(each, str) else [str(one) for one in each] for each in features]
     reply = client.command(
         "vault", "import_model", sha256=sha256, features=groups, command_id=command_id, **given(name=name)
     )
     return VaultItem(team, str(reply.view["name"]))
+
+
+@contextmanager
+def _scanned(path: Path, replace: dict[str, dict[str, Any]] | None) -> Iterator[Path]:
+    """A `.keras` file that has passed the scan: the given one, or what it was converted to."""
+    from tapeline.security import models
+
+    if path.suffix.lower() not in (".h5", ".hdf5"):
+        if replace:
+            raise ValueError("replace is for models in HDF5; save a .keras file without the layer instead")
+        models.scan(path)
+        yield path
+        return
+    from tapeline.security.conversion import converted
+
+    with tempfile.TemporaryDirectory(prefix="tapeline-import-") as folder:
+        target = Path(folder, f"{path.stem}.keras")
+        converted(path, target, replace=replace)
+        yield target

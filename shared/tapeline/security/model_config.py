@@ -49,6 +49,8 @@ class ModelConfig:
     outputs: tuple[str, ...]
     layers: tuple[str, ...]
     weights: dict[str, tuple[int, ...]]
+    of_layer: dict[str, tuple[str, ...]]
+    """The paths of the weights of each layer that has some, in the order of the layer."""
 
     @property
     def parameters(self) -> int:
@@ -169,6 +171,7 @@ def _check_scalar(key: str, value: Any, layer: str) -> None:
 def _structure(config: dict[str, Any]) -> ModelConfig:
     names: list[str] = []
     weights: dict[str, tuple[int, ...]] = {}
+    of_layer: dict[str, tuple[str, ...]] = {}
     used: dict[str, int] = {}
     for layer in config["layers"]:
         kind, name = layer["class_name"], layer["config"]["name"]
@@ -180,11 +183,12 @@ def _structure(config: dict[str, Any]) -> ModelConfig:
         used[stem] = used.get(stem, -1) + 1
         group = f"{stem}_{used[stem]}" if used[stem] else stem
         if kind in allowed.WEIGHTED:
-            for path, shape in allowed.WEIGHTED[kind](layer["config"], _built_shape(layer)).items():
-                weights[f"/layers/{group}/{path}"] = shape
+            found = allowed.WEIGHTED[kind](layer["config"], _built_shape(layer))
+            weights |= {f"/layers/{group}/{path}": shape for path, shape in found.items()}
+            of_layer[name] = tuple(f"/layers/{group}/{path}" for path in found)
         elif kind not in allowed.WEIGHTLESS and kind not in allowed.OWN_LAYERS:
             raise ValueError(f"{kind} is no layer")
-    return ModelConfig(_ends(config["input_layers"]), _ends(config["output_layers"]), tuple(names), weights)
+    return ModelConfig(_ends(config["input_layers"]), _ends(config["output_layers"]), tuple(names), weights, of_layer)
 
 
 def _built_shape(layer: dict[str, Any]) -> tuple[int, ...]:

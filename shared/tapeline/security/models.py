@@ -184,6 +184,62 @@ def save(model: Any, path: str | Path) -> str:
     return digest
 
 
+def convert_here(
+    source: str | Path,
+    target: str | Path,
+    *,
+    replace: dict[str, Any] | None = None,
+    max_parameters: int = MAX_PARAMETERS,
+) -> None:
+    """Write a model in HDF5 as `.keras`; for a process of its own, which `conversion.converted` starts.
+
+    Raises
+    ------
+    TapelineError
+        `not_found`, `model_refused` or `dependency_missing`.
+
+    Notes
+    -----
+    The config is translated and scanned before Keras is imported; then it and the weights are packed as a `.keras`
+    file, which is loaded in safe mode, tried on zeros, and saved again.
+    """
+    from tapeline.security import legacy
+    from tapeline.security.hdf5 import image, legacy_model
+
+    with _opened(source):
+        text, weights = legacy_model(source)
+    shapes = {layer: [tuple(array.shape) for array in arrays] for layer, arrays in weights.items()}
+    translated = legacy.translated(text, shapes, replace=replace)
+    found = legacy.scanned(translated, shapes)
+    if found.parameters > max_parameters:
+        raise refusal(f"model has {found.parameters:,} parameters; the limit is {max_parameters:,}")
+
+    def fill(file: Any) -> None:
+        for layer, paths in found.of_layer.items():
+            for path, array in zip(paths, weights[layer], strict=True):
+                file.create_dataset(path, data=array.astype("float32"))
+
+    with tempfile.TemporaryDirectory(prefix="tapeline-model-") as folder:
+        packed = Path(folder, "packed.keras")
+        with zipfile.ZipFile(packed, "x") as archive:
+            archive.writestr("metadata.json", json.dumps({"keras_version": "3.0.0", "date_saved": ""}))
+            archive.writestr("config.json", json.dumps(legacy.without_shapes(translated)))
+            archive.writestr("model.weights.h5", image(fill))
+        model = _load_scanned(packed, "the model")
+    import numpy as np
+
+    try:
+        model([np.zeros((1, *each.shape[1:]), "float32") for each in model.inputs])
+    except Exception as error:  # whatever a backend raises means that the model does not compute
+        raise refusal(f"it does not compute on zeros ({type(error).__name__})") from error
+    save(model, target)
+
+
+def refused(message: str) -> TapelineError:
+    """A `model_refused` error."""
+    return refusal(message, hint="load it where you trust it and save it as .keras: model.save('model.keras')")
+
+
 def _steady(member: str, content: bytes) -> bytes:
     """A member without what differs between two writes of one model."""
     if member == "metadata.json":

@@ -46,7 +46,8 @@ def display_name(text: object, *, field: str = "name", limit: int = DISPLAY_LIMI
     # Normalising is linear but not free: a text that is far too long is refused before it.
     if len(text) > 4 * limit:
         raise _refusal(f"{field}: {len(text)} characters, the limit is {limit}")
-    for i, character in enumerate(text):
+    # What Python calls printable is in none of the refused categories, and not a format character.
+    for i, character in enumerate(text) if not text.isprintable() else ():
         if character in _OVERRIDES or unicodedata.category(character) in _REFUSED:
             raise _refusal(f"{field}: character U+{ord(character):04X} at {i} is not allowed")
     name = unicodedata.normalize("NFC", text)

@@ -181,6 +181,21 @@ async def test_hostile_models_are_refused_and_not_kept(service: Hosted, lambda_p
     assert (await service.view("list"))["items"] == []
 
 
+async def test_a_model_in_hdf5_is_converted_before_it_is_kept(service: Hosted, monkeypatch: Any) -> None:
+    from tapeline.security import conversion, models
+
+    def here(source: Path, target: Path, *, name: str) -> Any:
+        # The process of its own is tried in the tests of its module; here it would only import Keras again.
+        models.convert_here(source, target)
+        return models.scan(target)
+
+    monkeypatch.setattr(conversion, "converted", here)
+    legacy = Path(__file__).parents[2] / "assets" / "models" / "sequential.keras2.h5"
+    view = await service.view("import_model", sha256=await service.upload(legacy), name="old")
+    assert (view["input_shapes"], view["model"]["name"]) == ([[5]], "model.keras")
+    assert view["model"]["sha256"] != hashlib.sha256(legacy.read_bytes()).hexdigest()
+
+
 async def test_a_checkpoint_with_a_hostile_model_gets_no_name(service: Hosted, lambda_path: Path) -> None:
     await trained(service, 0.7, path=lambda_path)
     assert await service.code(service.ask("add", name="x", run="3")) == "model_refused"

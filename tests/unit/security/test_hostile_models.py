@@ -100,6 +100,16 @@ def test_the_good_model_passes_and_keras_loads_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.array(models.load(path, found.sha256)([x])), np.full((2, 3), 4.0))
 
 
+def test_a_keras_2_model_is_converted_and_predicts_as_it_did(tmp_path: Path) -> None:
+    files = Path(__file__).parents[2] / "assets" / "models"
+    models.convert_here(files / "functional.keras2.h5", tmp_path / "m.keras")
+    x = [np.linspace(-1, 1, 36), np.linspace(-1, 1, 4)]
+    x = [each.reshape(2, *shape).astype("float32") for each, shape in zip(x, [(6, 3), (2,)], strict=True)]
+    y = np.array(models.load(tmp_path / "m.keras")(x)).ravel()
+    wanted = json.loads((files / "predictions.json").read_text())["functional"]
+    np.testing.assert_allclose(y, wanted, rtol=0, atol=1e-6)  # to the bit on the machine that stored them
+
+
 def dense(config: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = config["config"]["layers"][1]
     return found
