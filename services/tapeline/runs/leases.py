@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tapeline.clock import Clock
+from tapeline.contracts.metrics import ATTACHED
 
 REMEMBERED_ENDS = 10_000
 
@@ -89,7 +90,7 @@ class Leases:
 
     def busy(self) -> Counter[str]:
         """How many devices each team has busy."""
-        return Counter(held.team for held in self._held.values())
+        return Counter(held.team for held in self._held.values() if not held.device.startswith(ATTACHED))
 
     def keep_only(self, live: Iterable[tuple[str, str, int]], seen: dict[tuple[str, str], int]) -> None:
         """Drop what the tables show to be over.

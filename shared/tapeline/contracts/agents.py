@@ -218,7 +218,7 @@ class AppendMetrics(Command):
     """Sent by an agent: one batch of measurements and progress, numbered 1, 2, 3, ... within an attempt.
 
     `columns` are `{tag, kind: "f8" | "i8", step: [int], time: [ns int], value: [number | "NaN" | ...]}` of
-    equal lengths; `progress` the latest of each operation.
+    equal lengths; `progress` the latest of each operation; `is_last` when the attempt measures nothing more.
     """
 
     team: str
@@ -228,6 +228,7 @@ class AppendMetrics(Command):
     batch: int = Field(ge=1)
     columns: list[dict[str, Any]] = Field(default_factory=list, max_length=10_000)
     progress: list[dict[str, Any]] = Field(default_factory=list, max_length=64)
+    is_last: bool = False
 
 
 class MetricsView(View):

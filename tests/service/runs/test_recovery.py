@@ -20,7 +20,7 @@ from tapeline.runs.leases import Leases
 
 TABLES = (
     "runs", "run_events", "attempts", "checkpoints", "run_artifacts", "agents", "known_canvases", "known_assets",
-    "metric_batches", "latest_metrics", "run_progress",
+    "metric_attempts", "metric_batches", "metric_segments", "latest_metrics", "run_progress",
 )  # fmt: skip
 
 

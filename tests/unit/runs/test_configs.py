@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tapeline.errors import TapelineError
-from tapeline.runs.blueprint.builtin import BUNDLED, CANVAS, SELFTEST
-from tapeline.runs.blueprint.config import checked, find, rendered
+from tapeline.runs.blueprint.builtin import BUNDLED, CANVAS, SELFTEST, Blueprint
+from tapeline.runs.blueprint.config import checked, rendered
+from tapeline.runs.blueprint.schema import checked as check_schema
 from tapeline.runs.metrics import batch as batches
 from tapeline.runs.patterns import matches
 
@@ -33,9 +34,8 @@ def test_the_schemas_are_schemas_and_their_defaults_fit_them(blueprint: Any) -> 
     least = {"canvas": "demo", "asset": "spy"} if blueprint is CANVAS else {}
     full = rendered(blueprint.config_schema, least)
     checked(blueprint, full)
-    assert set(full) == set(blueprint.config_schema["properties"])
+    assert set(full) == set(blueprint.config_schema.get("properties", {}))
     assert rendered(blueprint.config_schema, full) == full
-    assert find(blueprint.id) is blueprint
 
 
 def test_every_fault_is_told_with_its_path() -> None:
@@ -53,10 +53,55 @@ def test_a_config_that_is_too_large_is_refused() -> None:
     assert refused.value.code == "too_large"
 
 
-def test_an_unknown_blueprint_is_not_found() -> None:
+def own(schema: dict[str, Any]) -> Blueprint:
+    return Blueprint(name="own", version="1.0.0", config_schema=schema, team="contoso", entrypoint="own:train")
+
+
+def test_a_pattern_takes_time_that_is_linear_in_the_text() -> None:
+    schema = {"type": "object", "properties": {"tag": {"type": "string", "pattern": "^(a+)+$"}}}
+    check_schema(schema)
+    checked(own(schema), {"tag": "a" * 100_000})
+    (fault,) = faults(own(schema), {"tag": "a" * 100_000 + "b"})
+    assert fault["path"] == ["tag"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"type": "objekt"}, "type"),
+        ({"type": "string"}, "the schema"),
+        ({"type": "object", "properties": {"a": {"$ref": "https://example.org/a"}}}, "properties.a.$ref"),
+        ({"type": "object", "properties": {"a": {"pattern": "(?=b)"}}}, "properties.a.pattern"),
+        ({"type": "object", "properties": {"a": {"pattern": "a" * 300}}}, "properties.a.pattern"),
+        ({"type": "object", "patternProperties": {"a": {}}}, "patternProperties"),
+        ({"type": "object", "allOf": [{"$ref": "#"}]}, "the schema"),
+        ({"type": "object", "$ref": "#/$defs/none"}, "the schema"),
+        ({"type": "object", "properties": {"a": {"$id": "b"}}}, "properties.a.$id"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_schema_that_reaches_out_or_is_none_is_refused_with_its_place(schema: dict[str, Any], place: str) -> None:
     with pytest.raises(TapelineError) as refused:
-        find("nope")
-    assert (refused.value.code, refused.value.data["kind"]) == ("not_found", "blueprint")
+        check_schema(schema)
+    assert refused.value.code == "invalid"
+    assert refused.value.hint
+    assert refused.value.message.startswith(f"{place}: ")
+
+
+def test_a_property_may_be_called_like_a_word_of_the_language() -> None:
+    schema = {"type": "object", "properties": {"pattern": {"type": "integer"}, "$ref": {"type": "string"}}}
+    check_schema(schema)
+    checked(own(schema), {"pattern": 3, "$ref": "x"})
+
+
+def test_a_schema_that_is_too_large_or_too_deep_is_refused() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(40):
+        deep = {"items": deep}
+    for schema, code in (({"type": "object", "description": "x" * 300_000}, "too_large"), ({"not": deep}, "invalid")):
+        with pytest.raises(TapelineError) as refused:
+            check_schema(schema)
+        assert refused.value.code == code
 
 
 def test_an_object_of_smartfit_is_filled_in() -> None:
@@ -83,11 +128,12 @@ def test_times_increase_strictly_and_never_fall_below_what_was_told(times: list[
     if not times:
         assert (columns, last) == ([], last_us)
         return
-    found = np.sort(columns[0].times_us())
+    told = columns[0].points().times
+    found = np.sort(told)
     assert (np.diff(found) >= 1).all()
     assert found[0] > last_us
     assert last == found[-1]
-    assert (columns[0].times_us() >= np.array(times) // 1000).all()
+    assert (told >= np.array(times) // 1000).all()
 
 
 def test_a_batch_is_what_it_was_after_its_bytes() -> None:
@@ -100,8 +146,8 @@ def test_a_batch_is_what_it_was_after_its_bytes() -> None:
     again = batches.decode(batches.encode(made))
     assert again == made
     assert again.points == 3
-    assert np.isnan(again.columns[0].values()[0])
-    assert again.columns[1].values()[0] == 2**53 + 1
+    assert np.isnan(again.columns[0].points().values()[0])
+    assert again.columns[1].points().values() == [2**53 + 1]
 
 
 @pytest.mark.parametrize(

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+import structlog
+
 from tapeline.clock import Clock
-from tapeline.contracts.agents import AppendMetrics
 from tapeline.errors import TapelineError
 from tapeline.log import Conflict
 from tapeline.log.metrics import MetricsMessage
-from tapeline.logs import get_logger
 from tapeline.runs.metrics import batch as batches
+from tapeline.runs.metrics.batch import Open
 
-log = get_logger()
+log = structlog.get_logger()
 
 REMEMBERED_RUNS = 10_000
 TRIES = 5
+SEGMENT_POINTS = 4096
+POINTS_A_TAG = 1024
+"""Batches become segments once their tags have so many points each, on average."""
+MOST_UNSEALED = 1 << 20
+MOST_BATCHES = 1024
 
 
 class Metrics(Protocol):
@@ -41,21 +47,65 @@ class Metrics(Protocol):
     ) -> AsyncGenerator[list[MetricsMessage], None]: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """A batch as its sender numbers it.
+
+    Attributes
+    ----------
+    records : the first and the last record of the sender's spool that it covers; None for one without a spool
+    is_last : nothing of this attempt is to follow, so that it is compacted at once
+    may_be_late : whether it is taken although a later attempt measures already
+    """
+
+    team: str
+    run: str
+    attempt: int
+    epoch: int
+    batch: int
+    columns: Sequence[Mapping[str, Any]]
+    progress: list[dict[str, Any]]
+    records: tuple[int, int] | None = None
+    is_last: bool = False
+    may_be_late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How far an attempt is: the last batch without a hole before it, and the last record of its spool."""
+
+    batch: int
+    upto: int
+
+
 @dataclass(slots=True)
 class _Tail:
-    """Where a run's measurements end."""
+    """Where a run's measurements end, and how far each of its attempts is."""
 
     position: int = 0
-    attempt: int = 0
-    batch: int = 0
     last_us: int = 0
+    attempt: int = 0
+    ledger: dict[int, Open] = field(default_factory=dict)
 
-    def expected(self, attempt: int) -> int:
-        return self.batch + 1 if attempt == self.attempt else 1
+    def known(self, given: Incoming) -> Stored | None:
+        """How far the attempt is, when all of a batch is stored already."""
+        mine = self.ledger.get(given.attempt)
+        if mine is None:
+            return None
+        is_known = given.batch <= mine.batch if given.records is None else given.records[1] <= mine.upto
+        return Stored(mine.batch, mine.upto) if is_known else None
+
+    def is_next(self, given: Incoming) -> bool:
+        mine = self.ledger.get(given.attempt, Open())
+        follows = given.records is None or given.records[0] == mine.upto + 1
+        return given.batch == mine.batch + 1 and follows
+
+    def is_over(self, given: Incoming) -> bool:
+        return given.attempt < self.attempt and not given.may_be_late
 
 
 class Intake:
-    """Stores the batches that agents send.
+    """Stores the batches that trainers send.
 
     Attributes
     ----------
@@ -69,8 +119,8 @@ class Intake:
         self._tails: OrderedDict[tuple[str, str], _Tail] = OrderedDict()
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
-    async def take(self, request: AppendMetrics) -> int:
-        """Store a batch and give the highest one without a hole before it.
+    async def take(self, given: Incoming) -> Stored:
+        """Store a batch and say how far its attempt is without a hole.
 
         A batch that cannot be right is stored empty with its refusal, so that numbers stay gapless.
 
@@ -79,61 +129,81 @@ class Intake:
         TapelineError
             `gap` with the expected number; `conflict` for an attempt that is over.
         """
-        key = (request.team, request.run)
+        key = (given.team, given.run)
         lock = self._locks.get(key)
         if lock is None:
             lock = self._locks[key] = asyncio.Lock()
         async with lock:
             for _ in range(TRIES):
                 tail = await self._tail(key)
-                if request.attempt == tail.attempt and request.batch <= tail.batch:
-                    return tail.batch
-                expected = tail.expected(request.attempt)
-                if request.attempt < tail.attempt or request.batch != expected:
+                if (known := tail.known(given)) is not None:
+                    return known
+                if tail.is_over(given) or not tail.is_next(given):
                     # Another copy of the service may have stored what is missing here.
                     self._tails.pop(key, None)
                     tail = await self._tail(key)
-                    expected = tail.expected(request.attempt)
-                if request.attempt == tail.attempt and request.batch <= tail.batch:
-                    return tail.batch
-                if request.attempt < tail.attempt:
-                    raise TapelineError(
-                        f"attempt {request.attempt} of run {request.run} is over; attempt {tail.attempt} measures now",
-                        code="conflict",
-                        hint="drop the batch",
-                    )
-                if request.batch != expected:
-                    raise TapelineError(
-                        f"expected batch {expected} of attempt {request.attempt}, got {request.batch}",
-                        code="gap",
-                        hint=f"send again from {expected}",
-                        data={"expected": expected},
-                    )
-                made = self._made(request, tail.last_us)
+                if (known := tail.known(given)) is not None:
+                    return known
+                self._check(tail, given)
+                made = self._made(given, tail)
                 try:
                     position = await self._metrics.append(
-                        *key, request.attempt, request.batch, batches.encode(made), expected=tail.position
+                        *key, given.attempt, given.batch, batches.encode(made), expected=tail.position
                     )
                 except Conflict:
                     self._tails.pop(key, None)
                     continue
                 self.position = max(self.position, position)
-                self._tails[key] = _Tail(position, request.attempt, request.batch, made.last_us)
-                return request.batch
-        raise TapelineError(f"the measurements of run {request.run} moved {TRIES} times", code="unavailable")
+                self._tails[key] = _Tail(position, made.last_us, max(tail.attempt, given.attempt), made.ledger)
+                mine = made.ledger[given.attempt]
+                return Stored(mine.batch, mine.upto)
+        raise TapelineError(f"the measurements of run {given.run} moved {TRIES} times", code="unavailable")
 
-    def _made(self, request: AppendMetrics, last_us: int) -> batches.Batch:
+    def _check(self, tail: _Tail, given: Incoming) -> None:
+        if tail.is_over(given):
+            raise TapelineError(
+                f"attempt {given.attempt} of run {given.run} is over; attempt {tail.attempt} measures now",
+                code="conflict",
+                hint="drop the batch",
+            )
+        if not tail.is_next(given):
+            mine = tail.ledger.get(given.attempt, Open())
+            expected = {"expected": mine.batch + 1}
+            after = ""
+            if given.records is not None:
+                after = f" from record {mine.upto + 1}"
+                expected["upto"] = mine.upto
+            raise TapelineError(
+                f"expected batch {mine.batch + 1} of attempt {given.attempt}{after}, got {given.batch}",
+                code="gap",
+                hint=f"send again from {mine.batch + 1}",
+                data=expected,
+            )
+
+    def _made(self, given: Incoming, tail: _Tail) -> batches.Batch:
         now_ns = int(self._clock.now().timestamp() * 1e9)
         made = batches.Batch(
-            run=request.run, attempt=request.attempt, batch=request.batch, epoch=request.epoch, last_us=last_us
+            run=given.run, attempt=given.attempt, batch=given.batch, epoch=given.epoch, last_us=tail.last_us
         )
+        mine = tail.ledger.get(given.attempt, Open())
+        made.upto = mine.upto if given.records is None else given.records[1]
         try:
-            made.columns, made.last_us = batches.timed(batches.parse(request.columns), last_us)
-            made.progress = batches.progress_of(request.progress, now_ns)
+            made.columns, made.last_us = batches.timed(batches.parse(given.columns), tail.last_us)
+            made.progress = batches.progress_of(given.progress, now_ns)
         except TapelineError as error:
-            log.warning("metrics_refused", run=request.run, batch=request.batch, why=error.message)
-            made.columns, made.progress, made.last_us = [], [], last_us
+            log.warning("metrics_refused", run=given.run, batch=given.batch, why=error.message)
+            made.columns, made.progress, made.last_us = [], [], tail.last_us
             made.refused = error.message
+        is_first = mine.first == given.batch
+        points = made.points + (0 if is_first else mine.points)
+        tags = max(len(made.columns), 0 if is_first else mine.tags)
+        full = min(max(SEGMENT_POINTS, POINTS_A_TAG * tags), MOST_UNSEALED)
+        if points and (given.is_last or points >= full or given.batch - mine.first >= MOST_BATCHES - 1):
+            made.seal = mine.first
+            now = Open(given.batch, made.upto, given.batch + 1)
+        else:
+            now = Open(given.batch, made.upto, mine.first, points, tags)
+        made.ledger = {**tail.ledger, given.attempt: now}
         return made
 
     async def _tail(self, key: tuple[str, str]) -> _Tail:
@@ -144,7 +214,7 @@ class Intake:
                 tail = _Tail()
             else:
                 stored = batches.decode(found.body)
-                tail = _Tail(found.position, found.attempt, found.batch, stored.last_us)
+                tail = _Tail(found.position, stored.last_us, max(stored.ledger), stored.ledger)
             self._tails[key] = tail
             while len(self._tails) > REMEMBERED_RUNS:
                 self._tails.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Batches of measurements to rows; a batch that is known is dropped."""
+"""Batches of measurements to rows: a tail of batches, and segments where a batch closes them."""
 
 from __future__ import annotations
 
@@ -8,71 +8,132 @@ from typing import Any
 
 from sqlalchemy import Table
 
+from tapeline.columns import Points, pack
 from tapeline.log.metrics import MetricsMessage
 from tapeline.projections import Key, Rows
 from tapeline.runs.metrics import batch as batches
-from tapeline.runs.metrics.tables import TABLES, latest_metrics, metric_batches, progress
+from tapeline.runs.metrics.tables import (
+    TABLES,
+    latest_metrics,
+    metric_attempts,
+    metric_batches,
+    metric_segments,
+    progress,
+)
+from tapeline.runs.metrics.thin import STRETCH, thinned
 
 name = "run_metrics"
-version = 1
+version = 2
 kinds: frozenset[str] = frozenset()
 tables: Sequence[Table] = TABLES
+
+LONGEST = 8192
+"""Points of one segment at most."""
 
 
 def keys(event: MetricsMessage) -> Iterable[tuple[Table, Key]]:
     """The rows that a batch touches."""
     found = batches.decode(event.body)
-    yield metric_batches, (event.team, event.run, event.attempt, event.batch)
+    team, run = event.team, event.run
+    yield metric_attempts, (team, run, event.attempt)
     for column in found.columns:
-        yield latest_metrics, (event.team, event.run, column.tag)
+        yield latest_metrics, (team, run, column.tag)
+    if found.seal is not None:
+        for number in range(found.seal, event.batch):
+            yield metric_batches, (team, run, event.attempt, number)
 
 
 def apply(rows: Rows, event: MetricsMessage) -> None:
-    """Fold one batch into its rows."""
-    if rows.get(metric_batches, event.team, event.run, event.attempt, event.batch) is not None:
+    """Fold one batch into its rows; one that is known is dropped."""
+    team, run, attempt = event.team, event.run, event.attempt
+    known = rows.get(metric_attempts, team, run, attempt) or {
+        "team": team, "run_id": run, "attempt": attempt, "batch": 0, "points": 0, "max_step": None, "refused": 0,
+        "refusal": None,
+    }  # fmt: skip
+    if event.batch <= known["batch"]:
         return
     found = batches.decode(event.body)
-    row: dict[str, Any] = {
-        "team": event.team, "run_id": event.run, "attempt": event.attempt, "batch": event.batch,
-        "points": found.points, "refused": found.refused[:400] if found.refused else None, "body": event.body,
-    }  # fmt: skip
-    if found.columns:
-        import numpy as np
-
-        times = np.concatenate([column.times_us() for column in found.columns])
-        steps = np.concatenate([column.steps() for column in found.columns])
-        row |= {
-            "first_us": int(times.min()), "last_us": int(times.max()),
-            "min_step": int(steps.min()), "max_step": int(steps.max()),
-        }  # fmt: skip
-    rows.put(metric_batches, row)
-    for column in found.columns:
-        _keep_latest(rows, event, column)
+    points = {column.tag: column.points() for column in found.columns}
+    steps = [int(each.steps.max()) for each in points.values()]
+    rows.put(
+        metric_attempts,
+        known
+        | {
+            "batch": event.batch, "upto": found.upto, "points": known["points"] + found.points,
+            "max_step": max([*steps, *([known["max_step"]] if known["max_step"] is not None else [])], default=None),
+            "is_sealed": found.seal is not None, "refused": known["refused"] + (found.refused is not None),
+            "refusal": found.refused[:400] if found.refused else known["refusal"],
+        },
+    )  # fmt: skip
+    if found.seal is not None:
+        _seal(rows, event, found)
+    elif points:
+        rows.put(
+            metric_batches,
+            {
+                "team": team, "run_id": run, "attempt": attempt, "batch": event.batch,
+                "first_us": min(int(each.times.min()) for each in points.values()),
+                "last_us": max(int(each.times.max()) for each in points.values()), "body": event.body,
+            },
+        )  # fmt: skip
+    for tag, each in points.items():
+        _keep_latest(rows, event, tag, each)
     for said in found.progress:
         rows.put(
             progress,
             {
-                "team": event.team, "run_id": event.run, "operation": said.operation, "value": said.value,
+                "team": team, "run_id": run, "operation": said.operation, "value": said.value,
                 "final_value": said.final_value, "units": said.units, "updated_us": said.time // 1000,
             },
         )  # fmt: skip
 
 
-def _keep_latest(rows: Rows, event: MetricsMessage, column: batches.Column) -> None:
-    times = column.times_us()
-    place = int(times.argmax())
-    known = rows.get(latest_metrics, event.team, event.run, column.tag)
-    if known is not None and known["time_us"] >= int(times[place]):
+def _seal(rows: Rows, event: MetricsMessage, last: batches.Batch) -> None:
+    """Make segments of the batches that this one closes, and let them go."""
+    gathered: list[batches.Batch] = []
+    for number in range(last.seal or event.batch, event.batch):
+        key = (event.team, event.run, event.attempt, number)
+        row = rows.get(metric_batches, *key)
+        if row is not None:
+            gathered.append(batches.decode(row["body"]))
+            rows.delete(metric_batches, *key)
+    for tag, points in batches.merged([*gathered, last]).items():
+        # Even parts, so that none of them is a rest of a few points.
+        parts = -(-len(points) // LONGEST)
+        size = -(-len(points) // parts)
+        for start in range(0, len(points), size):
+            _put_segment(rows, event, tag, points.take(slice(start, start + size)))
+
+
+def _put_segment(rows: Rows, event: MetricsMessage, tag: str, points: Points) -> None:
+    # Where a step was measured twice, a curve is drawn from the points themselves.
+    is_thin = len(points) > 2 * STRETCH and bool((points.steps[1:] > points.steps[:-1]).all())
+    rows.put(
+        metric_segments,
+        {
+            "team": event.team, "run_id": event.run, "tag": tag, "last_us": int(points.times[-1]),
+            "first_us": int(points.times[0]), "attempt": event.attempt, "points": len(points),
+            "min_step": int(points.steps.min()), "max_step": int(points.steps.max()),
+            "nonfinite": len(points) - int(points.finite().sum()), "body": pack(points),
+            "thin": pack(thinned(points)) if is_thin else None,
+        },
+    )  # fmt: skip
+
+
+def _keep_latest(rows: Rows, event: MetricsMessage, tag: str, points: Points) -> None:
+    place = int(points.times.argmax())
+    time_us = int(points.times[place])
+    known = rows.get(latest_metrics, event.team, event.run, tag)
+    if known is not None and (known["attempt"], known["time_us"]) >= (event.attempt, time_us):
         return
-    value = column.values()[place].item()
-    is_whole = column.kind == "i8"
+    value: Any = points.take(slice(place, place + 1)).values()[0]
+    is_whole = isinstance(value, int)
     is_special = not is_whole and not math.isfinite(value)
     rows.put(
         latest_metrics,
         {
-            "team": event.team, "run_id": event.run, "tag": column.tag, "attempt": event.attempt,
-            "batch": event.batch, "place": place, "global_step": int(column.steps()[place]),
-            "time_us": int(times[place]), "whole": value if is_whole else None,
+            "team": event.team, "run_id": event.run, "tag": tag, "attempt": event.attempt,
+            "global_step": int(points.steps[place]), "time_us": time_us, "whole": value if is_whole else None,
             "real": None if is_whole or is_special else value,
             "special": batches.special(value) if is_special else None,
         },

@@ -4,118 +4,116 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection, RowMapping, bindparam, select
 
+from tapeline.columns import Points, joined
+from tapeline.contracts.metrics import AttemptMetricsView, ChunkView, ColumnsView, ReadColumns, packed_text, point_id
 from tapeline.contracts.runs import ListMetrics, MetricView, ProgressView
-from tapeline.ids import derived_id
 from tapeline.runs.metrics import batch as batches
-from tapeline.runs.metrics.tables import latest_metrics, metric_batches, progress
+from tapeline.runs.metrics.tables import latest_metrics, metric_attempts, progress
+from tapeline.runs.metrics.units import Effective, Unit, Wanted, bounds, walk
 from tapeline.runs.moments import moment, us_of
-from tapeline.runs.run.tables import attempts
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-BATCHES_AT_ONCE = 64
+PAGE_BYTES = 500_000
+"""Packed bytes of one page of columns; a message holds 1 MiB, and text takes a third more."""
 _PROGRESS = (
     select(progress)
     .where(progress.c.team == bindparam("of"), progress.c.run_id.in_(bindparam("runs", expanding=True)))
     .order_by(progress.c.updated_us, progress.c.operation)
 )
-Bounds = dict[int, int]
-"""Per attempt the last step that is effective; an attempt that is not in it is not superseded."""
-
-
-def bounds(connection: Connection, team: str, run_id: str) -> Bounds:
-    """How far each attempt's points are effective: later attempts supersede what lies beyond their start."""
-    statement = select(attempts.c.attempt, attempts.c.from_step).where(
-        attempts.c.team == team, attempts.c.run_id == run_id
-    )
-    starts = [(row.attempt, row.from_step) for row in connection.execute(statement) if row.from_step is not None]
-    if not starts:
-        return {}
-    return {
-        attempt: min(step for later, step in starts if later > attempt)
-        for attempt in range(1, max(later for later, _ in starts))
-        if any(later > attempt for later, _ in starts)
-    }
 
 
 def points(connection: Connection, team: str, run_id: str, query: ListMetrics) -> list[MetricView]:
     """Points of a run, newest first."""
     if query.limit == 0 or query.global_steps == [] or query.tags == []:
         return []
-    effective = bounds(connection, team, run_id) if query.attempt is None else {}
-    statement = (
-        select(metric_batches)
-        .where(metric_batches.c.team == team, metric_batches.c.run_id == run_id, metric_batches.c.points > 0)
-        .order_by(metric_batches.c.last_us.desc())
-    )
-    if isinstance(query.attempt, int):
-        statement = statement.where(metric_batches.c.attempt == query.attempt)
-    if query.created_before is not None:
-        statement = statement.where(metric_batches.c.first_us < us_of(query.created_before))
-    if query.global_steps:
-        statement = statement.where(
-            metric_batches.c.min_step <= max(query.global_steps), metric_batches.c.max_step >= min(query.global_steps)
-        )
-    found: list[MetricView] = []
-    offset = 0
-    while len(found) < query.limit:
-        rows = connection.execute(statement.limit(BATCHES_AT_ONCE).offset(offset)).mappings().all()
-        for row in rows:
-            # Times of a run never overlap between batches: the newest batch has the newest points.
-            found += _of_batch(row, query, effective, query.limit - len(found))
-            if len(found) >= query.limit:
-                break
-        if len(rows) < BATCHES_AT_ONCE:
+    before = us_of(query.created_before) if query.created_before is not None else None
+    wanted = Wanted(team=team, run=run_id, tags=query.tags, attempt=query.attempt, before_us=before)
+    effective = Effective(connection, wanted, bounds(connection, team, run_id))
+    lots: list[tuple[Unit, Points]] = []
+    have = 0
+    for unit in walk(connection, wanted):
+        # All points later than the last of this unit have been seen.
+        if have >= query.limit and _later(lots, unit.last_us) >= query.limit:
             break
-        offset += BATCHES_AT_ONCE
+        found = _filtered(effective.of(unit), query, before)
+        if len(found):
+            lots.append((unit, found))
+            have += len(found)
+    return _newest(run_id, lots, query.limit)
+
+
+def _filtered(found: Points, query: ListMetrics, before: int | None) -> Points:
+    import numpy as np
+
+    if before is not None and len(found) and int(found.times[-1]) >= before:
+        found = found.take(found.times < before)
+    if query.global_steps is not None and len(found):
+        found = found.take(np.isin(found.steps, query.global_steps))
     return found
 
 
-def _of_batch(row: RowMapping, query: ListMetrics, effective: Bounds, limit: int) -> list[MetricView]:
+def _later(lots: Sequence[tuple[Unit, Points]], time_us: int) -> int:
     import numpy as np
 
-    batch = batches.decode(row["body"])
-    chosen: list[tuple[int, int, batches.Column]] = []
-    bound = effective.get(row["attempt"])
-    for column in batch.columns:
-        if query.tags is not None and column.tag not in query.tags:
-            continue
-        steps, times = column.steps(), column.times_us()
-        mask: NDArray[np.bool_] = np.ones(len(steps), dtype=bool)
-        if bound is not None:
-            mask &= steps <= bound
-        if query.global_steps is not None:
-            mask &= np.isin(steps, query.global_steps)
-        if query.created_before is not None:
-            mask &= times < us_of(query.created_before)
-        chosen += [(int(times[i]), int(i), column) for i in np.flatnonzero(mask)]
-    chosen.sort(key=lambda each: -each[0])
-    run_id, attempt = row["run_id"], row["attempt"]
-    return [_point(run_id, attempt, row["batch"], column, i, time_us) for time_us, i, column in chosen[:limit]]
+    # The times of a lot ascend.
+    return sum(len(found) - int(np.searchsorted(found.times, time_us, side="right")) for _, found in lots)
 
 
-def _point(run_id: str, attempt: int, batch: int, column: batches.Column, i: int, time_us: int) -> MetricView:
-    return MetricView(
-        id=derived_id(run_id, str(attempt), str(batch), column.tag, str(i)),
-        created_at=moment(time_us),
-        run_id=run_id,
-        global_step=int(column.steps()[i]),
-        tag=column.tag,
-        value=_plain(column.values()[i].item()),
-        job_id=f"{run_id}.{attempt}",
-    )
+def _newest(run_id: str, lots: Sequence[tuple[Unit, Points]], limit: int) -> list[MetricView]:
+    import numpy as np
+
+    if not lots:
+        return []
+    everything = joined(found for _, found in lots)
+    owner = np.repeat(np.arange(len(lots)), [len(found) for _, found in lots])
+    chosen = np.argsort(-everything.times, kind="stable")[:limit]
+    kept = everything.take(chosen)
+    rows = zip(
+        owner[chosen].tolist(), kept.steps.tolist(), kept.times.tolist(), kept.values(), strict=True
+    )  # fmt: skip
+    return [
+        MetricView(
+            id=point_id(run_id, time_us), created_at=moment(time_us), run_id=run_id, global_step=step,
+            tag=lots[place][0].tag, value=_plain(value), job_id=f"{run_id}.{lots[place][0].attempt}",
+        )
+        for place, step, time_us, value in rows
+    ]  # fmt: skip
 
 
 def _plain(value: float | int) -> float | int | Literal["NaN", "Infinity", "-Infinity"]:
     if isinstance(value, float) and not math.isfinite(value):
         return batches.special(value)  # type: ignore[return-value]
     return value
+
+
+def columns(connection: Connection, team: str, run_id: str, query: ReadColumns) -> ColumnsView:
+    """Points of a run as packed columns, unit by unit, newest first; units that count whole go out as they lie."""
+    if query.tags == []:
+        return ColumnsView(chunks=[], next=None)
+    before = us_of(query.created_before) if query.created_before is not None else None
+    wanted = Wanted(
+        team=team, run=run_id, tags=query.tags, attempt=query.attempt, before_us=before, reach_us=query.reach
+    )  # fmt: skip
+    effective = Effective(connection, wanted, bounds(connection, team, run_id))
+    chunks: list[ChunkView] = []
+    size, reach = 0, None
+    for unit in walk(connection, wanted):
+        if size >= PAGE_BYTES:
+            # The next page begins below the last unit of this one.
+            return ColumnsView(chunks=chunks, next=reach)
+        found = effective.of(unit)
+        if before is not None and len(found) and int(found.times[-1]) >= before:
+            found = found.take(found.times < before)
+        if len(found):
+            body = unit.body if unit.body is not None and len(found) == unit.count else None
+            text = packed_text(found, body)
+            chunks.append(ChunkView(tag=unit.tag, attempt=unit.attempt, body=text))
+            size += len(text) * 3 // 4 + len(unit.tag)
+        reach = unit.last_us
+    return ColumnsView(chunks=chunks, next=None)
 
 
 def latest(connection: Connection, team: str, run_id: str) -> list[MetricView]:
@@ -140,7 +138,7 @@ def latest(connection: Connection, team: str, run_id: str) -> list[MetricView]:
 def _latest_of(row: RowMapping) -> MetricView:
     value: Any = row["whole"] if row["whole"] is not None else row["real"] if row["special"] is None else row["special"]
     return MetricView(
-        id=derived_id(row["run_id"], str(row["attempt"]), str(row["batch"]), row["tag"], str(row["place"])),
+        id=point_id(row["run_id"], row["time_us"]),
         created_at=moment(row["time_us"]),
         run_id=row["run_id"],
         global_step=row["global_step"],
@@ -148,6 +146,19 @@ def _latest_of(row: RowMapping) -> MetricView:
         value=value,
         job_id=f"{row['run_id']}.{row['attempt']}",
     )
+
+
+def attempts(connection: Connection, team: str, run_id: str) -> list[AttemptMetricsView]:
+    """What is stored of each attempt of a run."""
+    m = metric_attempts.c
+    statement = select(metric_attempts).where(m.team == team, m.run_id == run_id).order_by(m.attempt)
+    return [
+        AttemptMetricsView(
+            attempt=row["attempt"], batches=row["batch"], points=row["points"], refused=row["refused"],
+            refusal=row["refusal"], is_sealed=row["is_sealed"],
+        )
+        for row in connection.execute(statement).mappings()
+    ]  # fmt: skip
 
 
 def progress_of(connection: Connection, team: str, run_ids: Sequence[str]) -> dict[str, tuple[list[ProgressView], int]]:

@@ -1,26 +1,62 @@
-"""Tables of measurements: one row per batch, one per (run, tag) for the latest, one per operation."""
+"""Tables of measurements: batches not yet compacted, segments, and one row per attempt, tag and operation.
+
+They share no table with lists of runs.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table
 
 METADATA = MetaData()
 
-metric_batches = Table(
-    "metric_batches",
+metric_attempts = Table(
+    "metric_attempts",
     METADATA,
     Column("team", String(63), primary_key=True),
     Column("run_id", String(64), primary_key=True),
     Column("attempt", Integer, primary_key=True),
-    Column("batch", Integer, primary_key=True),
-    Column("points", Integer, nullable=False),
-    Column("first_us", BigInteger),
-    Column("last_us", BigInteger),
-    Column("min_step", BigInteger),
+    # The last batch and the last record of the sender's spool: an older batch is known.
+    Column("batch", Integer, nullable=False),
+    Column("upto", BigInteger, nullable=False),
+    Column("points", BigInteger, nullable=False),
     Column("max_step", BigInteger),
-    Column("refused", String(400)),
+    Column("is_sealed", Boolean, nullable=False),
+    Column("refused", Integer, nullable=False),
+    Column("refusal", String(400)),
+)
+
+metric_batches = Table(
+    "metric_batches",
+    METADATA,
+    # Those of an attempt that no segment holds yet.
+    Column("team", String(63), primary_key=True),
+    Column("run_id", String(64), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("batch", Integer, primary_key=True),
+    Column("first_us", BigInteger, nullable=False),
+    Column("last_us", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Index("metric_batches_by_time", "team", "run_id", "last_us"),
+)
+
+metric_segments = Table(
+    "metric_segments",
+    METADATA,
+    # Times of a run never come twice, so the last one names a segment of a tag.
+    Column("team", String(63), primary_key=True),
+    Column("run_id", String(64), primary_key=True),
+    Column("tag", String(250), primary_key=True),
+    Column("last_us", BigInteger, primary_key=True),
+    Column("first_us", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("points", Integer, nullable=False),
+    Column("min_step", BigInteger, nullable=False),
+    Column("max_step", BigInteger, nullable=False),
+    Column("nonfinite", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    # The least and the greatest of each 64 points, in the same form: what a curve from afar is drawn from.
+    Column("thin", LargeBinary),
+    Index("metric_segments_by_time", "team", "run_id", "last_us"),
 )
 
 latest_metrics = Table(
@@ -30,8 +66,6 @@ latest_metrics = Table(
     Column("run_id", String(64), primary_key=True),
     Column("tag", String(250), primary_key=True),
     Column("attempt", Integer, nullable=False),
-    Column("batch", Integer, nullable=False),
-    Column("place", Integer, nullable=False),
     Column("global_step", BigInteger, nullable=False),
     Column("time_us", BigInteger, nullable=False),
     # One of the two: a float column would lose the low bits of a large int.
@@ -53,4 +87,4 @@ progress = Table(
     Column("updated_us", BigInteger, nullable=False),
 )
 
-TABLES = (metric_batches, latest_metrics, progress)
+TABLES = (metric_attempts, metric_batches, metric_segments, latest_metrics, progress)

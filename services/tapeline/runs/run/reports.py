@@ -51,7 +51,7 @@ from tapeline.runs.device import aggregate as device_aggregate
 from tapeline.runs.device.aggregate import Admit, Forget
 from tapeline.runs.device.queries import boot_of
 from tapeline.runs.dispatcher import Dispatcher
-from tapeline.runs.metrics.intake import Intake
+from tapeline.runs.metrics.intake import Incoming, Intake
 from tapeline.runs.run import aggregate
 from tapeline.runs.run.aggregate import LEASE_CLOSED, Run, check_epoch, check_report
 from tapeline.runs.run.commands import GrantLease, RegrantLease, TakeReport
@@ -346,6 +346,11 @@ def _add_reports(verbs: Verbs, gate: Gate) -> None:
                 f"run r{run.number} is at attempt {run.attempt}, not {request.attempt}", code="fenced",
                 hint="drop the batch", data={"current": run.epoch},
             )  # fmt: skip
-        batch = await gate.intake.take(request)
+        stored = await gate.intake.take(
+            Incoming(
+                team=request.team, run=request.run, attempt=request.attempt, epoch=request.epoch,
+                batch=request.batch, columns=request.columns, progress=request.progress, is_last=request.is_last,
+            )
+        )  # fmt: skip
         position = max(desk.reader.projector.position, 0)
-        return Accepted(view=MetricsView(batch=batch), sequence=0, position=position, log_id=desk.log_id)
+        return Accepted(view=MetricsView(batch=stored.batch), sequence=0, position=position, log_id=desk.log_id)

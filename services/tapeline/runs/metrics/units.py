@@ -1,0 +1,258 @@
+"""What the tables hold of a run's points, newest first: segments, and the columns of batches not yet compacted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from tapeline.columns import Points, unpack
+from tapeline.runs.metrics import batch as batches
+from tapeline.runs.metrics.tables import metric_attempts, metric_batches, metric_segments
+from tapeline.runs.run.tables import attempts
+
+AT_ONCE = 32
+Bounds = dict[int, int]
+"""Per attempt the last step that is effective; an attempt that is not in it is not superseded."""
+
+_FACTS = [
+    metric_segments.c[name]
+    for name in ("tag", "attempt", "first_us", "last_us", "points", "min_step", "max_step", "nonfinite")
+]
+_s = metric_segments.c
+
+
+@dataclass
+class Unit:
+    """Some points of one tag of one attempt, in the order of their times."""
+
+    tag: str
+    attempt: int
+    first_us: int
+    last_us: int
+    count: int
+    min_step: int
+    max_step: int
+    nonfinite: int = 0
+    body: bytes | None = None
+    given: Points | None = None
+
+    @cached_property
+    def points(self) -> Points:
+        if self.given is not None:
+            return self.given
+        if self.body is None:
+            raise LookupError("this unit was read without its points")
+        return unpack(self.body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which points of a run are asked for.
+
+    Attributes
+    ----------
+    attempt : one attempt's raw points, those of all with `"all"`, the effective ones with None
+    before_us : only points of an earlier time
+    reach_us : only units whose last time is earlier: where the page before ended
+    """
+
+    team: str
+    run: str
+    tags: Sequence[str] | None = None
+    attempt: int | str | None = None
+    before_us: int | None = None
+    reach_us: int | None = None
+
+
+def bounds(connection: Connection, team: str, run_id: str) -> Bounds:
+    """How far each attempt's points are effective: later attempts supersede what lies beyond their start."""
+    statement = select(attempts.c.attempt, attempts.c.from_step).where(
+        attempts.c.team == team, attempts.c.run_id == run_id
+    )
+    starts = [(row.attempt, row.from_step) for row in connection.execute(statement) if row.from_step is not None]
+    if not starts:
+        return {}
+    return {
+        attempt: min(step for later, step in starts if later > attempt)
+        for attempt in range(1, max(later for later, _ in starts))
+        if any(later > attempt for later, _ in starts)
+    }
+
+
+def tail(connection: Connection, wanted: Wanted) -> list[Unit]:
+    """The units of batches that no segment holds yet, newest first."""
+    b = metric_batches.c
+    statement = select(b.attempt, b.body).where(b.team == wanted.team, b.run_id == wanted.run)
+    if isinstance(wanted.attempt, int):
+        statement = statement.where(b.attempt == wanted.attempt)
+    if wanted.before_us is not None:
+        statement = statement.where(b.first_us < wanted.before_us)
+    chosen = None if wanted.tags is None else frozenset(wanted.tags)
+    found = []
+    for row in connection.execute(statement):
+        for column in batches.decode(row.body).columns:
+            if chosen is None or column.tag in chosen:
+                points = batches.in_time(column.points())
+                found.append(_unit(column.tag, row.attempt, points))
+    if wanted.reach_us is not None:
+        found = [unit for unit in found if unit.last_us < wanted.reach_us]
+    return sorted(found, key=lambda unit: -unit.last_us)
+
+
+def _unit(tag: str, attempt: int, points: Points) -> Unit:
+    return Unit(
+        tag, attempt, int(points.times[0]), int(points.times[-1]), len(points), int(points.steps.min()),
+        int(points.steps.max()), len(points) - int(points.finite().sum()), given=points,
+    )  # fmt: skip
+
+
+def facts(connection: Connection, wanted: Wanted) -> list[Unit]:
+    """The segments of a run without their points, oldest first."""
+    statement = _chosen(select(*_FACTS), wanted).order_by(_s.last_us)
+    return [Unit(*row) for row in connection.execute(statement)]
+
+
+def bodies(connection: Connection, wanted: Wanted, tag: str, column: Any, last: Collection[int]) -> dict[int, bytes]:
+    """One column of bytes of some segments of a tag, by their last times."""
+    found: dict[int, bytes] = {}
+    times = sorted(last)
+    for start in range(0, len(times), 500):
+        statement = select(_s.last_us, column).where(
+            _s.team == wanted.team, _s.run_id == wanted.run, _s.tag == tag,
+            _s.last_us.in_(times[start : start + 500]),
+        )  # fmt: skip
+        found |= {row[0]: row[1] for row in connection.execute(statement)}
+    return found
+
+
+def walk(connection: Connection, wanted: Wanted) -> Iterator[Unit]:
+    """The units of a run with their points, by their last times, newest first."""
+    waiting = tail(connection, wanted)[::-1]
+    for segment in _segments(connection, wanted):
+        while waiting and waiting[-1].last_us > segment.last_us:
+            yield waiting.pop()
+        yield segment
+    yield from reversed(waiting)
+
+
+def _segments(connection: Connection, wanted: Wanted) -> Iterator[Unit]:
+    before, reach = wanted.before_us, wanted.reach_us
+    if before is not None and (reach is None or reach > before):
+        yield from _straddling(connection, wanted, before)
+        reach = before
+    statement = _chosen(select(*_FACTS, _s.body), wanted).order_by(_s.last_us.desc()).limit(AT_ONCE)
+    while True:
+        page = statement if reach is None else statement.where(_s.last_us < reach)
+        rows = connection.execute(page).all()
+        for row in rows:
+            yield Unit(*row)
+        if len(rows) < AT_ONCE:
+            return
+        reach = int(rows[-1].last_us)
+
+
+def _straddling(connection: Connection, wanted: Wanted, before: int) -> list[Unit]:
+    """The segments that a moment lies within: of each tag one, or one an attempt where attempts overlap."""
+    statement = _chosen(select(*_FACTS, _s.body), wanted).where(_s.last_us >= before)
+    if wanted.reach_us is not None:
+        statement = statement.where(_s.last_us < wanted.reach_us)
+    found: list[Unit] = []
+    if wanted.tags is not None and len(wanted.tags) <= AT_ONCE:
+        m = metric_attempts.c
+        most = connection.scalar(
+            select(func.count()).where(m.team == wanted.team, m.run_id == wanted.run)
+        )  # fmt: skip
+        for tag in dict.fromkeys(wanted.tags):
+            one = statement.where(_s.tag == tag).order_by(_s.last_us).limit((most or 0) + 1)
+            found += [unit for row in connection.execute(one) if (unit := Unit(*row)).first_us < before]
+    else:
+        found = [Unit(*row) for row in connection.execute(statement.where(_s.first_us < before))]
+    return sorted(found, key=lambda unit: -unit.last_us)
+
+
+def _chosen(statement: Any, wanted: Wanted) -> Any:
+    statement = statement.where(_s.team == wanted.team, _s.run_id == wanted.run)
+    if wanted.tags is not None:
+        tags = list(dict.fromkeys(wanted.tags))
+        # One tag is read in the order of the key.
+        statement = statement.where(_s.tag == tags[0] if len(tags) == 1 else _s.tag.in_(tags))
+    if isinstance(wanted.attempt, int):
+        statement = statement.where(_s.attempt == wanted.attempt)
+    return statement
+
+
+@dataclass
+class Effective:
+    """Which points of a unit count, for units that come newest first.
+
+    A later attempt supersedes what lies beyond its start; of two points of a tag at one step the later counts.
+    """
+
+    connection: Connection
+    wanted: Wanted
+    bounds: Bounds
+    _lows: dict[str, int] = field(default_factory=dict)
+    _newer: dict[str, list[Unit]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        start = self.wanted.before_us if self.wanted.reach_us is None else self.wanted.reach_us
+        if start is None or self.wanted.attempt is not None:
+            return
+        # What is newer than the first unit that will come is not seen on the way.
+        everything = Wanted(team=self.wanted.team, run=self.wanted.run, tags=self.wanted.tags)
+        statement = _chosen(select(*_FACTS), everything).where(_s.last_us >= start)
+        for unit in [Unit(*row) for row in self.connection.execute(statement)]:
+            self._note(unit)
+        for unit in tail(self.connection, everything):
+            if unit.last_us >= start:
+                self._note(unit)
+
+    def of(self, unit: Unit) -> Points:
+        """The points of a unit that count."""
+        points = unit.points
+        if self.wanted.attempt is not None:
+            return points
+        import numpy as np
+
+        bound = self.bounds.get(unit.attempt)
+        if bound is not None and unit.max_step > bound:
+            points = points.take(points.steps <= bound)
+        newer = self._newer.get(unit.tag, [])
+        if len(points) and self._lows.get(unit.tag, unit.max_step + 1) <= int(points.steps.max()):
+            low, high = int(points.steps.min()), int(points.steps.max())
+            for other in newer:
+                if other.last_us != unit.last_us and other.min_step <= high and other.max_step >= low:
+                    steps = self._steps(other)
+                    points = points.take(~np.isin(points.steps, steps))
+        if len(points) > 1 and not bool((np.diff(points.steps) > 0).all()):
+            # The last of each step, in the order of time.
+            _, places = np.unique(points.steps[::-1], return_index=True)
+            points = points.take(np.sort(len(points) - 1 - places))
+        self._note(unit)
+        return points
+
+    def _note(self, unit: Unit) -> None:
+        bound = self.bounds.get(unit.attempt)
+        if bound is not None and unit.min_step > bound:
+            return
+        known = self._newer.setdefault(unit.tag, [])
+        if any(other.last_us == unit.last_us for other in known):
+            return
+        self._lows[unit.tag] = min(unit.min_step, self._lows.get(unit.tag, unit.min_step))
+        # The points themselves are read again in the rare case that they matter.
+        known.append(
+            Unit(unit.tag, unit.attempt, unit.first_us, unit.last_us, unit.count, unit.min_step, unit.max_step,
+                 given=unit.given)
+        )  # fmt: skip
+
+    def _steps(self, unit: Unit) -> Any:
+        if unit.given is None:
+            found = bodies(self.connection, self.wanted, unit.tag, _s.body, [unit.last_us])
+            unit.given = unpack(found[unit.last_us])
+        steps = unit.given.steps
+        bound = self.bounds.get(unit.attempt)
+        return steps if bound is None else steps[steps <= bound]
