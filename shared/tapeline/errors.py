@@ -6,7 +6,8 @@
     │     ├─ ValidationError            ├─ PermissionDeniedError   ├─ ConflictError
     │     ├─ NotFoundError              ├─ UnavailableError        │  ├─ AlreadyExistsError
     │     │  ├─ RunDoesNotExistError    └─ OutcomeUnknown          └─ ReadOnly
-    │     │  └─ BlueprintDoesNotExistError
+    │     │  ├─ BlueprintDoesNotExistError
+    │     │  └─ TableDoesNotExistError
     └─ LitError
        ├─ LitModelError
        └─ LitVaultError
@@ -151,6 +152,10 @@ class BlueprintDoesNotExistError(NotFoundError):
     def of(cls, code: str, message: str, *, hint: str | None = None, **more: Any) -> Self:
         fault = {"code": code, "status": 404, "message": message, "hint": hint} | more
         return cls(body=json.dumps({"error": fault}, default=str))
+
+
+class TableDoesNotExistError(NotFoundError, FileNotFoundError):
+    """No such table."""
 
 
 class ConflictError(ApiException):
@@ -311,7 +316,11 @@ def fault(error: TapelineError) -> dict[str, Any]:
 def from_fault(fault: dict[str, Any], body: str) -> ApiException:
     """The exception that a reply's `error` object stands for."""
     code = str(fault.get("code", "internal"))
-    named = {"run": RunDoesNotExistError, "blueprint": BlueprintDoesNotExistError}
+    named = {
+        "run": RunDoesNotExistError,
+        "blueprint": BlueprintDoesNotExistError,
+        "table": TableDoesNotExistError,
+    }
     details = fault.get("data")
     kind = CODES[code].kind if code in CODES else ApiException
     if code == "not_found" and isinstance(details, dict):

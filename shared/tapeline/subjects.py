@@ -125,14 +125,16 @@ def table_of(url: str) -> tuple[str, ...]:
     TapelineError
         `invalid` for any other text: nothing is ever fetched from a URL that a user gives.
     """
-    parts = url.removeprefix(TABLES).split("/")
+    from urllib.parse import unquote
+
+    parts = [unquote(part) for part in url.removeprefix(TABLES).split("/")]
     kinds = {"tables": 3, "assets": 4}
     if (
         not url.startswith(TABLES)
         or not url.isprintable()
         or kinds.get(parts[1] if len(parts) > 1 else "") != len(parts)
         or not is_slug(parts[0])
-        or any(part in ("", ".", "..") for part in parts)
+        or any(part in ("", ".", "..") or not part.isprintable() for part in parts)
     ):
         raise TapelineError(
             f"{url[:120]!r} is not the URL of a table",

@@ -8,6 +8,7 @@ from tapeline.projections import LogSource, Projector, Reader, Tail
 from tapeline.projections.standard import standard
 from tapeline.replay.worlds import Worlds
 from tapeline.runs import history, projection
+from tapeline.runs.blueprint import handlers as blueprint_handlers
 from tapeline.runs.device import handlers as device_handlers
 from tapeline.runs.device.presence import Presence
 from tapeline.runs.dispatcher import Dispatcher
@@ -17,9 +18,11 @@ from tapeline.runs.metrics.intake import Intake, MetricsSource
 from tapeline.runs.model import handlers as model_handlers
 from tapeline.runs.model import projection as model_projection
 from tapeline.runs.offers import Offers
+from tapeline.runs.record import handlers as record_handlers
 from tapeline.runs.rehearsed import Rehearsed
 from tapeline.runs.run import handlers, reports
 from tapeline.service import Platform, Service
+from tapeline.uploads import Uploads, add_upload_verbs
 
 
 def build(platform: Platform) -> Service:
@@ -79,14 +82,19 @@ def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
     verbs = Verbs("runs")
     handlers.add_verbs(verbs, desk)
     device_handlers.add_verbs(verbs, desk)
+    blueprint_handlers.add_verbs(verbs, desk)
     reports.add_verbs(verbs, gate)
     model_handlers.add_verbs(verbs, records)
+    uploads = Uploads(platform.home / "uploads", platform.clock)
+    add_upload_verbs(verbs, uploads, platform.log_id)
+    record_handlers.add_verbs(verbs, desk, record_handlers.Shelf(uploads=uploads, metrics=platform.metrics))
     pasts = history.Pasts(Worlds(platform.home / "worlds", platform.store), platform.log, platform.metrics)
     history.add_verbs(verbs, log=platform.log, codec=platform.codec, pasts=pasts, log_id=platform.log_id)
     service = Service(
         verbs=verbs,
         projectors=(projector, measured, recorded, *(standard(tail, platform.engine) if platform.standard else ())),
         tasks=(
+            uploads.keep_swept,
             platform.lead("process.dispatcher", found.run),
             *([platform.lead("archivist", platform.archivist)] if platform.archivist else []),
         ),

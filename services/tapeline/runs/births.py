@@ -11,6 +11,7 @@ from tapeline.contracts.runs import CreateRun, TrainCanvas
 from tapeline.errors import TapelineError
 from tapeline.runs import jobs
 from tapeline.runs.blueprint import config as configs
+from tapeline.runs.blueprint import queries as blueprints
 from tapeline.runs.blueprint.builtin import CANVAS
 from tapeline.runs.known import queries as known
 from tapeline.runs.quantities import wanted
@@ -22,7 +23,7 @@ RESOURCES = {"cpu": "1", "memory": "512Mi"}
 """What a run of `runs.train` asks for."""
 
 
-def checked(request: CreateRun) -> dict[str, Any]:
+def checked(connection: Connection, team: str, request: CreateRun) -> dict[str, Any]:
     """The birth of a run that `runs.create` asks for.
 
     Raises
@@ -33,9 +34,10 @@ def checked(request: CreateRun) -> dict[str, Any]:
     """
     for field in ("name", "version", "task_type"):
         _plain(field, getattr(request, field))
-    _project(request.project_id)
+    project(request.project_id)
     wanted(request.resources)
-    configs.checked(configs.find(request.blueprint_id), request.config)
+    blueprint = blueprints.find(connection, team, request.blueprint_id)
+    configs.checked(blueprint, request.config)
     return request.model_dump(exclude={"command_id", "at", "min_position"})
 
 
@@ -69,7 +71,7 @@ def of_canvas(connection: Connection, team: str, request: TrainCanvas) -> dict[s
     found = jobs.checked_canvas(content, asset).require()
     config = configs.rendered(CANVAS.config_schema, given | {"canvas": rendered(found)})
     configs.checked(CANVAS, config)
-    _project(request.project_id)
+    project(request.project_id)
     return {
         "name": name or found.name or "canvas",
         "version": "1",
@@ -109,10 +111,12 @@ def _plain(field: str, text: str) -> None:
         raise TapelineError(f"{field} has a control character", code="invalid", hint="use visible characters")
 
 
-def _project(project_id: str) -> None:
+def project(project_id: str) -> str:
+    """The id of a project, checked."""
     if not is_slug(project_id):
         raise TapelineError(
             f"project {project_id!r} is not made of a-z, 0-9, _ and -",
             code="invalid",
             hint="use get_project_id(name)",
         )
+    return project_id

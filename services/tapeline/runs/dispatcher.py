@@ -35,7 +35,7 @@ from tapeline.process import Progress
 from tapeline.projections import Reader, Tail
 from tapeline.projections.turns import first_of
 from tapeline.runs import jobs, process, schedule
-from tapeline.runs.blueprint import config as configs
+from tapeline.runs.blueprint import queries as blueprints
 from tapeline.runs.device.presence import REST_S, SHORT_REST_S, Presence
 from tapeline.runs.device.queries import devices
 from tapeline.runs.leases import Leases
@@ -270,7 +270,8 @@ class Dispatcher:
             statement = select(runs.c.config).where(runs.c.team == job.team, runs.c.id == job.id)
             found: Any = await self._reader.at(None, lambda connection: connection.scalar(statement))
             config: dict[str, Any] = found or {}
-            blueprint = configs.find(job.blueprint_id)
+            # One that was removed since serves the runs that were born with it.
+            blueprint = await self._reader.at(None, blueprints.find, job.team, job.blueprint_id, removed=True)
             needs = self._needs[job.key] = Needs(
                 wanted=wanted(job.resources),
                 blueprint=(blueprint.name, blueprint.version),

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from tapeline.errors import TapelineError
 from tapeline.logs import get_logger
 from tapeline.runs.blueprint import config as configs
+from tapeline.runs.blueprint import queries as blueprints
 from tapeline.runs.blueprint.builtin import CANVAS
 from tapeline.runs.known import queries as known
 from tapeline.runs.run.aggregate import Checkpoint, Run
@@ -70,17 +71,20 @@ def specify(connection: Connection, team: str, run_id: str, run: Run) -> CreateJ
 def _specified(connection: Connection, team: str, run_id: str, run: Run) -> CreateJob:
     if run.created is None:
         raise TapelineError("no such run", code="not_found")
-    blueprint = configs.find(run.created.blueprint_id)
+    blueprint = blueprints.find(connection, team, run.created.blueprint_id, removed=True)
     config = configs.rendered(blueprint.config_schema, _changed(run, blueprint.config_schema))
     configs.checked(blueprint, config)
     session = run.session_name or session_name(run.created.session_name or run.name, run.number, run.attempt)
     if run.attempt > 1 and run.session_name is None and run.created.session_name:
         session = f"{run.created.session_name[:60]}.{run.attempt}"
     checkpoint = _source(run)
+    # A blueprint of a team need not know of one.
+    given = config.get("seed")
+    seed = given if isinstance(given, int) else 0
     spec: dict[str, Any] = {
         "blueprint": {"name": blueprint.name, "version": blueprint.version},
         "run": run_id, "team": team, "attempt": run.attempt, "number": run.number, "session_name": session,
-        "seed": config["seed"], "config": config, "canvas": None, "asset": None,
+        "seed": seed, "config": config, "canvas": None, "asset": None,
         "from_checkpoint": _checkpoint_part(checkpoint),
     }  # fmt: skip
     digests: dict[str, Any] = {}
@@ -100,7 +104,7 @@ def _specified(connection: Connection, team: str, run_id: str, run: Run) -> Crea
     return CreateJob(
         attempt=run.attempt,
         session_name=session,
-        seed=config["seed"],
+        seed=seed,
         spec=spec,
         from_checkpoint=checkpoint.id if checkpoint else None,
         **digests,
@@ -117,8 +121,11 @@ def _changed(run: Run, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _source(run: Run) -> Checkpoint | None:
-    if run.restart is None or run.restart.attempt != run.attempt or run.restart.from_checkpoint is None:
-        return None
+    if run.restart is None or run.restart.attempt != run.attempt:
+        return run.forked
+    if run.restart.from_checkpoint is None:
+        # One that restarts by itself goes on from where it began.
+        return run.forked if run.restart.auto else None
     found = run.checkpoints.get(run.restart.from_checkpoint)
     if found is None or not found.is_complete:
         raise TapelineError(

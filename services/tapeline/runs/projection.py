@@ -9,6 +9,8 @@ from sqlalchemy import Table
 
 from tapeline.log import StoredEvent
 from tapeline.projections import Key, Rows
+from tapeline.runs.blueprint import projection as blueprint_projection
+from tapeline.runs.blueprint import tables as blueprint_tables
 from tapeline.runs.device import projection as device_projection
 from tapeline.runs.device import tables as device_tables
 from tapeline.runs.known import projection as known_projection
@@ -26,12 +28,18 @@ class Part(Protocol):
 
 
 name = "runs"
-version = 1
-kinds = frozenset({"run", "device", "canvas", "asset"})
-tables: Sequence[Table] = (*run_tables.TABLES, *device_tables.TABLES, *known_tables.TABLES)
+version = 2
+kinds = frozenset({"run", "blueprint", "device", "canvas", "asset"})
+tables: Sequence[Table] = (
+    *run_tables.TABLES,
+    *blueprint_tables.TABLES,
+    *device_tables.TABLES,
+    *known_tables.TABLES,
+)
 
 _PARTS: dict[str, Part] = {
     "run": run_projection,
+    "blueprint": blueprint_projection,
     "device": device_projection,
     "canvas": known_projection,
     "asset": known_projection,

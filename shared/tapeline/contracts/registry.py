@@ -11,6 +11,7 @@ from typing import Any
 
 from tapeline.contracts.agents import DEVICE_EVENTS, DeviceGone
 from tapeline.contracts.assets import ASSET_EVENTS, FEATURE_EVENTS, AssetRemoved, FeatureRemoved
+from tapeline.contracts.blueprints import BLUEPRINT_EVENTS, BlueprintRemoved
 from tapeline.contracts.canvases import CANVAS_EVENTS, CanvasRemoved
 from tapeline.contracts.models import MODEL_EVENTS, ModelDeleted
 from tapeline.contracts.names import NAME_EVENTS, NameClaimed, NameReleased
@@ -20,6 +21,7 @@ from tapeline.contracts.vault import VAULT_EVENTS, VaultItemRemoved
 
 ALL_EVENTS: tuple[type, ...] = (
     *RUN_EVENTS,
+    *BLUEPRINT_EVENTS,
     *DEVICE_EVENTS,
     *TAPE_EVENTS,
     *CANVAS_EVENTS,
@@ -44,6 +46,7 @@ TOMBSTONES: dict[str, object] = {
     event.__name__: tombstone
     for events, tombstone in (
         (RUN_EVENTS, RunDeleted()),
+        (BLUEPRINT_EVENTS, BlueprintRemoved()),
         (DEVICE_EVENTS, DeviceGone(agent="", cause="erased")),
         (TAPE_EVENTS, TapeRemoved()),
         (CANVAS_EVENTS, CanvasRemoved()),

@@ -16,6 +16,8 @@ from pydantic import Field
 
 from tapeline.contracts.artifacts import Artifact, ArtifactView
 from tapeline.contracts.message import Command, Notes, Query, Text255, Told, View
+from tapeline.contracts.records import RECORD_EVENTS, RecordEvent, RunCopied
+from tapeline.contracts.records import RunName as RunName
 from tapeline.contracts.references import ARTIFACT, ATTEMPT, CHECKPOINT, LEASE, REVISION, Makes, Names
 
 
@@ -329,14 +331,14 @@ RUN_EVENTS = (
     RunCreated, JobCreated, JobCreateFailed, JobSubmitted, JobPending, LeaseGranted, LeaseExpired, JobStarted,
     RunStopRequested, JobTerminateRequested, JobTerminating, JobTerminated, JobCompleted, JobFailed,
     RunRestartRequested, RunDeleted, RunRenamed, NotesChanged, CheckpointBegun, CheckpointCompleted,
-    CheckpointDeleted, CheckpointPinned, ReportNoted,
+    CheckpointDeleted, CheckpointPinned, ReportNoted, *RECORD_EVENTS,
 )  # fmt: skip
 
 RunEvent = (
     RunCreated | JobCreated | JobCreateFailed | JobSubmitted | JobPending | LeaseGranted | LeaseExpired | JobStarted
     | RunStopRequested | JobTerminateRequested | JobTerminating | JobTerminated | JobCompleted | JobFailed
     | RunRestartRequested | RunDeleted | RunRenamed | NotesChanged | CheckpointBegun | CheckpointCompleted
-    | CheckpointDeleted | CheckpointPinned | ReportNoted
+    | CheckpointDeleted | CheckpointPinned | ReportNoted | RecordEvent
 )  # fmt: skip
 
 STOPPING = frozenset({Status.RUN_STOP_REQUESTED, Status.JOB_TERMINATE_REQUESTED, Status.JOB_TERMINATING})
@@ -365,6 +367,8 @@ def status_after(status: Status, event: RunEvent) -> Status:
             return status if status in STOPPING else Status.RUN_STOP_REQUESTED
         case LeaseExpired():
             return Status.JOB_TERMINATED if status in STOPPING else Status.JOB_UNKNOWN
+        case RunCopied():
+            return Status(event.status)
         case _:
             return _STATUS_AFTER.get(type(event), status)
 
@@ -439,6 +443,7 @@ class EventView(View):
     created_at: datetime
     status: str
     details: dict[str, Any]
+    position: int | None = None
 
 
 class MetricView(View):
@@ -479,6 +484,8 @@ class BlueprintView(View):
     name: str
     version: str
     config_schema: dict[str, Any]
+    entrypoint: str | None = None
+    created_at: datetime | None = None
 
 
 class DeletedView(View):
@@ -535,10 +542,6 @@ class TrainCanvas(Command):
     project_id: str = Field(default="default", min_length=1, max_length=63)
     config: dict[str, Any] = Field(default_factory=dict)
     notes: Notes | None = None
-
-
-RunName = Annotated[str, Field(min_length=1, max_length=64)]
-"""A run by its id, or by its number in the team."""
 
 
 class StopRun(Command):
@@ -663,8 +666,8 @@ class GetRun(Query):
     run: RunName
 
 
-class ListRuns(Query):
-    """Sent by a user to page through the team's runs; None is no filter, an empty list matches nothing."""
+class CountRuns(Query):
+    """Sent by a user to count runs; None is no filter, an empty list matches nothing."""
 
     blueprint_ids: list[str] | None = None
     created_after: datetime | None = None
@@ -672,16 +675,27 @@ class ListRuns(Query):
     ids: list[str] | None = None
     id_after: str | None = None
     numbers: list[int] | None = None
-    limit: int = Field(default=10, ge=0, le=1000)
-    offset: int = Field(default=0, ge=0)
     name_ilikes: list[str] | None = None
     project_ids: list[str] | None = None
-    select: list[Select] | None = None
-    sort: list[Sort] | None = None
     statuses: list[Status] | None = None
     task_types: list[str] | None = None
     versions: list[str] | None = None
     user_ids: list[str] | None = None
+
+
+class ListRuns(CountRuns):
+    """Sent by a user to page through the team's runs; None is no filter, an empty list matches nothing."""
+
+    limit: int = Field(default=10, ge=0, le=1000)
+    offset: int = Field(default=0, ge=0)
+    select: list[Select] | None = None
+    sort: list[Sort] | None = None
+
+
+class CountView(View):
+    """How many there are."""
+
+    count: int
 
 
 class ListEvents(Query):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tapeline.sdk import (
+        aio,
         assets,
         blueprints,
         canvases,
@@ -21,11 +22,18 @@ if TYPE_CHECKING:
         projects,
         runs,
         system_resources,
+        tables,
         tapes,
         vault,
     )
     from tapeline.sdk.assets import Asset, AssetFile, BaseAdapter, get_assets
-    from tapeline.sdk.blueprints import Blueprint, get_blueprints, lookup_blueprint_id
+    from tapeline.sdk.blueprints import (
+        Blueprint,
+        get_blueprints,
+        lookup_blueprint_id,
+        register_blueprint,
+        remove_blueprint,
+    )
     from tapeline.sdk.canvas_import import import_canvas
     from tapeline.sdk.canvases import Canvas, example_canvas, get_canvases
     from tapeline.sdk.checkpoints import (
@@ -52,6 +60,7 @@ if TYPE_CHECKING:
         PermissionDeniedError,
         ReadOnly,
         RunDoesNotExistError,
+        TableDoesNotExistError,
         TapelineError,
         UnavailableError,
         ValidationError,
@@ -59,6 +68,7 @@ if TYPE_CHECKING:
     )
     from tapeline.sdk.experiments import Experiment, get_experiments
     from tapeline.sdk.features import Feature, get_features, remove_feature, save_feature
+    from tapeline.sdk.frames import to_frame
     from tapeline.sdk.models import (
         Iteration,
         Iterations,
@@ -78,9 +88,17 @@ if TYPE_CHECKING:
     from tapeline.sdk.past import PastClient, at
     from tapeline.sdk.projects import get_project_id
     from tapeline.sdk.records import Event, Gpu, Metric, Progress, Resources
-    from tapeline.sdk.runs import Run, create_run, get_runs, validate_run_config
+    from tapeline.sdk.runs import Run, count_runs, create_run, get_runs, validate_run_config
     from tapeline.sdk.system_resources import Device, SystemGpu, get_available_system_gpus, get_devices
+    from tapeline.sdk.tables import (
+        MetricTableInfo,
+        Schema,
+        Table,
+        reduce_embeddings_by_foreign_table_url,
+        reduce_embeddings_per_dataset,
+    )
     from tapeline.sdk.tapes import Tape, get_tapes
+    from tapeline.sdk.urls import Url
     from tapeline.sdk.vault import VaultItem, add_vault_item, get_vault_items, import_model
     from tapeline.sdk.watching import LogEvent
 
@@ -131,6 +149,17 @@ _HOMES = {
     "UnavailableError": "errors",
     "ValidationError": "errors",
     "lit_error_handler": "errors",
+    "MetricTableInfo": "tables",
+    "Schema": "tables",
+    "Table": "tables",
+    "Url": "urls",
+    "reduce_embeddings_by_foreign_table_url": "tables",
+    "reduce_embeddings_per_dataset": "tables",
+    "count_runs": "runs",
+    "register_blueprint": "blueprints",
+    "remove_blueprint": "blueprints",
+    "TableDoesNotExistError": "errors",
+    "to_frame": "frames",
     "Experiment": "experiments",
     "get_experiments": "experiments",
     "Iteration": "models",
@@ -171,6 +200,7 @@ _HOMES = {
 """Where each name lives."""
 _MODULES = frozenset(
     {
+        "aio",
         "assets",
         "blueprints",
         "canvases",
@@ -183,6 +213,7 @@ _MODULES = frozenset(
         "projects",
         "runs",
         "system_resources",
+        "tables",
         "tapes",
         "vault",
     }
@@ -214,6 +245,7 @@ __all__ = [
     "LitVaultError",
     "LogEvent",
     "Metric",
+    "MetricTableInfo",
     "Metrics",
     "Model",
     "ModelMetric",
@@ -232,13 +264,18 @@ __all__ = [
     "Resources",
     "Run",
     "RunDoesNotExistError",
+    "Schema",
     "SystemGpu",
+    "Table",
+    "TableDoesNotExistError",
     "Tape",
     "TapelineError",
     "UnavailableError",
+    "Url",
     "ValidationError",
     "VaultItem",
     "add_vault_item",
+    "aio",
     "assets",
     "at",
     "blueprints",
@@ -247,6 +284,7 @@ __all__ = [
     "client",
     "client_of",
     "connect",
+    "count_runs",
     "create_model_from_checkpoint",
     "create_run",
     "current_client",
@@ -277,11 +315,17 @@ __all__ = [
     "lookup_blueprint_id",
     "models",
     "projects",
+    "reduce_embeddings_by_foreign_table_url",
+    "reduce_embeddings_per_dataset",
+    "register_blueprint",
+    "remove_blueprint",
     "remove_feature",
     "runs",
     "save_feature",
     "system_resources",
+    "tables",
     "tapes",
+    "to_frame",
     "validate_run_config",
     "vault",
 ]

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 PAGE_ROWS = 1000
+_SEMVER = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(?:-(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
+    r"(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?",
+    re.ASCII,
+)
 
 
 def count(name: str, value: Any, default: int) -> int:
@@ -125,6 +132,15 @@ def name(what: str, value: Any, longest: int = 255) -> str:
         raise TypeError(f"{what} must be a string, not {value!r}")
     if not 1 <= len(value) <= longest or any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
         raise ValueError(f"{what} must have 1 to {longest} characters and no control characters")
+    return value
+
+
+def semver(value: Any) -> str:
+    """A semantic version; `ValidationError` for anything else, before it is sent."""
+    from tapeline.errors import ValidationError
+
+    if not isinstance(value, str) or _SEMVER.fullmatch(value) is None:
+        raise ValidationError.of("invalid", f"version {value!r} is not SemVer 2.0.0", hint="write 1.0.0")
     return value
 
 

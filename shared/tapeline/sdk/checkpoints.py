@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import PrivateAttr
 
-from tapeline.errors import ConflictError, NotFoundError, ValidationError
+from tapeline.errors import ConflictError, NotFoundError
 from tapeline.sdk import arguments
 from tapeline.sdk.client import client_of
 from tapeline.sdk.records import BaseModelWithDatetime, Moment
@@ -17,12 +16,6 @@ from tapeline.sdk.records import BaseModelWithDatetime, Moment
 Select = Literal["id", "created_at", "run_id", "project_id", "global_step", "status", "status_updated_at"]
 Sort = Literal["id:asc", "id:desc", "created_at:asc", "created_at:desc"]
 SELECTS: tuple[str, ...] = Select.__args__  # type: ignore[attr-defined]
-_SEMVER = re.compile(
-    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
-    r"(?:-(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
-    r"(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?",
-    re.ASCII,
-)
 
 
 class Checkpoint(BaseModelWithDatetime):
@@ -230,8 +223,7 @@ def _promote(
     project_id: str | None,
     command_id: str | None,
 ) -> str:
-    if _SEMVER.fullmatch(version) is None:
-        raise ValidationError.of("invalid", f"version {version!r} is not SemVer 2.0.0", hint="write 1.0.0")
+    arguments.semver(version)
     reply = client_of(team).command(
         "vault", "add", name=arguments.name("name", name), version=version, summary=summary,
         checkpoint_id=checkpoint_id, command_id=command_id, **arguments.given(project_id=project_id),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tapeline.sdk.assets import Asset
     from tapeline.sdk.canvases import Canvas
     from tapeline.sdk.runs import Run
+    from tapeline.sdk.tables import Table
     from tapeline.sdk.vault import VaultItem
 
 T = TypeVar("T")
@@ -137,8 +138,12 @@ def run_html(run: Run) -> str:
         "created": run.created_at, "device": run.device, "attempt": run.attempt, "reason": run.reason,
         "message": run.message, "notes": run.notes,
     }  # fmt: skip
+    curves = "".join(
+        f"<div>{text(tag)} {sparkline([value for _, value in sorted(points)])}</div>"
+        for tag, points in list(run._seen.items())[:4]
+    )
     config = f"<details><summary>config</summary>{fields(run.config)}</details>" if run.config else ""
-    return heading(title, pill(run.status)) + bars + fields(said) + config
+    return heading(title, pill(run.status)) + bars + curves + fields(said) + config
 
 
 @never_raising
@@ -155,6 +160,14 @@ def _furthest(run: Run) -> str | None:
         return None
     last = run.progress[-1]
     return f"{last.operation} {last.value:g}/{last.final_value:g}"
+
+
+@never_raising
+def table_html(shown: Table) -> str:
+    """A table: what it is called, and what its columns are."""
+    rows = [(name, said.kind, said.display_name, said.description) for name, said in shown.schema.items()]
+    title = heading(f"table {text(shown.name)}", f"{len(shown)} rows", f"<code>{text(shown.url)}</code>")
+    return title + table(("column", "kind", "name", "description"), rows, len(rows))
 
 
 @never_raising
@@ -182,7 +195,9 @@ def asset_html(asset: Asset) -> str:
         "files": ", ".join(str(file["name"]) for file in view.get("files") or ()),
         "built": view.get("built_at"), "digest": view.get("data_digest"),
     }  # fmt: skip
-    kinds: list[tuple[Any, ...]] = [(name, "feature", tuple(shape)) for name, shape in (view.get("features") or {}).items()]
+    kinds: list[tuple[Any, ...]] = [
+        (name, "feature", tuple(shape)) for name, shape in (view.get("features") or {}).items()
+    ]
     kinds += [(name, "label", ", ".join(types)) for name, types in (view.get("labels") or {}).items()]
     return (
         heading(f"asset {text(asset.name)}", pill(view.get("status")))

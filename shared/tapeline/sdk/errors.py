@@ -25,6 +25,7 @@ from tapeline.errors import (
     PermissionDeniedError,
     ReadOnly,
     RunDoesNotExistError,
+    TableDoesNotExistError,
     TapelineError,
     UnavailableError,
     ValidationError,
@@ -35,8 +36,8 @@ from tapeline.errors import (
 __all__ = [
     "APIException", "AlreadyExistsError", "ApiException", "BlueprintDoesNotExistError", "ConflictError",
     "LITModelException", "LitError", "LitModelError", "LitVaultError", "NotFoundError", "OpenApiException",
-    "OutcomeUnknown", "PermissionDeniedError", "ReadOnly", "RunDoesNotExistError", "TapelineError", "UnavailableError",
-    "ValidationError", "lit_error_handler",
+    "OutcomeUnknown", "PermissionDeniedError", "ReadOnly", "RunDoesNotExistError", "TableDoesNotExistError",
+    "TapelineError", "UnavailableError", "ValidationError", "lit_error_handler",
 ]  # fmt: skip
 
 

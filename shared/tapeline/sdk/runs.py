@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr
 
-from tapeline.errors import ValidationError
+from tapeline.errors import RunDoesNotExistError, ValidationError
 from tapeline.sdk import arguments
-from tapeline.sdk.client import Client, client_of
-from tapeline.sdk.records import BaseModelWithDatetime, Event, Gpu, Metric, Moment, Progress, Resources
+from tapeline.sdk.client import client_of
+from tapeline.sdk.kept import Kept
+from tapeline.sdk.records import Event, Gpu, Metric, Moment, Progress, Resources
 
 if TYPE_CHECKING:
     from tapeline.sdk.checkpoints import Checkpoint
 
 __all__ = [
-    "Event", "Gpu", "Metric", "Progress", "Resources", "Run", "create_run", "get_runs", "validate_run_config",
+    "Event", "Gpu", "Metric", "Progress", "Resources", "Run", "Runs", "count_runs", "create_run", "get_runs",
+    "validate_run_config",
 ]  # fmt: skip
 
 Status = Literal[
@@ -39,10 +41,14 @@ RELOADED = ("status", "status_updated_at", "progress", "progress_updated_at", "n
 CHECK_S = 5.0
 """How often a watch looks without a hint."""
 _FOLLOW_S = 0.5
+_DRAWN = 2000
+"""Points that a notebook draws of a run."""
 
 
-class Run(BaseModelWithDatetime):
+class Run(Kept):
     """A training run. `Run.from_id` and `get_runs` find one; a run made directly contacts nobody.
+
+    What it keeps besides measurements is in `tapeline.sdk.kept`.
 
     Examples
     --------
@@ -57,10 +63,8 @@ class Run(BaseModelWithDatetime):
     1
     """
 
-    id: str | None = None
     name: str | None = None
     version: str | None = None
-    created_at: Moment | None = None
     blueprint_id: str | None = None
     project_id: str | None = None
     user_id: str | None = None
@@ -71,7 +75,6 @@ class Run(BaseModelWithDatetime):
     task_type: str | None = None
     resources: Resources | None = None
     config: dict[str, Any] | None = None
-    notes: str | None = None
     number: int | None = None
     device: str | None = None
     attempt: int | None = None
@@ -79,7 +82,7 @@ class Run(BaseModelWithDatetime):
     reason: str | None = None
     message: str | None = None
     exit_code: int | None = None
-    _team: str | None = PrivateAttr(default=None)
+    _seen: dict[str, list[tuple[int, float]]] = PrivateAttr(default_factory=dict)
 
     @staticmethod
     def from_id(id: str) -> Run:
@@ -209,6 +212,9 @@ class Run(BaseModelWithDatetime):
             if arguments.is_last(page, size):
                 break
             before = found[-1].created_at
+        self._seen = {}
+        for point in found[:_DRAWN]:
+            self._seen.setdefault(point.tag, []).append((point.global_step, point.value))
         return found
 
     def get_all_metrics(self) -> list[Metric]:
@@ -311,13 +317,56 @@ class Run(BaseModelWithDatetime):
                     return str(self.status)
                 hint.wait(_FOLLOW_S)
 
-    def _named(self) -> str:
-        if not self.id:
-            raise ValueError("id is not set on this run")
-        return self.id
+    def history(self) -> list[Event]:
+        """The events at which the status became another one, in order."""
+        found: list[Event] = []
+        for event in self.get_events(limit=2**31, sort=["sequence:asc"]):
+            if not found or found[-1].status != event.status:
+                found.append(event)
+        return found
 
-    def _client(self) -> Client:
-        return client_of(self._team)
+    def at(self, sequence: int) -> Run:
+        """The run as of one of its events.
+
+        Raises
+        ------
+        ValueError
+            The run has no event with that sequence.
+        """
+        from tapeline.sdk.past import at
+
+        wanted = arguments.count("sequence", sequence, 0)
+        page = self._client().query(
+            "runs", "events", run=self._named(), after=wanted - 1 if wanted else 0, limit=1, sort="sequence:asc"
+        )
+        if not page["items"] or page["items"][0]["sequence"] != wanted:
+            raise ValueError(f"run {self.number or self.id} has no event {sequence}")
+        event = page["items"][0]
+        past = at(event["position"], self._team)
+        try:
+            found = run_of(past.query("runs", "get", run=self._named()), self._team)
+        finally:
+            past.close()
+        # Several events may have come in one commit.
+        found.status, found.status_updated_at = event["status"], found.status_updated_at
+        return found
+
+    def to_frame(self, kind: Literal["metrics", "events", "checkpoints"] = "metrics") -> Any:
+        """What the run has of a kind, as a data frame of pandas, or else of polars."""
+        from tapeline.sdk.frames import to_frame
+
+        match arguments.one_of("kind", kind, ("metrics", "events", "checkpoints")):
+            case "events":
+                return to_frame(self.get_events(limit=2**31, sort=["sequence:asc"]))
+            case "checkpoints":
+                return to_frame(self.get_checkpoints(limit=2**31, sort=["created_at:asc"]))
+            case _:
+                return to_frame(self.get_all_metrics())
+
+    def _repr_html_(self) -> str:
+        from tapeline.sdk.displays import run_html
+
+        return run_html(self)
 
     def _command(self, verb: str, command_id: str | None, **fields: Any) -> dict[str, Any]:
         view = self._client().command("runs", verb, run=self._named(), command_id=command_id, **fields).view
@@ -340,6 +389,33 @@ def run_of(view: dict[str, Any], team: str | None = None) -> Run:
     made = Run(**known)
     made._team = team
     return made
+
+
+class Runs(list[Run]):
+    """A list of runs that notebooks draw as a table."""
+
+    def _repr_html_(self) -> str:
+        from tapeline.sdk.displays import runs_html
+
+        return runs_html(self)
+
+
+def newest(project_id: str, name: str, team: str | None = None) -> Run:
+    """The newest undeleted run of a name in a project."""
+    pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    client = client_of(team)
+
+    def page(size: int, start: int) -> dict[str, Any]:
+        fields = {"name_ilikes": [pattern], "project_ids": [project_id], "select": ["id", "name"]}
+        return dict(client.query("runs", "list", limit=size, offset=start, **fields))
+
+    # Patterns do not look at the case.
+    for view in arguments.paged(page, 2**31, 0):
+        if view["name"] == name:
+            return find(view["id"], team)
+    raise RunDoesNotExistError.of(
+        "not_found", f"no run of project {project_id!r} is called {name!r}", hint="tapeline run ls"
+    )
 
 
 def find(name: str, team: str | None = None) -> Run:
@@ -444,31 +520,72 @@ def get_runs(
     """
     wanted = arguments.count("limit", limit, 10)
     first = arguments.count("offset", offset, 0)
-    lists = arguments.given(
-        blueprint_ids=arguments.texts("blueprint_ids", blueprint_ids),
-        ids=arguments.texts("ids", ids),
-        name_ilikes=arguments.patterns("name_ilikes", name_ilikes),
-        project_ids=arguments.texts("project_ids", project_ids),
-        statuses=arguments.some_of("status", statuses, STATUSES),
-        task_types=arguments.texts("task_types", task_types),
-        versions=arguments.texts("versions", versions),
-        user_ids=arguments.texts("user_ids", user_ids),
-    )
+    filters = _filters(
+        blueprint_ids=blueprint_ids, created_after=created_after, created_before=created_before, ids=ids,
+        id_after=id_after, name_ilikes=name_ilikes, project_ids=project_ids, statuses=statuses, task_types=task_types,
+        versions=versions, user_ids=user_ids,
+    )  # fmt: skip
     others = arguments.given(
-        created_after=arguments.moment("created_after", created_after),
-        created_before=arguments.moment("created_before", created_before),
-        id_after=id_after,
         select=arguments.selected(select, SELECTS),
         sort=arguments.sorts(sort, ["id", "created_at"]),
     )
-    if wanted == 0 or arguments.matches_nothing(*lists.values()):
-        return []
+    if wanted == 0 or filters is None:
+        return Runs()
     client = client_of()
 
     def page(size: int, start: int) -> dict[str, Any]:
-        return dict(client.query("runs", "list", limit=size, offset=start, **lists, **others))
+        return dict(client.query("runs", "list", limit=size, offset=start, **filters, **others))
 
-    return [run_of(view) for view in arguments.paged(page, wanted, first)]
+    return Runs(run_of(view) for view in arguments.paged(page, wanted, first))
+
+
+def count_runs(
+    *,
+    blueprint_ids: list[str] | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    ids: list[str] | None = None,
+    id_after: str | None = None,
+    name_ilikes: list[str] | None = None,
+    project_ids: list[str] | None = None,
+    statuses: list[Status] | None = None,
+    task_types: list[str] | None = None,
+    versions: list[str] | None = None,
+    user_ids: list[str] | None = None,
+) -> int:
+    """How many runs match every filter given; the filters are those of `get_runs`.
+
+    Examples
+    --------
+    >>> count_runs(project_ids=["my_project"]) == len(get_runs(project_ids=["my_project"], limit=1000))
+    True
+    """
+    filters = _filters(
+        blueprint_ids=blueprint_ids, created_after=created_after, created_before=created_before, ids=ids,
+        id_after=id_after, name_ilikes=name_ilikes, project_ids=project_ids, statuses=statuses, task_types=task_types,
+        versions=versions, user_ids=user_ids,
+    )  # fmt: skip
+    return 0 if filters is None else int(client_of().query("runs", "count", **filters)["count"])
+
+
+def _filters(**asked: Any) -> dict[str, Any] | None:
+    """The filters as they are sent; None when nothing can match them."""
+    lists = arguments.given(
+        name_ilikes=arguments.patterns("name_ilikes", asked.pop("name_ilikes")),
+        statuses=arguments.some_of("status", asked.pop("statuses"), STATUSES),
+        **{name: arguments.texts(name, asked[name]) for name in _LISTS},
+    )
+    if asked["id_after"] is not None and not isinstance(asked["id_after"], str):
+        raise TypeError(f"id_after must be a string, not {asked['id_after']!r}")
+    others = arguments.given(
+        created_after=arguments.moment("created_after", asked["created_after"]),
+        created_before=arguments.moment("created_before", asked["created_before"]),
+        id_after=asked["id_after"],
+    )
+    return None if arguments.matches_nothing(*lists.values()) else lists | others
+
+
+_LISTS = ("blueprint_ids", "ids", "project_ids", "task_types", "versions", "user_ids")
 
 
 def _json_data(config: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from tapeline.assets.tape import projection as tape_rows
 from tapeline.clock import FakeClock
 from tapeline.contracts import ALL_EVENTS, EVENTS, TOMBSTONES, UPCASTERS
 from tapeline.contracts.agents import Announce, DeviceInfo
-from tapeline.contracts.artifacts import Artifact
+from tapeline.contracts.artifacts import Artifact, ArtifactView
 from tapeline.contracts.assets import (
     AssetBuilt,
     AssetMarkedStale,
@@ -40,11 +40,21 @@ from tapeline.contracts.assets import (
     RequestBuild,
     StoreFeature,
 )
-from tapeline.contracts.canvases import CanvasCreated, CanvasRenamed, RemoveCanvas, StoreCanvas
+from tapeline.contracts.blueprints import RegisterBlueprint, RemoveBlueprint
+from tapeline.contracts.canvases import CanvasCreated, RemoveCanvas, RenameCanvas, StoreCanvas
 from tapeline.contracts.models import (
     ClearModelParts,
     RemoveModelPart,
     SetModelStep,
+)
+from tapeline.contracts.records import (
+    AddRunInput,
+    AddRunOutput,
+    MetricsTableView,
+    RemoveMetricsTables,
+    RunCopied,
+    RunForked,
+    SetRunParameters,
 )
 from tapeline.contracts.runs import (
     CheckpointBegun,
@@ -72,6 +82,7 @@ from tapeline.log.codec import Codec, link
 from tapeline.names import ClaimName, ReleaseName, TakeNumber, counter_ref, name_ref
 from tapeline.replay.chain import Walk
 from tapeline.runs import projection as run_rows
+from tapeline.runs.blueprint import aggregate as blueprints
 from tapeline.runs.device import aggregate as devices
 from tapeline.runs.model import aggregate as models
 from tapeline.runs.model import projection as model_rows
@@ -88,12 +99,15 @@ from tapeline.runs.model.commands import (
 )
 from tapeline.runs.run import aggregate as runs
 from tapeline.runs.run.commands import (
+    BearCopy,
+    BearFork,
     BearRun,
     CreateJob,
     DropCheckpoints,
     ExpireLease,
     GrantLease,
     HoldBack,
+    KeepTables,
     Pin,
     RefuseJob,
     RegrantLease,
@@ -181,7 +195,8 @@ async def _canvases(play: Scenario) -> None:
     made = play.of(CanvasCreated)
     content = dict(made.data.content) | {"notes": "saved again"}
     await play.say(canvases, made.ref, StoreCanvas(name=made.data.name, content=content, digest="d" * 64, user="me"))
-    await play.append(made.ref, CanvasRenamed(name=f"{made.data.name}_renamed"), "RenameCanvas")
+    new_name = f"{made.data.name}_renamed"
+    await play.say(canvases, made.ref, RenameCanvas(name=made.data.name, new_name=new_name))
     gone = play.ref("canvas")
     await play.say(canvases, gone, StoreCanvas(name="gone", content={"nodes": []}, digest="e" * 64, user="me"))
     await play.claim("canvas", "gone", gone)
@@ -315,7 +330,38 @@ async def _runs(play: Scenario) -> None:
     await play.say(runs, run, DropCheckpoints(ids=["ck-2"]))
     await play.say(runs, run, RestartRun(run=run.id, from_checkpoint="ck-1"))
     await play.say(runs, run, StopRun(run=run.id, grace_s=5.0))
+    await _kept(play, run)
     await play.say(runs, run, DeleteRun(run=run.id))
+
+
+async def _kept(play: Scenario, run: Ref) -> None:
+    """What a run keeps, a copy of it, and a fork."""
+    await play.say(runs, run, AddRunInput(run=run.id, value={"input_table_url": "tapeline://main/assets/a/test.h5"}))
+    await play.say(runs, run, AddRunOutput(run=run.id, value={"score": 0.5}))
+    await play.say(runs, run, SetRunParameters(run=run.id, parameters={"lr": 0.1}))
+    await play.say(runs, run, SetRunParameters(run=run.id, parameters={"lr": 0.2, "layers": 2}))
+    table = MetricsTableView(
+        id="00000000-0000-7000-9000-000000000001", run_id=run.id, name="metrics", rows=2,
+        columns={"loss": {"kind": "float"}}, file=ArtifactView(name="t.h5", size_bytes=100, sha256="5" * 64),
+    )  # fmt: skip
+    await play.say(runs, run, KeepTables(tables=[table]))
+    born = asdict(play.of(RunCreated).data)
+    copied = RunCopied(
+        source=run.id, source_sequence=40, status="job_terminated", attempt=4, starts=[-2, -1, 10, -2],
+        parameters={"lr": 0.2, "layers": 2},
+    )  # fmt: skip
+    copy, fork = play.ref("run"), play.ref("run")
+    named = {"number": born["number"] + 2, "name": "third_copy"}
+    await play.say(runs, copy, BearCopy(**born | named, copied=copied, tables=[table]))
+    await play.say(runs, copy, RemoveMetricsTables(run=copy.id, tables=[table.id]))
+    forked = RunForked(source=run.id, checkpoint_id="ck-1", global_step=10, files=[_artifact("ck-1.h5", "4")])
+    named = {"number": born["number"] + 3, "name": "third_fork"}
+    await play.say(runs, fork, BearFork(**born | named, forked=forked))
+    blueprint = play.ref("blueprint")
+    schema = {"type": "object", "properties": {"steps": {"type": "integer"}}}
+    registered = RegisterBlueprint(name="mine", version="1.0.0", config_schema=schema, entrypoint="mine:go", user="me")
+    await play.say(blueprints, blueprint, registered)
+    await play.say(blueprints, blueprint, RemoveBlueprint(blueprint_id=blueprint.id))
 
 
 async def _agents(play: Scenario) -> None:

@@ -22,6 +22,7 @@ from tapeline.log.codec import Codec
 from tapeline.projections import Projection
 from tapeline.replay.chain import Walk
 from tapeline.runs import projection as runs
+from tapeline.runs.blueprint import aggregate as blueprint_decider
 from tapeline.runs.device import aggregate as device_decider
 from tapeline.runs.model import aggregate as model_decider
 from tapeline.runs.model import projection as models
@@ -35,6 +36,7 @@ from tapeline.vault import sources
 DECIDERS = {
     "run": run_decider, "device": device_decider, "tape": tape_decider, "canvas": canvas_decider,
     "asset": asset_decider, "vault": vault_decider, "model": model_decider,
+    "blueprint": blueprint_decider,
 }  # fmt: skip
 NAMED = {event.__name__ for event in NAME_EVENTS}
 ASSETS = Path(__file__).parents[2] / "assets"

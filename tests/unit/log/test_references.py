@@ -15,6 +15,7 @@ from tapeline.contracts.runs import CheckpointCompleted, JobCreated
 from tapeline.subjects import KINDS
 
 WORDS = {marks.ATTEMPT, marks.LEASE, marks.CHECKPOINT, marks.REVISION, marks.ARTIFACT, marks.HOLDER, marks.MODEL_PART}
+WORDS |= {marks.TABLE}
 NOT_REFERENCES = {
     "RunCreated.blueprint_id": "blueprints are built in",
     "RunCreated.project_id": "a project is a label",

@@ -10,6 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapeline.contracts.artifacts import Artifact
+from tapeline.contracts.records import (
+    MetricsTableAdded,
+    MetricsTableRemoved,
+    RunCopied,
+    RunForked,
+    RunInputAdded,
+    RunOutputAdded,
+    RunParametersSet,
+)
 from tapeline.contracts.runs import (
     FINISHED,
     RUN_EVENTS,
@@ -167,8 +176,10 @@ PAGE: list[tuple[type, set[Status], Status | None]] = [
     (RunDeleted, THE_FOUR, None),
     *[(event, set(Status), None) for event in (
         CheckpointBegun, CheckpointCompleted, CheckpointDeleted, CheckpointPinned, NotesChanged, RunRenamed,
-        ReportNoted,
+        ReportNoted, RunInputAdded, RunOutputAdded, RunParametersSet, MetricsTableAdded, MetricsTableRemoved,
     )],
+    (RunCopied, {S.RUN_CREATED}, S.JOB_COMPLETED),
+    (RunForked, {S.RUN_CREATED}, None),
 ]  # fmt: skip
 SAMPLES: dict[type, Any] = {
     type(event): event
@@ -177,7 +188,11 @@ SAMPLES: dict[type, Any] = {
         COMPLETED, FAILED, BEGUN, CHECKPOINT, AGAIN, RunDeleted(), RunRenamed(name="x"), NotesChanged(notes="n"),
         JobCreateFailed(attempt=1, code="c", message="m"), ReportNoted(epoch=1, kind="started"),
         CheckpointDeleted(checkpoint_id="c1", policy="user", size_bytes=3),
-        CheckpointPinned(checkpoint_id="c1", pinned=True),
+        CheckpointPinned(checkpoint_id="c1", pinned=True), RunInputAdded(value={"a": 1}),
+        RunOutputAdded(value={"b": 1}), RunParametersSet(new={"lr": 2}, old={"lr": 1}),
+        MetricsTableAdded(table_id="t1", name="metrics", rows=2, columns={"loss": {"kind": "float"}}, file=FILE),
+        MetricsTableRemoved(table_id="t1"), RunForked(source="r0", checkpoint_id="c0", global_step=4, files=[FILE]),
+        RunCopied(source="r0", source_sequence=9, status="job_completed", attempt=2, starts=[-1, 5]),
     )
 }  # fmt: skip
 

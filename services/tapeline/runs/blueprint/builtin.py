@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from tapeline.contracts.runs import BlueprintView
@@ -12,20 +13,35 @@ CREATED_US = 1_767_225_600_000_000
 """When the bundled blueprints came to be, in microseconds: they are older than any run."""
 
 
+def blueprint_id(team: str | None, name: str, version: str) -> str:
+    """The id of a blueprint, which its name and version tell; None for one that every team has."""
+    return derived_id("blueprint", *([team] if team else []), name, version)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blueprint:
-    """A kind of training."""
+    """A kind of training; one without a team comes with this version."""
 
     name: str
     version: str
     config_schema: dict[str, Any]
+    team: str | None = None
+    entrypoint: str | None = None
+    created_at: datetime | None = None
 
     @property
     def id(self) -> str:
-        return derived_id("blueprint", self.name, self.version)
+        return blueprint_id(self.team, self.name, self.version)
 
     def view(self) -> BlueprintView:
-        return BlueprintView(id=self.id, name=self.name, version=self.version, config_schema=self.config_schema)
+        return BlueprintView(
+            id=self.id,
+            name=self.name,
+            version=self.version,
+            config_schema=self.config_schema,
+            entrypoint=self.entrypoint,
+            created_at=self.created_at,
+        )
 
 
 _COUNT_OR_NULL: dict[str, Any] = {"type": ["integer", "null"], "minimum": 1}
@@ -152,3 +168,5 @@ SELFTEST = Blueprint(
 )
 
 BUNDLED = (CANVAS, SELFTEST)
+RESERVED = frozenset({*(one.name for one in BUNDLED), "attached"})
+"""Names that no team may take."""

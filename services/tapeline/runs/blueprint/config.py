@@ -8,27 +8,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tapeline.errors import TapelineError
-from tapeline.runs.blueprint.builtin import BUNDLED, Blueprint
+from tapeline.runs.blueprint.builtin import Blueprint
+from tapeline.runs.blueprint.schema import MAX_DEPTH, validator
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError as SchemaError
 
 MAX_CONFIG_BYTES = 512 * 1024
 MAX_FAULTS = 100
-
-
-def find(blueprint_id: str) -> Blueprint:
-    """The blueprint with an id; `not_found` names those that there are."""
-    for one in BUNDLED:
-        if one.id == blueprint_id:
-            return one
-    known = ", ".join(f"{one.name} {one.version} ({one.id})" for one in BUNDLED)
-    raise TapelineError(
-        f"no blueprint has the id {blueprint_id!r}",
-        code="not_found",
-        hint=f"blueprints are: {known}",
-        data={"kind": "blueprint", "id": blueprint_id},
-    )
 
 
 def checked(blueprint: Blueprint, config: dict[str, Any]) -> None:
@@ -44,13 +31,17 @@ def checked(blueprint: Blueprint, config: dict[str, Any]) -> None:
         raise TapelineError(
             f"the config is {size // 1024} KiB; the limit is {MAX_CONFIG_BYTES // 1024} KiB", code="too_large"
         )
-    # Imported here: a service should be ready before it has learned JSON Schema.
-    from jsonschema import Draft202012Validator
-
     faults = _not_finite(config, [])
-    validator = Draft202012Validator(blueprint.config_schema)
-    for error in sorted(validator.iter_errors(config), key=lambda each: [str(step) for step in each.absolute_path]):
-        faults += _faults(error)
+    try:
+        found = list(validator(blueprint.config_schema).iter_errors(config))
+    except RecursionError as error:
+        raise TapelineError(
+            f"the schema of blueprint {blueprint.name!r} refers to itself without end",
+            code="invalid",
+            hint="register a version of it that does not",
+        ) from error
+    for fault in sorted(found, key=lambda each: [str(step) for step in each.absolute_path]):
+        faults += _faults(fault)
     if faults:
         first = faults[0]
         place = ".".join(str(step) for step in first["path"]) or "config"
@@ -68,6 +59,9 @@ def _not_finite(value: Any, path: list[str | int]) -> list[dict[str, Any]]:
     stack: list[tuple[Any, list[str | int]]] = [(value, path)]
     while stack:
         at, steps = stack.pop()
+        if len(steps) > MAX_DEPTH:
+            found.append({"path": steps, "message": f"is nested deeper than {MAX_DEPTH}", "value": None, "hint": None})
+            break
         if isinstance(at, dict):
             stack += [(item, [*steps, key]) for key, item in at.items()]
         elif isinstance(at, list):

@@ -1,4 +1,4 @@
-"""Verbs on devices and blueprints, and the greeting."""
+"""Verbs on devices, and the greeting."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ from tapeline.bus import Verbs, answered
 from tapeline.contracts.agents import CONTRACTS, DeviceView
 from tapeline.contracts.message import Answer, Page
 from tapeline.contracts.runs import (
-    BlueprintView,
     Hello,
     HelloView,
-    ListBlueprints,
     ListDevices,
-    ValidateRunConfig,
 )
 from tapeline.errors import TapelineError
-from tapeline.runs.blueprint import config as configs
-from tapeline.runs.blueprint.builtin import BUNDLED
 from tapeline.runs.device import queries
-from tapeline.runs.patterns import matches
 from tapeline.runs.run.handlers import Desk
 from tapeline.subjects import Principal
 
 
 def add_verbs(verbs: Verbs, desk: Desk) -> None:
-    """Register the greeting, and the verbs on devices and blueprints."""
+    """Register the greeting, and the verbs on devices."""
 
     @verbs.user("hello")
     async def hello(caller: Principal, request: Hello) -> Answer[HelloView]:
@@ -47,19 +41,3 @@ def add_verbs(verbs: Verbs, desk: Desk) -> None:
         items = [queries.view(caller.team, device, desk.leases) for device in found]
         items.sort(key=lambda each: (each.agent, each.device))
         return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
-
-    @verbs.user("blueprints")
-    async def blueprints(caller: Principal, request: ListBlueprints) -> Answer[Page[BlueprintView]]:
-        items = [
-            one.view()
-            for one in BUNDLED
-            if (request.name is None or one.name == request.name)
-            and (request.version_ilike is None or matches(request.version_ilike, one.version))
-        ]
-        return answered(Page(items=items), desk.reader.projector.position, desk.log_id)
-
-    @verbs.user("validate_config")
-    async def validate_config(caller: Principal, request: ValidateRunConfig) -> Answer[BlueprintView]:
-        blueprint = configs.find(request.blueprint_id)
-        configs.checked(blueprint, request.config)
-        return answered(blueprint.view(), desk.reader.projector.position, desk.log_id)

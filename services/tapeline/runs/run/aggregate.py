@@ -7,10 +7,26 @@ code `conflict`, and nothing is appended.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, assert_never
 
+from tapeline.contracts.records import (
+    MAX_VALUE_BYTES,
+    MAX_VALUES,
+    AddRunInput,
+    AddRunOutput,
+    MetricsTableAdded,
+    MetricsTableRemoved,
+    RemoveMetricsTables,
+    RunCopied,
+    RunForked,
+    RunInputAdded,
+    RunOutputAdded,
+    RunParametersSet,
+    SetRunParameters,
+    added,
+)
 from tapeline.contracts.runs import (
     FINISHED,
     STOPPING,
@@ -51,6 +67,8 @@ from tapeline.contracts.runs import (
 )
 from tapeline.errors import TapelineError
 from tapeline.runs.run.commands import (
+    BearCopy,
+    BearFork,
     BearRun,
     CreateJob,
     DropCheckpoints,
@@ -58,6 +76,7 @@ from tapeline.runs.run.commands import (
     GiveUp,
     GrantLease,
     HoldBack,
+    KeepTables,
     Overdue,
     Pin,
     RefuseJob,
@@ -108,6 +127,13 @@ LEGAL: dict[type, frozenset[Status]] = {
     NotesChanged: ANY,
     RunRenamed: ANY,
     ReportNoted: ANY,
+    RunInputAdded: ANY,
+    RunOutputAdded: ANY,
+    RunParametersSet: ANY,
+    MetricsTableAdded: ANY,
+    MetricsTableRemoved: ANY,
+    RunCopied: frozenset({Status.RUN_CREATED}),
+    RunForked: frozenset({Status.RUN_CREATED}),
 }
 """The statuses in which each event may happen. `RunCreated` is the birth and comes once."""
 
@@ -175,6 +201,11 @@ class Run:
     restarts_ever: int = 0
     stalls: int = 0
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    forked: Checkpoint | None = None
+    inputs: tuple[dict[str, Any], ...] = ()
+    outputs: tuple[dict[str, Any], ...] = ()
+    parameters: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, MetricsTableAdded] = field(default_factory=dict)
     last_step: int | None = None
     reason: str | None = None
     message: str | None = None
@@ -259,15 +290,67 @@ def decide(run: Run, command: RunCommand) -> list[RunEvent]:
             if found.pinned == command.pinned:
                 return []
             return [CheckpointPinned(checkpoint_id=found.id, pinned=command.pinned)]
+        case AddRunInput() | AddRunOutput() | SetRunParameters() | KeepTables() | RemoveMetricsTables():
+            return _recorded(run, command)
         case _:
             assert_never(command)
+
+
+def _recorded(
+    run: Run, command: AddRunInput | AddRunOutput | SetRunParameters | KeepTables | RemoveMetricsTables
+) -> list[RunEvent]:
+    match command:
+        case AddRunInput():
+            if command.value in run.inputs:
+                return []
+            _check_room(run, "inputs", len(run.inputs), command.value)
+            return [RunInputAdded(value=command.value)]
+        case AddRunOutput():
+            _check_room(run, "outputs", len(run.outputs), command.value)
+            return [RunOutputAdded(value=command.value)]
+        case SetRunParameters():
+            known = run.parameters
+            new = {
+                name: value for name, value in command.parameters.items() if name not in known or known[name] != value
+            }
+            if not new:
+                return []
+            _check_room(run, "parameters", len(known), known | new)
+            return [RunParametersSet(new=new, old={name: known[name] for name in new if name in known})]
+        case KeepTables():
+            new_tables = {table.id: table for table in command.tables if table.id not in run.tables}
+            _check_room(run, "tables", len(run.tables) + len(new_tables) - 1, None)
+            return [added(table) for table in new_tables.values()]
+        case RemoveMetricsTables():
+            return [MetricsTableRemoved(table_id=one) for one in dict.fromkeys(command.tables) if one in run.tables]
+
+
+def _check_room(run: Run, what: str, count: int, value: Any) -> None:
+    if count >= MAX_VALUES:
+        raise TapelineError(
+            f"run r{run.number} has {count} {what}; the limit is {MAX_VALUES}",
+            code="too_large",
+            hint="keep large data in a metrics table",
+        )
+    if len(repr(value)) > MAX_VALUE_BYTES:
+        raise TapelineError(
+            f"{what} of run r{run.number} would take {len(repr(value)) // 1024} KiB; the limit is 64 KiB",
+            code="too_large",
+            hint="keep large data in a metrics table",
+        )
 
 
 def _born(run: Run, command: BearRun) -> list[RunEvent]:
     if run.created is not None:
         raise TapelineError(f"run r{run.number} exists already", code="already_exists", hint="use a new command_id")
-    fields = command.model_dump(exclude={"command_id", "at", "min_position"})
-    return [RunCreated(**fields)]
+    born = RunCreated(**{field.name: getattr(command, field.name) for field in fields(RunCreated)})
+    match command:
+        case BearCopy():
+            return [born, command.copied, *(added(table) for table in command.tables)]
+        case BearFork():
+            return [born, command.forked]
+        case _:
+            return [born]
 
 
 def _job(run: Run, command: CreateJob | RefuseJob) -> list[RunEvent]:
@@ -585,6 +668,24 @@ def evolve(run: Run, event: RunEvent) -> Run:
             if found is None:
                 return run
             return replace(run, checkpoints=run.checkpoints | {found.id: replace(found, pinned=event.pinned)})
+        case RunForked():
+            forked = Checkpoint(event.checkpoint_id, 0, event.global_step, tuple(event.files))
+            return replace(run, forked=forked)
+        case RunCopied():
+            return replace(
+                run, attempt=event.attempt, inputs=tuple(event.inputs), outputs=tuple(event.outputs),
+                parameters=dict(event.parameters),
+            )  # fmt: skip
+        case RunInputAdded():
+            return replace(run, inputs=(*run.inputs, event.value))
+        case RunOutputAdded():
+            return replace(run, outputs=(*run.outputs, event.value))
+        case RunParametersSet():
+            return replace(run, parameters=run.parameters | event.new)
+        case MetricsTableAdded():
+            return replace(run, tables=run.tables | {event.table_id: event})
+        case MetricsTableRemoved():
+            return replace(run, tables={id: one for id, one in run.tables.items() if id != event.table_id})
         case _:
             assert_never(event)
 

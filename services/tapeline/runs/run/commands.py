@@ -7,6 +7,17 @@ from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from tapeline.contracts.message import Command, Lossy, Told
+from tapeline.contracts.records import (
+    AddRunInput,
+    AddRunOutput,
+    MetricsTableAdded,
+    MetricsTableView,
+    RemoveMetricsTables,
+    RunCopied,
+    RunForked,
+    SetRunParameters,
+    view_of_table,
+)
 from tapeline.contracts.runs import (
     CheckpointBegun,
     CheckpointCompleted,
@@ -70,6 +81,38 @@ class BearRun(Command):
     @classmethod
     def from_events(cls, events: Sequence[Told], state: Any) -> Self:
         return cls.of(events[0])
+
+
+class BearCopy(BearRun):
+    """From the handler of `runs.copy`: the birth of a run with what its source had kept."""
+
+    copied: RunCopied
+    tables: list[MetricsTableView]
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        tables = [view_of_table(one.ref.id, one.data) for one in events if isinstance(one.data, MetricsTableAdded)]
+        return cls.of(events[0], copied=events[1].data, tables=tables)
+
+
+class BearFork(BearRun):
+    """From the handler of `runs.fork`: the birth of a run that begins with another one's checkpoint."""
+
+    forked: RunForked
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0], forked=events[1].data)
+
+
+class KeepTables(Command):
+    """From the handlers of metrics tables: their files are in the store."""
+
+    tables: list[MetricsTableView]
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(tables=[view_of_table(one.ref.id, one.data) for one in events])
 
 
 class CreateJob(Command):
@@ -217,6 +260,8 @@ class Pin(Command):
 
 RunCommand = (
     BearRun
+    | BearCopy
+    | BearFork
     | CreateJob
     | RefuseJob
     | HoldBack
@@ -235,4 +280,9 @@ RunCommand = (
     | RenameRun
     | DropCheckpoints
     | Pin
+    | AddRunInput
+    | AddRunOutput
+    | SetRunParameters
+    | KeepTables
+    | RemoveMetricsTables
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ from tapeline.contracts.artifacts import PartView, ReadArtifact
 from tapeline.contracts.message import Accepted, Answer, Command, Page
 from tapeline.contracts.runs import (
     CheckpointView,
+    CountRuns,
+    CountView,
     CreateRun,
     DeleteCheckpoints,
     DeletedView,
@@ -101,9 +104,15 @@ class Desk:
         births.check_session(connection, team, session)
 
     async def bear(
-        self, caller: Principal, command: Command, birth: dict[str, Any]
+        self,
+        caller: Principal,
+        command: Command,
+        birth: dict[str, Any],
+        *,
+        kind: type[BearRun] = BearRun,
+        more: Sequence[Step[Any]] = (),
     ) -> tuple[str, Outcome[aggregate.Run]]:
-        """Give birth to a run with the team's next number, both or neither."""
+        """Give birth to a run with the team's next number and whatever else is asked, all or nothing."""
         run_id = born_of(command.command_id or "", "run", caller.team)
         ref, counter = Ref(caller.team, "run", run_id), counter_ref(caller.team, "run")
         origin = origin_of(caller.actor, command.command_id)
@@ -112,10 +121,11 @@ class Desk:
             try:
                 async with lock:
                     number = (await self.deciders.state(names, counter)).number + 1
-                    _, outcome = await self.deciders.handle_together(
+                    _, outcome, *_ = await self.deciders.handle_together(
                         [
                             Step(decider=names, ref=counter, command=TakeNumber(number=number, holder=run_id)),
-                            Step(decider=aggregate, ref=ref, command=BearRun(number=number, **birth)),
+                            Step(decider=aggregate, ref=ref, command=kind(number=number, **birth)),
+                            *more,
                         ],
                         origin,
                     )
@@ -138,8 +148,12 @@ def add_verbs(verbs: Verbs, desk: Desk) -> None:
 def _add_births(verbs: Verbs, desk: Desk) -> None:
     @verbs.user("create")
     async def create(caller: Principal, request: CreateRun) -> Accepted[RunView]:
-        birth = births.checked(request)
-        await desk.reader.at(request.min_position, desk.check_places, caller.team, request.device, request.session_name)
+        def asked(connection: Connection) -> dict[str, Any]:
+            birth = births.checked(connection, caller.team, request)
+            desk.check_places(connection, caller.team, request.device, request.session_name)
+            return birth
+
+        birth = await desk.reader.at(request.min_position, asked)
         run_id, outcome = await desk.bear(caller, request, birth | {"user": caller.user})
         return accepted(outcome, view_of(run_id, outcome.state), desk.log_id)
 
@@ -220,6 +234,11 @@ def _add_queries(verbs: Verbs, desk: Desk) -> None:
         return answered(
             desk.reader.page(caller.team, "run", page_of(items)), desk.reader.projector.position, desk.log_id
         )
+
+    @verbs.user("count")
+    async def count(caller: Principal, request: CountRuns) -> Answer[CountView]:
+        found = await desk.reader.at(request.min_position, queries.counted, caller.team, request)
+        return answered(CountView(count=found), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("events")
     async def events(caller: Principal, request: ListEvents) -> Answer[Page[EventView]]:

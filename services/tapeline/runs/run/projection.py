@@ -9,6 +9,15 @@ import msgspec
 from sqlalchemy import Table
 
 from tapeline.contracts.artifacts import Artifact
+from tapeline.contracts.records import (
+    RECORD_EVENTS,
+    MetricsTableAdded,
+    MetricsTableRemoved,
+    RunCopied,
+    RunInputAdded,
+    RunOutputAdded,
+    RunParametersSet,
+)
 from tapeline.contracts.runs import (
     CheckpointBegun,
     CheckpointCompleted,
@@ -36,10 +45,11 @@ from tapeline.contracts.runs import (
 from tapeline.log import StoredEvent
 from tapeline.projections import Key, Row, Rows
 from tapeline.runs.moments import us_of
-from tapeline.runs.run.tables import artifacts, attempts, checkpoints, run_events, runs
+from tapeline.runs.run.tables import artifacts, attempts, checkpoints, run_events, run_records, run_tables, runs
 
 _encode = msgspec.json.Encoder().encode
 OF_CHECKPOINTS = frozenset({CheckpointBegun, CheckpointCompleted, CheckpointDeleted, CheckpointPinned})
+OF_RECORDS = frozenset(RECORD_EVENTS)
 NOT_OF_A_RUN = frozenset({"NameClaimed", "NameReleased", "NumberTaken"})
 
 
@@ -51,6 +61,8 @@ def keys(event: StoredEvent) -> Iterable[tuple[Table, Key]]:
     of_run = (runs, (ref.team, ref.id))
     if type(event.data) in OF_CHECKPOINTS:
         return (of_run, (checkpoints, (ref.team, event.data.checkpoint_id)))
+    if type(event.data) in OF_RECORDS:
+        return (of_run, (run_records, (ref.team, ref.id)))
     return (of_run,)
 
 
@@ -72,6 +84,8 @@ def apply(rows: Rows, event: StoredEvent) -> None:
     _change(row, data, at)
     if type(data) in OF_CHECKPOINTS:
         _apply_checkpoint(rows, event, row, at)
+    elif type(data) in OF_RECORDS:
+        _apply_record(rows, event, row, at)
     rows.put(runs, row)
     rows.put(
         run_events,
@@ -84,6 +98,7 @@ def apply(rows: Rows, event: StoredEvent) -> None:
             "status": after,
             "type": kind,
             "details": _details(kind, event.actor, data),
+            "position": event.position,
         },
     )
     if isinstance(data, JobStarted):
@@ -161,6 +176,45 @@ def _change(row: Row, data: Any, at: int) -> None:
             row["notes"] = data.notes
         case _:
             return
+
+
+def _apply_record(rows: Rows, event: StoredEvent, run: Row, at: int) -> None:
+    team, run_id, data = event.ref.team, event.ref.id, event.data
+    match data:
+        case MetricsTableAdded():
+            fields = {name: getattr(data, name) for name in _OF_TABLES}
+            file, key = _file(data.file), {"team": team, "run_id": run_id}
+            rows.put(run_tables, key | fields | {"file": file, "sequence": event.sequence, "created_us": at})
+            rows.put(artifacts, {"team": team, "sha256": data.file.sha256, "size_bytes": data.file.size_bytes})
+            return
+        case MetricsTableRemoved():
+            rows.delete(run_tables, team, run_id, data.table_id)
+            return
+        case RunCopied():
+            run["attempt"] = data.attempt
+            for i, start in enumerate(data.starts, start=1):
+                from_step = None if start < -1 else start
+                rows.put(attempts, {"team": team, "run_id": run_id, "attempt": i, "from_step": from_step})
+    kept = rows.get(run_records, team, run_id) or {
+        "team": team, "run_id": run_id, "inputs": [], "outputs": [], "parameters": {}, "source": None,
+    }  # fmt: skip
+    match data:
+        case RunCopied():
+            kept |= {
+                "inputs": data.inputs, "outputs": data.outputs, "parameters": data.parameters, "source": data.source,
+            }  # fmt: skip
+        case RunInputAdded():
+            kept["inputs"] = [*kept["inputs"], data.value]
+        case RunOutputAdded():
+            kept["outputs"] = [*kept["outputs"], data.value]
+        case RunParametersSet():
+            kept["parameters"] = kept["parameters"] | data.new
+        case _:  # a fork
+            kept["source"] = data.source
+    rows.put(run_records, kept)
+
+
+_OF_TABLES = ("table_id", "name", "rows", "columns", "stream_name", "foreign_table_url", "foreign_table_display_name")
 
 
 def _file(file: Artifact) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, bindparam, false, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, bindparam, false, func, or_, select
 
 from tapeline.contracts.artifacts import ArtifactView
 from tapeline.contracts.runs import (
     CheckpointView,
+    CountRuns,
     EventView,
     ListCheckpoints,
     ListEvents,
@@ -85,12 +86,7 @@ def _view(
 
 def listed(connection: Connection, team: str, query: ListRuns) -> list[RunView]:
     """A page of runs."""
-    lists: dict[str, Sequence[Any] | None] = {
-        "blueprint_id": query.blueprint_ids, "id": query.ids, "number": query.numbers,
-        "project_id": query.project_ids, "status": query.statuses, "task_type": query.task_types,
-        "version": query.versions, "user_id": query.user_ids,
-    }  # fmt: skip
-    if query.limit == 0 or query.name_ilikes == [] or any(each == [] for each in lists.values()):
+    if query.limit == 0:
         return []
     everything = query.select is None or "*" in query.select
     if query.select == []:
@@ -98,16 +94,10 @@ def listed(connection: Connection, team: str, query: ListRuns) -> list[RunView]:
     wanted: set[str] = set(query.select or ())
     columns = [runs.c[column] for field, column in _COLUMNS.items() if field in wanted]
     statement: Select[Any] = select(runs) if everything else select(runs.c.id.label("key"), *columns)
-    statement = statement.where(runs.c.team == team, runs.c.is_deleted.is_(False))
-    for column, values in lists.items():
-        if values is not None:
-            statement = statement.where(runs.c[column].in_([str(v) if isinstance(v, Status) else v for v in values]))
-    if query.name_ilikes is not None:
-        statement = statement.where(or_(*(ilike(runs.c.name_lower, each) for each in query.name_ilikes)))
-    statement = _within(statement, runs, query.created_after, query.created_before)
-    if query.id_after is not None:
-        statement = statement.where(runs.c.id > query.id_after)
-    statement = _sorted(statement, runs, query.sort).limit(query.limit).offset(query.offset)
+    found = _filtered(statement, team, query)
+    if found is None:
+        return []
+    statement = _sorted(found, runs, query.sort).limit(query.limit).offset(query.offset)
     rows = connection.execute(statement).mappings().all()
     said: dict[str, tuple[list[ProgressView], int]] = {}
     if everything or wanted & _PROGRESS:
@@ -115,6 +105,31 @@ def listed(connection: Connection, team: str, query: ListRuns) -> list[RunView]:
     return [
         _view(row, said.get(row["id" if everything else "key"]), everything=everything, wanted=wanted) for row in rows
     ]
+
+
+def counted(connection: Connection, team: str, query: CountRuns) -> int:
+    """How many runs there are."""
+    found = _filtered(select(func.count()).select_from(runs), team, query)
+    return 0 if found is None else int(connection.scalar(found) or 0)
+
+
+def _filtered(statement: Select[Any], team: str, query: CountRuns) -> Select[Any] | None:
+    """The statement for the runs that match; None when nothing can."""
+    lists: dict[str, Sequence[Any] | None] = {
+        "blueprint_id": query.blueprint_ids, "id": query.ids, "number": query.numbers,
+        "project_id": query.project_ids, "status": query.statuses, "task_type": query.task_types,
+        "version": query.versions, "user_id": query.user_ids,
+    }  # fmt: skip
+    if query.name_ilikes == [] or any(each == [] for each in lists.values()):
+        return None
+    statement = statement.where(runs.c.team == team, runs.c.is_deleted.is_(False))
+    for column, values in lists.items():
+        if values is not None:
+            statement = statement.where(runs.c[column].in_([str(v) if isinstance(v, Status) else v for v in values]))
+    if query.name_ilikes is not None:
+        statement = statement.where(or_(*(ilike(runs.c.name_lower, each) for each in query.name_ilikes)))
+    statement = _within(statement, runs, query.created_after, query.created_before)
+    return statement if query.id_after is None else statement.where(runs.c.id > query.id_after)
 
 
 def ilike(column: ColumnElement[str], pattern: str) -> ColumnElement[bool]:
@@ -163,6 +178,7 @@ def events(connection: Connection, team: str, query: ListEvents) -> list[EventVi
             created_at=moment(row["created_us"]),
             status=row["status"],
             details=row["details"],
+            position=row["position"],
         )
         for row in connection.execute(statement).mappings()
     ]

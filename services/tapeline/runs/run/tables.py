@@ -31,7 +31,8 @@ runs = Table(
     Column("priority", Integer, nullable=False, default=0),
     Column("wanted_device", String(127), nullable=False),
     Column("device", String(127)),
-    Column("agent", String(63)),
+    # An agent, or `user:<name>` of who trains it by hand.
+    Column("agent", String(80)),
     Column("attempt", Integer, nullable=False),
     Column("session_name", String(64)),
     Column("reason", String(64)),
@@ -50,6 +51,7 @@ runs = Table(
     Index("runs_by_number", "team", "number"),
     Index("runs_by_created", "team", "created_us", "id"),
     Index("runs_by_status", "status"),
+    Index("runs_by_name", "team", "project_id", "name"),
 )
 
 run_events = Table(
@@ -63,6 +65,7 @@ run_events = Table(
     Column("status", String(32), nullable=False),
     Column("type", String(64), nullable=False),
     Column("details", JSON, nullable=False),
+    Column("position", BigInteger, nullable=False),
 )
 
 attempts = Table(
@@ -104,4 +107,34 @@ artifacts = Table(
     Column("size_bytes", BigInteger, nullable=False),
 )
 
-TABLES = (runs, run_events, attempts, checkpoints, artifacts)
+run_records = Table(
+    "run_records",
+    METADATA,
+    # Apart from the runs themselves: lists of runs do not read it.
+    Column("team", String(63), primary_key=True),
+    Column("run_id", String(64), primary_key=True),
+    Column("inputs", JSON, nullable=False),
+    Column("outputs", JSON, nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("source", String(64)),
+)
+
+run_tables = Table(
+    "run_tables",
+    METADATA,
+    Column("team", String(63), primary_key=True),
+    Column("run_id", String(64), primary_key=True),
+    Column("table_id", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("columns", JSON, nullable=False),
+    Column("file", JSON, nullable=False),
+    Column("stream_name", Text, nullable=False),
+    Column("foreign_table_url", Text),
+    Column("foreign_table_display_name", Text, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Index("run_tables_by_id", "team", "table_id"),
+)
+
+TABLES = (runs, run_events, attempts, checkpoints, artifacts, run_records, run_tables)
