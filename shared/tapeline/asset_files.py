@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapeline.errors import TapelineError
+from tapeline.indexed import IndexedColumn
 from tapeline.security import hdf5
 
 SCHEMA = "tapeline.asset/1"
@@ -34,7 +35,7 @@ class AssetFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._columns: dict[str, NDArray[Any]] = {}
+        self._columns: dict[str, Any] = {}
         self.attributes: dict[str, Any] = {}
         self.names: list[str] = []
         # The path may be a link of ours into the artifact store.
@@ -47,16 +48,17 @@ class AssetFile:
                     hint=f"expected {SCHEMA!r}",
                 )
             self.attributes = {name: _text(value) for name, value in file.attrs.items()}
-            for name, item in file.items():
-                if isinstance(item, h5py.Dataset):
-                    self._columns[name] = _map(self.path, item)
-                    self.names.append(name)
-            for group in ("_index", "_meta"):
+            for group in ("_index", "_meta", "_grid"):
                 folder = file.get(group)
                 if isinstance(folder, h5py.Group):
                     for name, item in folder.items():
                         if isinstance(item, h5py.Dataset):
                             self._columns[f"{group}/{name}"] = _map(self.path, item)
+            for name, item in file.items():
+                if isinstance(item, h5py.Dataset):
+                    is_indexed = _text(item.attrs.get("layout", b"")) == "indexed"
+                    self._columns[name] = self._indexed(name, item) if is_indexed else _map(self.path, item)
+                    self.names.append(name)
         if "_index/part" not in self._columns:
             raise TapelineError(f"{self.path.name} is no asset file: it has no /_index/part", code="asset_refused")
         rows = len(self)
@@ -66,6 +68,33 @@ class AssetFile:
                     f"{name} of {self.path.name} has {len(self._columns[name])} rows where /_index has {rows}",
                     code="asset_refused",
                 )
+
+    def _indexed(self, name: str, dataset: h5py.Dataset) -> IndexedColumn:
+        """A column of places; every place must lie in its grid."""
+        attributes = dataset.attrs
+        past = _map(self.path, dataset)
+        codes = self._columns.get("_index/symbol", np.zeros(len(past), np.uint16))
+        window = tuple(int(size) for size in np.atleast_1d(attributes.get("shape", ())))
+        grids = [self._columns.get(f"_grid/{_text(each)}") for each in np.atleast_1d(attributes.get("grid", ()))]
+        scale = attributes.get("scale")
+        known = [grid for grid in grids if grid is not None and grid.ndim == 2 and grid.shape[1] == 8]
+        sound = (
+            len(known) == len(grids) > 0
+            and len(window) == 2
+            and window[1] == 8
+            and past.dtype == np.int64
+            and len(codes) == len(past)
+            and (len(past) == 0 or int(codes.max()) < len(grids))
+            and (scale is None or scale.shape == (len(grids), 8))
+        )
+        if sound and len(past):
+            most = np.array([len(grid) for grid in known], np.int64)[np.asarray(codes, np.int64)]
+            sound = bool(((past >= 0) & (past <= most)).all())
+        if not sound:
+            raise TapelineError(
+                f"{name} of {self.path.name} speaks of bars that the file has not", code="asset_refused"
+            )
+        return IndexedColumn(past, codes, known, window, str(_text(attributes.get("norm", b"none"))), scale)
 
     def __len__(self) -> int:
         return len(self._columns["_index/part"])
@@ -97,7 +126,7 @@ class AssetFile:
         return np.asarray(self._columns["_index/t0"], dtype=np.int64)
 
     def column(self, name: str) -> NDArray[Any]:
-        """A feature or label as a read-only view, first axis = row.
+        """A feature or label as a read-only view, first axis = row; of an indexed one, rows are made when taken.
 
         Raises
         ------
@@ -108,10 +137,11 @@ class AssetFile:
             raise TapelineError(
                 f"{self.path.name} has no column {name!r}", code="not_found", hint=f"it has: {', '.join(self.names)}"
             )
-        return self._columns[name]
+        found: NDArray[Any] = self._columns[name]
+        return found
 
     def read(self, name: str, start: int = 0, stop: int | None = None, step: int = 1) -> NDArray[Any]:
-        """Rows `start:stop:step` of a feature or label, as a read-only view."""
+        """Rows `start:stop:step` of a feature or label, as a read-only view where the file holds them."""
         return self.column(name)[start:stop:step]
 
     def meta(self, name: str) -> Any:

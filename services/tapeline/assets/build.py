@@ -22,6 +22,7 @@ from tapeline.assets.certificate import Check
 from tapeline.assets.component import Instance
 from tapeline.assets.components import Registry
 from tapeline.assets.edges import too_good
+from tapeline.assets.indexing import Places, places
 from tapeline.assets.plan import Plan, make_plan
 from tapeline.assets.samples import Samples, joined, nothing, one_after_another
 from tapeline.assets.shard import ShardData, compute
@@ -31,6 +32,7 @@ from tapeline.assets.uniqueness import overlap, uniqueness
 from tapeline.errors import TapelineError
 from tapeline.tape.view import OpenTape
 
+INDEX_BYTES = 8
 Tell = Callable[[str, int, int, str], None]
 """Called with `(operation, value, final_value, units)`; may raise to end the build."""
 
@@ -171,6 +173,7 @@ def assemble(
         codes,
         {"spec": dict(spec), "stats": fitted, "columns": _columns(features, labels)},
         symbols,
+        places(plan, parts, stored, codes),
         tell,
     )
     return Built(
@@ -253,16 +256,18 @@ def _write(
     codes: NDArray[np.uint16],
     meta: dict[str, Any],
     symbols: list[str],
+    windows: Places,
     tell: Tell,
 ) -> tuple[list[BuiltFile], str]:
     columns = {**stored.features, **stored.labels}
-    row_bytes = sum(values[:1].nbytes for values in columns.values())
+    row_bytes = sum(INDEX_BYTES if name in windows.past else values[:1].nbytes for name, values in columns.items())
     files: list[BuiltFile] = []
     hashed: list[tuple[str, layout.Columns]] = []
     done = 0
     for ending, rows in layout.file_rows(part, row_bytes):
         file_name = f"{name}_{ending}.h5"
-        datasets = {key: values[rows] for key, values in columns.items()}
+        indexed, grids = windows.of(rows)
+        datasets = {key: indexed[key] if key in indexed else values[rows] for key, values in columns.items()}
         index: dict[str, NDArray[Any]] = {
             "t0": stored.t0[rows],
             "t1": stored.t1[rows],
@@ -278,9 +283,15 @@ def _write(
             index=index,
             meta=meta,
             symbols=symbols,
+            grids=grids,
         )
         files.append(BuiltFile(file_name, folder / file_name, len(rows)))
-        hashed.append((ending, {**datasets, **{f"_index/{key}": values for key, values in index.items()}}))
+        kept: dict[str, NDArray[Any]] = {
+            **{key: each.past if isinstance(each, layout.Indexed) else each for key, each in datasets.items()},
+            **{f"_index/{key}": values for key, values in index.items()},
+            **{f"_grid/{key}": values for key, values in grids.items()},
+        }
+        hashed.append((ending, kept))
         done += len(rows)
         tell("assemble", done, len(part), "rows")
     return files, layout.data_digest(hashed)

@@ -82,6 +82,18 @@ class Plan:
         return bool(self.spec.get("allow_lookahead"))
 
     @property
+    def indexed(self) -> tuple[Instance, ...]:
+        """The features of which files hold places in grids instead of windows of bars."""
+        if self.spec["layout"] != "indexed":
+            return ()
+        return tuple(each for each in self.features if each.component.windows is not None)
+
+    @property
+    def grids(self) -> tuple[tuple[Unit, int], ...]:
+        """The bars that indexed features are windows of, each once."""
+        return tuple(dict.fromkeys((each.params.unit, each.params.size) for each in self.indexed))
+
+    @property
     def bar(self) -> tuple[Unit, int]:
         """The bars in which samples are taken, and gaps counted."""
         sampling = self.spec["sampling"]
@@ -132,7 +144,7 @@ def make_plan(spec: Mapping[str, Any], tapes: Mapping[str, OpenTape], components
 
 def _shared(spec: Mapping[str, Any], features: Iterable[Instance]) -> dict[str, Any]:
     """What every shard depends on: neither the name, nor the tapes, nor the split, unless a feature is fitted."""
-    kept = {key: spec[key] for key in ("calendar", "view", "sampling", "features", "labels", "missing")}
+    kept = {key: spec[key] for key in ("calendar", "view", "sampling", "features", "labels", "missing", "layout")}
     fitted = {
         each.name: {symbol: values.tobytes().hex() for symbol, values in sorted(each.fitted.items())}
         for each in features

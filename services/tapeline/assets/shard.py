@@ -10,13 +10,14 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tapeline.assets.causality import Found, Subject, cut_rows, examine
 from tapeline.assets.component import Instance
+from tapeline.assets.grids import Grid, Unit
 from tapeline.assets.plan import Plan, Shard
 from tapeline.assets.samples import Samples, computed, make, nothing
 from tapeline.assets.sampling import Times, sample_times
@@ -37,11 +38,13 @@ class ShardData:
     ----------
     n_times : how many samples there were before any was left out
     first : how many of them, at the session's beginning, have not enough history
+    grids : the session's own bars, by unit and size, that indexed features are windows of
     """
 
     samples: Samples
     n_times: int
     first: int
+    grids: dict[tuple[Unit, int], Grid]
     found: Found
     gaps: dict[str, Any]
     traded: list[Traded]
@@ -66,16 +69,17 @@ def compute(plan: Plan, shard: Shard) -> ShardData:
     first, early = _first_with_history(market, [*plan.features, *plan.labels], whole[0])
     times = (whole[0][first:], whole[1][first:])
     gaps, prices = gaps_of(market, own, plan.bar), traded(market, own)
+    grids = {key: days.piece(shard.number, *key) for key in plan.grids}
     if len(times[0]) == 0:
         none = replace(nothing(plan.features, plan.labels), dropped=early)
-        return ShardData(none, len(whole[0]), first, Found(shard.symbol), gaps, prices)
+        return ShardData(none, len(whole[0]), first, grids, Found(shard.symbol), gaps, prices)
     known = computed(market, plan.features, plan.labels, times[0], ahead=plan.ahead)
     samples = make(market, plan.features, plan.labels, times, plan.spec["missing"], ahead=plan.ahead, known=known)
     samples = replace(samples, dropped=Counter(early) + Counter(samples.dropped))
     moves = plan.spec["sampling"]["kind"] == "cusum"
     subject = Subject(market, times[0], (lambda other: times_of(other)[0][first:]) if moves else None, plan.ahead)
     found = examine(subject, cut_rows(len(times[0]), shard.cuts), plan.features, plan.labels, plan.digest, known)
-    return ShardData(samples, len(whole[0]), first, found, gaps, prices)
+    return ShardData(samples, len(whole[0]), first, grids, found, gaps, prices)
 
 
 def _first_with_history(
@@ -106,6 +110,9 @@ def to_bytes(data: ShardData) -> bytes:
         **{f"x/{name}": values for name, values in samples.features.items()},
         **{f"y/{name}": values for name, values in samples.labels.items()},
     }
+    for (unit, size), grid in data.grids.items():
+        of_grid = {"bars": grid.bars, "end": grid.end, "segment": grid.segment, "session": grid.session}
+        columns |= {f"g/{unit}/{size}/{name}": values for name, values in of_grid.items()}
     listed: list[dict[str, Any]] = []
     blocks: list[bytes] = []
     place = 0
@@ -162,10 +169,20 @@ def from_bytes(content: bytes, name: str) -> ShardData:
         header["dropped"],
         header["filled"],
     )
+    keys = dict.fromkeys(tuple(name.split("/")[1:3]) for name in columns if name.startswith("g/"))
+    grids = {
+        (cast(Unit, unit), int(size)): Grid(
+            cast(Unit, unit),
+            int(size),
+            *(columns[f"g/{unit}/{size}/{name}"] for name in ("bars", "end", "segment", "session")),
+        )
+        for unit, size in keys
+    }
     return ShardData(
         samples,
         header["n_times"],
         header["first"],
+        grids,
         Found(**header["found"]),
         header["gaps"],
         [Traded(**each) for each in header["traded"]],

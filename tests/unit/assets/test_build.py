@@ -62,7 +62,7 @@ def test_two_builds_give_equal_bytes(prepared: PreparedTape, tmp_path: Path) -> 
 
 
 def test_files_hold_what_the_layout_says(prepared: PreparedTape, tmp_path: Path) -> None:
-    built = cut(prepared, tmp_path / "a")
+    built = cut(prepared, tmp_path / "a", layout="materialised")
     for file in built.files:
         with open_asset(file.path) as opened:
             assert opened.attrs["schema"] == b"tapeline.asset/1"

@@ -46,7 +46,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> PreparedTape:
 
 def resolved(tape: PreparedTape, **change: Any) -> Any:
     known = KnownTape("t1", "demo", tape.content_sha256, tuple(tape.symbols), tuple(tape.days), "SIM")
-    spec = SPEC | {"range": {"from": sorted(tape.days)[-6:][0]}, "split": {"embargo": "5 min", "validation_fraction": 0}} | change
+    spec = (
+        SPEC
+        | {"range": {"from": sorted(tape.days)[-6:][0]}, "split": {"embargo": "5 min", "validation_fraction": 0}}
+        | change
+    )
     return resolve(parse(spec), [known], registry())
 
 

@@ -147,7 +147,15 @@ class Builder:
             if error.code in TRANSIENT:
                 raise
             command = _failure(state, error)
-        except (MemoryError, OSError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+        except OSError as error:
+            log.exception("build_cannot_write", asset=ref.id, team=ref.team)
+            full = TapelineError(
+                f"the asset cannot be written: {error.strerror or error}",
+                code="insufficient_storage",
+                hint="free some disk space, then build again: what is computed is kept",
+            )
+            command = _failure(state, full)
+        except (MemoryError, ValueError, ArithmeticError, LookupError, TypeError) as error:
             # A defect in a formula must not leave the asset building for ever.
             log.exception("build_broke", asset=ref.id, team=ref.team)
             broken = TapelineError(f"the build broke: {type(error).__name__}: {error}", code="internal")

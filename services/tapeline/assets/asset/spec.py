@@ -209,8 +209,9 @@ def resolve(
     """
     if asked.dtype != "float32":
         raise refusal("unsupported", "/dtype", "features are stored as float32", "leave dtype out", asked.dtype)
-    if asked.layout == "indexed":
-        raise refusal("unsupported", "/layout", "files are written materialised", "use auto", asked.layout)
+    if asked.layout == "indexed" and asked.missing != "drop":
+        message = f"windows of bars with missing: {asked.missing} are no longer the bars of a grid"
+        raise refusal("unsupported", "/layout", message, "use auto, or missing: drop", asked.layout)
     chosen = _tapes(asked, tapes)
     calendar = _calendar(asked, chosen)
     days = _days(asked, chosen)
@@ -239,7 +240,7 @@ def resolve(
             "test_from": asked.split.test_from.isoformat() if asked.split.test_from else None,
             "embargo_ns": embargo_ns(asked.split.embargo, labels),
         },
-        "layout": "materialised",
+        "layout": _layout(asked, features),
         "dtype": "float32",
         "missing": asked.missing,
         "uniqueness": asked.uniqueness,
@@ -248,6 +249,12 @@ def resolve(
         # Only where it is so: the digest of a causal asset does not depend on it.
         spec["allow_lookahead"] = True
     return Resolved(spec, hashlib.sha256(canonical_json(spec)).hexdigest(), [tape.id for tape, _ in chosen])
+
+
+def _layout(asked: AssetSpec, features: Sequence[Instance]) -> str:
+    """`indexed` where windows of bars are stored as places in a grid; other features always hold their values."""
+    has_windows = any(each.component.windows is not None for each in features)
+    return "indexed" if has_windows and asked.layout != "materialised" and asked.missing == "drop" else "materialised"
 
 
 def asset_name(asked: AssetSpec, now_ms: int) -> str:
