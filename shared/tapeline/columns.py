@@ -110,6 +110,18 @@ def joined(many: Iterable[Points]) -> Points:
     )
 
 
+def point_id(run_id: str, time_us: int) -> str:
+    """The id of a point: times never come twice in a run.
+
+    Examples
+    --------
+    >>> point_id("0199b0a4-5c1e-7d3a-9f00-3b6c2d1e0f4a", 1_700_000_000_000_001)
+    '0199b0a4-5c1e-7d3a-0006-0a24181e4001'
+    """
+    text = f"{time_us:016x}"
+    return f"{run_id[:18]}-{text[:4]}-{text[4:]}"
+
+
 def pack(points: Points) -> bytes:
     """The bytes of some points."""
     import numpy as np

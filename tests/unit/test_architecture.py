@@ -99,7 +99,7 @@ def kernels_lean_on_nothing(module: Module) -> list[str]:
     return [
         f"imports {name}"
         for name, _ in module.imports()
-        if name.startswith("tapeline.") and not name.startswith(("tapeline.bars", "tapeline.wire"))
+        if name.startswith("tapeline.") and not name.startswith(("tapeline.bars", "tapeline.wire", "tapeline.pen"))
     ]
 
 

@@ -8,6 +8,7 @@ from tapeline.projections import LogSource, Projector, Reader, Tail
 from tapeline.projections.standard import standard
 from tapeline.replay.worlds import Worlds
 from tapeline.runs import history, projection
+from tapeline.runs.attached import handlers as attached_handlers
 from tapeline.runs.blueprint import handlers as blueprint_handlers
 from tapeline.runs.device import handlers as device_handlers
 from tapeline.runs.device.presence import Presence
@@ -84,6 +85,7 @@ def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
     device_handlers.add_verbs(verbs, desk)
     blueprint_handlers.add_verbs(verbs, desk)
     reports.add_verbs(verbs, gate)
+    attached_handlers.add_verbs(verbs, gate)
     model_handlers.add_verbs(verbs, records)
     uploads = Uploads(platform.home / "uploads", platform.clock)
     add_upload_verbs(verbs, uploads, platform.log_id)

@@ -7,12 +7,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from tapeline.contracts.metrics import StartRun
 from tapeline.contracts.runs import CreateRun, TrainCanvas
 from tapeline.errors import TapelineError
 from tapeline.runs import jobs
 from tapeline.runs.blueprint import config as configs
 from tapeline.runs.blueprint import queries as blueprints
-from tapeline.runs.blueprint.builtin import CANVAS
+from tapeline.runs.blueprint.builtin import ATTACHED, CANVAS
 from tapeline.runs.known import queries as known
 from tapeline.runs.quantities import wanted
 from tapeline.runs.run import queries
@@ -37,6 +38,12 @@ def checked(connection: Connection, team: str, request: CreateRun) -> dict[str, 
     project(request.project_id)
     wanted(request.resources)
     blueprint = blueprints.find(connection, team, request.blueprint_id)
+    if blueprint is ATTACHED:
+        raise TapelineError(
+            "runs of blueprint 'attached' are born where they are trained",
+            code="invalid",
+            hint="start one from your script: tl.start(name)",
+        )
     configs.checked(blueprint, request.config)
     return request.model_dump(exclude={"command_id", "at", "min_position"})
 
@@ -67,7 +74,10 @@ def of_canvas(connection: Connection, team: str, request: TrainCanvas) -> dict[s
             "the canvas names no asset, and none was given", code="no_asset", hint="set training.asset of the canvas"
         )
     given = training | request.config | {"asset": asset_name}
-    asset = known.asset(connection, team, asset_name, allow_stale=given.get("allow_stale") is not False)
+    asset = known.asset(
+        connection, team, asset_name,
+        allow_stale=given.get("allow_stale") is not False, acknowledges=given.get("acknowledge_lookahead") is True,
+    )  # fmt: skip
     found = jobs.checked_canvas(content, asset).require()
     config = configs.rendered(CANVAS.config_schema, given | {"canvas": rendered(found)})
     configs.checked(CANVAS, config)
@@ -85,6 +95,25 @@ def of_canvas(connection: Connection, team: str, request: TrainCanvas) -> dict[s
         "session_name": request.session_name,
         "notes": request.notes,
     }
+
+
+def of_script(request: StartRun, device: str, user: str) -> dict[str, Any]:
+    """The birth of a run that a user's process trains by itself.
+
+    Raises
+    ------
+    TapelineError
+        `invalid` or `too_large`, naming what is malformed.
+    """
+    if request.name is None:
+        raise TapelineError("the run has no name", code="invalid", hint="give it one: tl.start(name)")
+    _plain("name", request.name)
+    configs.checked(ATTACHED, request.config)
+    return {
+        "name": request.name, "version": "1", "project_id": project(request.project_id), "blueprint_id": ATTACHED.id,
+        "task_type": "training", "resources": dict(RESOURCES), "config": request.config,
+        "device": device, "priority": 0, "session_name": None, "notes": request.notes, "user": user,
+    }  # fmt: skip
 
 
 def session_of(run: Run) -> str:

@@ -21,18 +21,6 @@ ATTACHED = "attached:"
 """How the device of a run begins that a user's own process trains."""
 
 
-def point_id(run_id: str, time_us: int) -> str:
-    """The id of a point: times never come twice in a run.
-
-    Examples
-    --------
-    >>> point_id("0199b0a4-5c1e-7d3a-9f00-3b6c2d1e0f4a", 1_700_000_000_000_001)
-    '0199b0a4-5c1e-7d3a-0006-0a24181e4001'
-    """
-    text = f"{time_us:016x}"
-    return f"{run_id[:18]}-{text[:4]}-{text[4:]}"
-
-
 def packed_text(points: Points, body: bytes | None = None) -> str:
     """Points as they travel; `body` are their bytes where somebody has them."""
     from tapeline.columns import pack

@@ -201,6 +201,10 @@ class JobTerminated:
     signal: int | None = None
     last_step: int | None = None
     checkpoint_id: Annotated[str | None, Names(CHECKPOINT)] = None
+    batches: int | None = None
+    points: int | None = None
+    metrics_rejected: int = 0
+    metrics_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +219,8 @@ class JobCompleted:
     best: dict[str, Any] | None = None
     batches: int | None = None
     points: int | None = None
+    metrics_rejected: int = 0
+    metrics_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +234,10 @@ class JobFailed:
     signal: int | None = None
     last_step: int | None = None
     traceback: str | None = None
+    batches: int | None = None
+    points: int | None = None
+    metrics_rejected: int = 0
+    metrics_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         vault,
     )
     from tapeline.sdk.assets import Asset, AssetFile, BaseAdapter, get_assets
+    from tapeline.sdk.attached import start
     from tapeline.sdk.blueprints import (
         Blueprint,
         get_blueprints,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from tapeline.sdk.experiments import Experiment, get_experiments
     from tapeline.sdk.features import Feature, get_features, remove_feature, save_feature
     from tapeline.sdk.frames import to_frame
+    from tapeline.sdk.measured import Columns, Series
     from tapeline.sdk.models import (
         Iteration,
         Iterations,
@@ -103,6 +105,9 @@ if TYPE_CHECKING:
     from tapeline.sdk.watching import LogEvent
 
 _HOMES = {
+    "Columns": "measured",
+    "Series": "measured",
+    "start": "attached",
     "Asset": "assets",
     "AssetFile": "assets",
     "BaseAdapter": "assets",
@@ -231,6 +236,7 @@ __all__ = [
     "Canvas",
     "Checkpoint",
     "Client",
+    "Columns",
     "ConflictError",
     "Device",
     "Event",
@@ -265,6 +271,7 @@ __all__ = [
     "Run",
     "RunDoesNotExistError",
     "Schema",
+    "Series",
     "SystemGpu",
     "Table",
     "TableDoesNotExistError",
@@ -322,6 +329,7 @@ __all__ = [
     "remove_feature",
     "runs",
     "save_feature",
+    "start",
     "system_resources",
     "tables",
     "tapes",

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import PrivateAttr
-
 from tapeline.errors import RunDoesNotExistError, ValidationError
 from tapeline.sdk import arguments
 from tapeline.sdk.client import client_of
-from tapeline.sdk.kept import Kept
+from tapeline.sdk.measured import Measured
 from tapeline.sdk.records import Event, Gpu, Metric, Moment, Progress, Resources
 
 if TYPE_CHECKING:
@@ -41,14 +39,12 @@ RELOADED = ("status", "status_updated_at", "progress", "progress_updated_at", "n
 CHECK_S = 5.0
 """How often a watch looks without a hint."""
 _FOLLOW_S = 0.5
-_DRAWN = 2000
-"""Points that a notebook draws of a run."""
 
 
-class Run(Kept):
+class Run(Measured):
     """A training run. `Run.from_id` and `get_runs` find one; a run made directly contacts nobody.
 
-    What it keeps besides measurements is in `tapeline.sdk.kept`.
+    What it measures is in `tapeline.sdk.measured`, what it keeps besides in `tapeline.sdk.kept`.
 
     Examples
     --------
@@ -82,7 +78,6 @@ class Run(Kept):
     reason: str | None = None
     message: str | None = None
     exit_code: int | None = None
-    _seen: dict[str, list[tuple[int, float]]] = PrivateAttr(default_factory=dict)
 
     @staticmethod
     def from_id(id: str) -> Run:
@@ -187,44 +182,6 @@ class Run(Kept):
             return dict(self._client().query("runs", "events", run=name, limit=size, offset=start, sort=order))
 
         return [Event(**each) for each in arguments.paged(page, wanted, first)]
-
-    def get_metrics(
-        self,
-        global_steps: list[int] | None = None,
-        tags: list[str] | None = None,
-        limit: int = 1000,
-        created_before: datetime | None = None,
-    ) -> list[Metric]:
-        """Effective points, the newest first; exact."""
-        name = self._named()
-        wanted = arguments.count("limit", limit, 1000)
-        filters = arguments.given(global_steps=arguments.ints("global_steps", global_steps))
-        filters |= arguments.given(tags=arguments.texts("tags", tags))
-        if arguments.matches_nothing(*filters.values()):
-            return []
-        before = arguments.moment("created_before", created_before)
-        found: list[Metric] = []
-        while len(found) < wanted:
-            size = min(arguments.PAGE_ROWS, wanted - len(found))
-            fields = filters | arguments.given(created_before=before)
-            page = self._client().query("runs", "metrics", run=name, limit=size, **fields)
-            found += [Metric(**each) for each in page["items"]]
-            if arguments.is_last(page, size):
-                break
-            before = found[-1].created_at
-        self._seen = {}
-        for point in found[:_DRAWN]:
-            self._seen.setdefault(point.tag, []).append((point.global_step, point.value))
-        return found
-
-    def get_all_metrics(self) -> list[Metric]:
-        """All effective points; their order is not promised."""
-        return self.get_metrics(limit=2**62)
-
-    def latest(self) -> dict[str, Metric]:
-        """The last effective point of every tag."""
-        points = items(self._client().query("runs", "latest", run=self._named()))
-        return {point["tag"]: Metric(**point) for point in points}
 
     def get_checkpoints(
         self,
@@ -367,6 +324,9 @@ class Run(Kept):
         from tapeline.sdk.displays import run_html
 
         return run_html(self)
+
+    def _reload(self) -> None:
+        self.reload()
 
     def _command(self, verb: str, command_id: str | None, **fields: Any) -> dict[str, Any]:
         view = self._client().command("runs", verb, run=self._named(), command_id=command_id, **fields).view

@@ -167,6 +167,9 @@ SELFTEST = Blueprint(
     ),
 )
 
-BUNDLED = (CANVAS, SELFTEST)
-RESERVED = frozenset({*(one.name for one in BUNDLED), "attached"})
+ATTACHED = Blueprint(name="attached", version="1.0.0", config_schema={"type": "object"})
+"""What a user's own process trains; its config is whatever the script says of itself."""
+
+BUNDLED = (CANVAS, SELFTEST, ATTACHED)
+RESERVED = frozenset(one.name for one in BUNDLED)
 """Names that no team may take."""

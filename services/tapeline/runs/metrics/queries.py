@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, RowMapping, bindparam, select
 
-from tapeline.columns import Points, joined
-from tapeline.contracts.metrics import AttemptMetricsView, ChunkView, ColumnsView, ReadColumns, packed_text, point_id
+from tapeline.columns import Points, joined, point_id
+from tapeline.contracts.metrics import AttemptMetricsView, ChunkView, ColumnsView, ReadColumns, packed_text
 from tapeline.contracts.runs import ListMetrics, MetricView, ProgressView
 from tapeline.runs.metrics import batch as batches
 from tapeline.runs.metrics.tables import latest_metrics, metric_attempts, progress

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, assert_never
 
+from tapeline.contracts.metrics import ATTACHED
 from tapeline.contracts.records import (
     MAX_VALUE_BYTES,
     MAX_VALUES,
@@ -67,6 +68,9 @@ from tapeline.contracts.runs import (
 )
 from tapeline.errors import TapelineError
 from tapeline.runs.run.commands import (
+    Attached,
+    AttachRun,
+    BearAttached,
     BearCopy,
     BearFork,
     BearRun,
@@ -109,8 +113,9 @@ LEGAL: dict[type, frozenset[Status]] = {
     JobCreateFailed: _STARTABLE,
     JobSubmitted: frozenset({Status.JOB_CREATED}),
     JobPending: frozenset({Status.JOB_SUBMITTED}),
-    LeaseGranted: _WAITING | {Status.JOB_UNKNOWN},
-    JobStarted: _WAITING,
+    # A script that was not heard for a while trains on, and says so.
+    LeaseGranted: _WAITING | {Status.JOB_UNKNOWN, Status.JOB_FAILED},
+    JobStarted: _WAITING | {Status.JOB_UNKNOWN, Status.JOB_FAILED},
     LeaseExpired: _WAITING | {Status.JOB_RUNNING} | STOPPING,
     RunStopRequested: _LIVE,
     JobTerminateRequested: frozenset({Status.RUN_STOP_REQUESTED}),
@@ -220,6 +225,11 @@ class Run:
     def config(self) -> dict[str, Any]:
         return self.created.config if self.created else {}
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether a script of its user trains it, not an agent."""
+        return self.created is not None and self.created.device.startswith(ATTACHED)
+
     def latest_checkpoint(self) -> Checkpoint | None:
         """The complete checkpoint that was completed last."""
         complete = [one for one in self.checkpoints.values() if one.is_complete]
@@ -247,6 +257,8 @@ def decide(run: Run, command: RunCommand) -> list[RunEvent]:
             return [JobPending(attempt=command.attempt, reason=command.reason, nearest=command.nearest)]
         case GrantLease() | RegrantLease():
             return _granted(run, command)
+        case AttachRun():
+            return _attached(run, command)
         case ExpireLease():
             if run.lease is None or run.lease.epoch != command.epoch:
                 return []
@@ -349,8 +361,62 @@ def _born(run: Run, command: BearRun) -> list[RunEvent]:
             return [born, command.copied, *(added(table) for table in command.tables)]
         case BearFork():
             return [born, command.forked]
+        case BearAttached():
+            return [born, *_begun(evolve(run, born), command.attached, command.device, -1)]
         case _:
             return [born]
+
+
+def _attached(run: Run, command: AttachRun) -> list[RunEvent]:
+    if not run.is_attached:
+        raise TapelineError(
+            f"run r{run.number} is trained by an agent", code="conflict", hint=f"tapeline run resume {run.number}"
+        )
+    given = command.attached
+    if command.attempt is not None:
+        is_lost = run.status == Status.JOB_UNKNOWN or (run.status == Status.JOB_FAILED and run.reason == "lease_lost")
+        if run.attempt != command.attempt or run.lease is not None or not is_lost or given.holder not in run.holders:
+            raise TapelineError(
+                f"attempt {command.attempt} of run r{run.number} is over; the run is {run.status.value}",
+                code="conflict",
+                hint="what it measures is taken all the same",
+            )
+        granted = LeaseGranted(
+            attempt=run.attempt, agent=given.holder, device=command.device, epoch=run.epoch + 1, ttl_s=given.ttl_s,
+            reclaimed=run.epoch,
+        )  # fmt: skip
+        return [granted, _script_started(granted.epoch, given, command.from_step)]
+    events: list[RunEvent] = []
+    if run.lease is not None:
+        events.append(LeaseExpired(epoch=run.lease.epoch, cause="started_again"))
+        run = evolve(run, events[0])
+    if run.status not in FINISHED:
+        failed = JobFailed(reason="lease_lost", message="the script was started again", last_step=run.last_step)
+        events.append(failed)
+        run = evolve(run, failed)
+    again = RunRestartRequested(auto=False, reason="resume", attempt=run.attempt + 1, device=command.device)
+    return [*events, again, *_begun(evolve(run, again), given, command.device, command.from_step)]
+
+
+def _begun(run: Run, given: Attached, device: str, from_step: int) -> list[RunEvent]:
+    """An attempt of a run that its user's script has begun to train."""
+    name = f"attached-{run.number}" + ("" if run.attempt == 1 else f".{run.attempt}")
+    granted = LeaseGranted(
+        attempt=run.attempt, agent=given.holder, device=device, epoch=run.epoch + 1, ttl_s=given.ttl_s
+    )
+    return [
+        JobCreated(attempt=run.attempt, session_name=name, seed=0, spec={}),
+        JobSubmitted(attempt=run.attempt),
+        granted,
+        _script_started(granted.epoch, given, from_step),
+    ]
+
+
+def _script_started(epoch: int, given: Attached, from_step: int) -> JobStarted:
+    return JobStarted(
+        epoch=epoch, pid=given.pid, resume="none" if from_step < 0 else "approximate", global_step=max(from_step, 0),
+        sandbox="none",
+    )  # fmt: skip
 
 
 def _job(run: Run, command: CreateJob | RefuseJob) -> list[RunEvent]:
@@ -469,6 +535,8 @@ def _failed(run: Run, reason: EndReason, message: str) -> list[RunEvent]:
 
 def _auto_restart(run: Run, reason: EndReason) -> RunRestartRequested | None:
     """The next attempt, when the reason is one of the infrastructure and the budget is not spent."""
+    if run.is_attached:
+        return None
     allowed = run.config.get("max_restarts", MAX_RESTARTS)
     allowed = MAX_RESTARTS if not isinstance(allowed, int) else allowed
     if reason not in RETRIED or allowed == 0 or run.restarts_ever >= MAX_RESTARTS_EVER:
@@ -503,6 +571,12 @@ def _stopped(run: Run, at: datetime, grace_s: float, reason: Literal["user", "pa
 
 
 def _restarted(run: Run, command: ResumeRun | RestartRun, verb: Literal["resume", "restart"]) -> RunRestartRequested:
+    if run.is_attached:
+        raise TapelineError(
+            f"run r{run.number} is trained by a script of its user, which nobody else can start",
+            code="conflict",
+            hint=f"start the script again with tl.start(..., resume={str(run.number)!r})",
+        )
     if run.status not in FINISHED:
         raise _conflict(run, verb, FINISHED, hint=f"stop it first: tapeline run stop {run.number}")
     latest = run.latest_checkpoint()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from tapeline.contracts.message import Command, Lossy, Told
+from tapeline.contracts.message import Command, Lossy, Message, Told
 from tapeline.contracts.records import (
     AddRunInput,
     AddRunOutput,
@@ -30,6 +30,7 @@ from tapeline.contracts.runs import (
     JobTerminateRequested,
     JobTerminating,
     LeaseExpired,
+    LeaseGranted,
     PauseRun,
     RenameRun,
     ReportNoted,
@@ -61,6 +62,23 @@ _REPORT = re.compile(r"-e([0-9]+)-s([0-9]+)$")
 """How agents number their reports in the ids of their commands: lease epoch, and sequence within it."""
 
 
+class Attached(Message):
+    """Who trains a run in a process of their own, under which lease."""
+
+    holder: str
+    ttl_s: float
+    pid: int
+
+    @classmethod
+    def told(cls, events: Sequence[Told]) -> Self | None:
+        """What the events of one commit tell of it; None where they grant no lease."""
+        granted = next((each.data for each in events if isinstance(each.data, LeaseGranted)), None)
+        started = next((each.data for each in events if isinstance(each.data, JobStarted)), None)
+        if granted is None or started is None:
+            return None
+        return cls(holder=granted.agent, ttl_s=granted.ttl_s, pid=started.pid)
+
+
 class BearRun(Command):
     """From the handler of `runs.create` and `runs.train`: everything is checked, the number is taken."""
 
@@ -81,6 +99,42 @@ class BearRun(Command):
     @classmethod
     def from_events(cls, events: Sequence[Told], state: Any) -> Self:
         return cls.of(events[0])
+
+
+class BearAttached(BearRun):
+    """From the handler of `runs.start`: the birth of a run that a script of its user trains from now on."""
+
+    attached: Attached
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0], attached=Attached.told(events))
+
+
+class AttachRun(Command):
+    """From the handler of `runs.start`: a script goes on with a run that it trained before.
+
+    With `attempt` it takes up again what it lost while nobody heard it; without, it begins the next one.
+    """
+
+    attached: Attached
+    device: str
+    from_step: int
+    attempt: int | None = None
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        attached = Attached.told(events)
+        granted = next((each.data for each in events if isinstance(each.data, LeaseGranted)), None)
+        started = next((each.data for each in events if isinstance(each.data, JobStarted)), None)
+        if attached is None or granted is None or started is None:
+            raise Lossy("no lease was granted")
+        return cls(
+            attached=attached,
+            device=granted.device,
+            from_step=-1 if started.resume == "none" else started.global_step,
+            attempt=granted.attempt if granted.reclaimed is not None else None,
+        )
 
 
 class BearCopy(BearRun):
@@ -260,6 +314,8 @@ class Pin(Command):
 
 RunCommand = (
     BearRun
+    | BearAttached
+    | AttachRun
     | BearCopy
     | BearFork
     | CreateJob

@@ -14,6 +14,14 @@ from tapeline import names
 from tapeline.bus import Verbs, accepted, answered
 from tapeline.contracts.artifacts import PartView, ReadArtifact
 from tapeline.contracts.message import Accepted, Answer, Command, Page
+from tapeline.contracts.metrics import (
+    AttemptMetricsView,
+    ColumnsView,
+    ListAttempts,
+    ReadColumns,
+    ReadSeries,
+    SeriesView,
+)
 from tapeline.contracts.runs import (
     CheckpointView,
     CountRuns,
@@ -51,6 +59,7 @@ from tapeline.runs.device.presence import Presence
 from tapeline.runs.device.queries import devices_of
 from tapeline.runs.leases import Leases
 from tapeline.runs.metrics import queries as metric_queries
+from tapeline.runs.metrics import series as metric_series
 from tapeline.runs.metrics.intake import Intake
 from tapeline.runs.pages import page_of
 from tapeline.runs.run import aggregate, queries
@@ -253,6 +262,36 @@ def _add_queries(verbs: Verbs, desk: Desk) -> None:
 
         await desk.measurements_in()
         items = await desk.reader.at(request.min_position, points)
+        return answered(page_of(items), desk.reader.projector.position, desk.log_id)
+
+    @verbs.user("columns")
+    async def columns(caller: Principal, request: ReadColumns) -> Answer[ColumnsView]:
+        def page(connection: Connection) -> ColumnsView:
+            row = queries.resolve(connection, caller.team, request.run)
+            return metric_queries.columns(connection, caller.team, row["id"], request)
+
+        await desk.measurements_in()
+        view = await desk.reader.at(request.min_position, page)
+        return answered(view, desk.reader.projector.position, desk.log_id)
+
+    @verbs.user("series")
+    async def series(caller: Principal, request: ReadSeries) -> Answer[SeriesView]:
+        def curve(connection: Connection) -> SeriesView:
+            row = queries.resolve(connection, caller.team, request.run)
+            return metric_series.series(connection, caller.team, row["id"], request)
+
+        await desk.measurements_in()
+        view = await desk.reader.at(request.min_position, curve)
+        return answered(view, desk.reader.projector.position, desk.log_id)
+
+    @verbs.user("measured")
+    async def measured(caller: Principal, request: ListAttempts) -> Answer[Page[AttemptMetricsView]]:
+        def kept(connection: Connection) -> list[AttemptMetricsView]:
+            row = queries.resolve(connection, caller.team, request.run)
+            return metric_queries.attempts(connection, caller.team, row["id"])
+
+        await desk.measurements_in()
+        items = await desk.reader.at(request.min_position, kept)
         return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("latest")
