@@ -31,6 +31,7 @@ BUSY_TIMEOUT_S = 5.0
 READERS = 4
 SHORT_S = 0.002
 """So long a query may hold up everything else; one that takes longer is run again beside."""
+WRITE_CACHE_KIB = 65_536
 LOOK_EVERY = 2000
 """Steps of SQLite's machine between two looks at the clock."""
 CHECKPOINT_EVERY = 200
@@ -87,7 +88,7 @@ def make_engine(url: str) -> Engine:
 
 def to_json(value: Any) -> str:
     """A value of a JSON column as text."""
-    return msgspec.json.encode(value, enc_hook=_plain).decode()
+    return _json.encode(value).decode()
 
 
 def _plain(value: Any) -> Any:
@@ -95,6 +96,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return str.__str__(value)
     raise TypeError(f"a {type(value).__name__} has no place in JSON")
+
+
+_json = msgspec.json.Encoder(enc_hook=_plain)
 
 
 class SqliteEngine:
@@ -197,6 +201,9 @@ class SqliteEngine:
     def _write_beside(self, work: Work[T]) -> T:
         if self._writer is None:
             self._writer = self._engine.connect()
+            raw: Any = self._writer.connection.driver_connection
+            # A long transaction that outgrows the cache writes its pages again and again.
+            raw.execute(f"PRAGMA cache_size=-{WRITE_CACHE_KIB}")
         return _transaction(self._writer, "BEGIN IMMEDIATE", work)
 
     def _count_towards_checkpoint(self) -> None:

@@ -24,19 +24,30 @@ def fold(
     connection: Connection,
     projection: Projection,
     rows: Rows,
-    events: Sequence[tuple[str, Any]],
+    events: Sequence[Any],
     parked: Mapping[str, Parked],
     park: Park,
+    aggregate_of: Callable[[Any], str],
 ) -> dict[str, Parked]:
-    """Fold events, each with its aggregate, into rows and write what changed; gives what could not be folded.
+    """Fold events into rows and write what changed; gives what could not be folded.
 
     Events of what is parked are left out. A commit counts whole or not at all.
     """
+    if not parked:
+        try:
+            _fold_all(connection, projection, rows, events)
+        except FOLD_FAULTS:
+            # One of them cannot be folded: all of them once more, with an eye on which.
+            rows.forget()
+        else:
+            rows.store(connection)
+            return {}
     new: dict[str, Parked] = {}
     wanted: dict[Table, dict[Key, None]] = defaultdict(dict)
     foldable = []
     keys, apply = projection.keys, projection.apply
-    for aggregate, event in events:
+    for event in events:
+        aggregate = aggregate_of(event)
         if aggregate in parked or aggregate in new:
             continue
         try:
@@ -61,6 +72,19 @@ def fold(
             new[aggregate] = park(event, error)
     rows.store(connection)
     return new
+
+
+def _fold_all(connection: Connection, projection: Projection, rows: Rows, events: Sequence[Any]) -> None:
+    """Fold events of which each can be folded."""
+    wanted: dict[Table, dict[Key, None]] = defaultdict(dict)
+    keys, apply = projection.keys, projection.apply
+    for event in events:
+        for table, key in keys(event):
+            wanted[table][key] = None
+    for table, found in wanted.items():
+        rows.load(connection, table, found)
+    for event in events:
+        apply(rows, event)
 
 
 def said(error: Exception) -> str:

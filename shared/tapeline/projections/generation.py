@@ -41,7 +41,7 @@ class Generation:
         self._projection = projection
         self._engine = engine
         self._tables = {table.name: physical(table, suffix(known.generation)) for table in projection.tables}
-        self._rows = Rows(self._tables)
+        self._rows = Rows(self._tables, is_whole=known.position == 0)
         self._stored = known.place
         self.known = known
         self.position = known.position
@@ -76,9 +76,9 @@ class Generation:
             return True
         # What overlaps with an earlier stretch is folded already.
         aggregate, last = self._source.aggregate, self.position
-        new = [(aggregate(event), event) for event in events if event.position > last]
+        new = events if events and events[0].position > last else [one for one in events if one.position > last]
         if self.parked:
-            new = [each for each in new if each[0] not in self.parked]
+            new = [event for event in new if aggregate(event) not in self.parked]
         if not new:
             self.skip(position)
             return False
@@ -96,25 +96,25 @@ class Generation:
             await self._engine.write(lambda connection: self._move(connection, place), is_short=True)
             self._stored = place
 
-    async def _fold_or_part(self, position: int, events: Sequence[tuple[str, Any]]) -> None:
+    async def _fold_or_part(self, position: int, events: Sequence[Any]) -> None:
         """Fold a stretch; one that holds a value which the database refuses in halves, down to the commit."""
         try:
             await self._commit(position, events)
             return
         except (DBAPIError, ArithmeticError, ValueError) as error:
-            places = sorted({event.position for _, event in events})
+            places = sorted({event.position for event in events})
             if not places or not is_of_data(error):
                 raise
             if len(places) == 1:
-                aggregate, event = events[0]
-                await self._commit(position, [], {aggregate: self._park(event, error)})
+                event = events[0]
+                await self._commit(position, [], {self._source.aggregate(event): self._park(event, error)})
                 return
         middle = places[len(places) // 2]
-        await self._fold_or_part(middle - 1, [each for each in events if each[1].position < middle])
-        await self._fold_or_part(position, [each for each in events if each[1].position >= middle])
+        await self._fold_or_part(middle - 1, [event for event in events if event.position < middle])
+        await self._fold_or_part(position, [event for event in events if event.position >= middle])
 
     async def _commit(
-        self, position: int, events: Sequence[tuple[str, Any]], given: Mapping[str, Parked] | None = None
+        self, position: int, events: Sequence[Any], given: Mapping[str, Parked] | None = None
     ) -> None:
         rows, known = self._rows, {**self.parked, **(given or {})}
         # Until it has succeeded nobody knows what the rows are worth.
@@ -122,7 +122,8 @@ class Generation:
 
         def work(connection: Connection) -> dict[str, Parked]:
             passed("proj.before_effect")
-            new = {**(given or {}), **fold(connection, self._projection, rows, events, known, self._park)}
+            folded = fold(connection, self._projection, rows, events, known, self._park, self._source.aggregate)
+            new = {**(given or {}), **folded}
             if len(self.parked) + len(new) > MOST:
                 raise self._too_many(new)
             passed("proj.after_effect")

@@ -13,19 +13,31 @@ from tapeline.projections.statements import Key, Row, delete, rows_of, upsert
 
 KEPT = 5_000
 """Rows of a table that are kept for the next stretch."""
+KEPT_WHOLE = 50_000
+"""So many of a table that is filled from nothing: as long as all are here, none has to be looked for."""
+_ABSENT: Any = object()
 
 
 class _Kept:
     """The rows of one table, in memory."""
 
-    __slots__ = ("blank", "changed", "is_read", "key_of", "rows", "table")
+    __slots__ = ("blank", "changed", "is_read", "is_whole", "key_of", "rows", "table", "width")
 
-    def __init__(self, table: Table, made: Table) -> None:
+    def __init__(self, table: Table, made: Table, is_whole: bool) -> None:
         self.blank, self.key_of = _plan(table)
+        self.width = len(self.blank)
         self.table = made
         self.rows: dict[Key, Row | None] = {}
         self.changed: set[Key] = set()
         self.is_read = False
+        # Whether every row that the table has is here.
+        self.is_whole = is_whole
+
+    def forget(self) -> None:
+        """Know nothing of the table any more."""
+        self.is_whole = self.is_whole and not self.rows
+        self.rows.clear()
+        self.changed.clear()
 
 
 @cache
@@ -45,34 +57,45 @@ def _plan(table: Table) -> tuple[Row, Any]:
 class Rows:
     """The rows that a stretch of the log touches, in memory; a projection reads and writes them here."""
 
-    __slots__ = ("_made", "_tables", "_undo")
+    __slots__ = ("_is_whole", "_made", "_tables", "_undo")
 
-    def __init__(self, made: Mapping[str, Table] | None = None) -> None:
-        """`made` maps the names that a projection uses to the tables as they are in the database."""
+    def __init__(self, made: Mapping[str, Table] | None = None, *, is_whole: bool = False) -> None:
+        """`made` maps the names that a projection uses to the tables as they are in the database.
+
+        `is_whole` says that these are empty.
+        """
         self._made = made or {}
+        self._is_whole = is_whole
         self._tables: dict[Table, _Kept] = {}
-        self._undo: list[tuple[_Kept, Key, bool, Row | None, bool]] = []
+        self._undo: list[tuple[_Kept, Key, Row | None]] | None = None
 
     def _kept(self, table: Table) -> _Kept:
         kept = self._tables.get(table)
         if kept is None:
-            kept = self._tables[table] = _Kept(table, self._made.get(table.name, table))
+            kept = self._tables[table] = _Kept(table, self._made.get(table.name, table), self._is_whole)
         return kept
 
     def keep(self) -> None:
         """From here on `rewind` takes back."""
-        self._undo.clear()
+        self._undo = []
 
     def rewind(self) -> None:
         """Take back what was put and deleted since the last `keep`."""
-        for kept, key, was_known, row, was_changed in reversed(self._undo):
-            if was_known:
-                kept.rows[key] = row
-            else:
+        for kept, key, row in reversed(self._undo or ()):
+            if row is _ABSENT:
                 del kept.rows[key]
-            if not was_changed:
                 kept.changed.discard(key)
-        self._undo.clear()
+            else:
+                # It counts as changed all the same: what is written is what is there.
+                kept.rows[key] = row
+        self._undo = []
+
+    def forget(self) -> None:
+        """Know no row any more: what was put and not stored is as if it had never been."""
+        self._undo, self._is_whole = None, False
+        for kept in self._tables.values():
+            kept.forget()
+            kept.is_whole = False
 
     def get(self, table: Table, *key: Any) -> Row | None:
         """A copy of the row with this primary key, or None. The key must be among `keys` of the event."""
@@ -85,15 +108,14 @@ class Rows:
     def put(self, table: Table, row: Row) -> None:
         """Write a whole row, which is the table's from then on; a column left out takes its default, or NULL."""
         kept = self._tables.get(table) or self._kept(table)
-        blank = kept.blank
         # A row that was read, or is written out, has every column.
-        if len(row) != len(blank):
-            row = {column: row.get(column, default) for column, default in blank.items()}
+        if len(row) != kept.width:
+            row = kept.blank | row
         key = kept.key_of(row)
-        rows, changed = kept.rows, kept.changed
-        self._undo.append((kept, key, key in rows, rows.get(key), key in changed))
-        rows[key] = row
-        changed.add(key)
+        if self._undo is not None:
+            self._undo.append((kept, key, kept.rows.get(key, _ABSENT)))
+        kept.rows[key] = row
+        kept.changed.add(key)
 
     def change(self, table: Table, *key: Any, **values: Any) -> None:
         """Overwrite some columns of a row; a row that is not there stays away."""
@@ -104,7 +126,8 @@ class Rows:
     def delete(self, table: Table, *key: Any) -> None:
         """Remove the row with this primary key."""
         kept = self._kept(table)
-        self._undo.append((kept, key, key in kept.rows, kept.rows.get(key), key in kept.changed))
+        if self._undo is not None:
+            self._undo.append((kept, key, kept.rows.get(key, _ABSENT)))
         kept.rows[key] = None
         kept.changed.add(key)
 
@@ -123,6 +146,8 @@ class Rows:
         known = kept.rows
         wanted = [key for key in keys if key not in known]
         known.update(dict.fromkeys(wanted))
+        if kept.is_whole:
+            return
         for row in rows_of(connection, kept.table, wanted):
             known[kept.key_of(row)] = row
 
@@ -138,9 +163,9 @@ class Rows:
             delete(connection, kept.table, [key for key in keys if rows[key] is None])
             kept.changed.clear()
 
-    def trim(self, most: int = KEPT) -> None:
+    def trim(self) -> None:
         """Forget what need not be known for the next stretch: it may go on with the rows of this one."""
-        self._undo.clear()
+        self._undo = None
         for kept in self._tables.values():
-            if not kept.is_read or len(kept.rows) > most:
-                kept.rows.clear()
+            if not kept.is_read or len(kept.rows) > (KEPT_WHOLE if kept.is_whole else KEPT):
+                kept.forget()
