@@ -91,7 +91,10 @@ def _specified(connection: Connection, team: str, run_id: str, run: Run) -> Crea
     if blueprint.name == CANVAS.name:
         from tapeline.canvas import rendered
 
-        asset = known.asset(connection, team, config["asset"], allow_stale=config["allow_stale"])
+        asset = known.asset(
+            connection, team, config["asset"],
+            allow_stale=config["allow_stale"], acknowledges=config["acknowledge_lookahead"],
+        )  # fmt: skip
         content = config.pop("canvas")
         if isinstance(content, str):
             content = known.canvas(connection, team, content)["content"]

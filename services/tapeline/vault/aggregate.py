@@ -89,6 +89,7 @@ def _added(command: PromoteModel) -> VaultItemAdded:
         canvas=command.canvas,
         asset_id=command.asset_id,
         asset_name=command.asset_name,
+        lookahead=command.lookahead,
         features=command.features,
         input_shapes=command.input_shapes,
         value=command.value,

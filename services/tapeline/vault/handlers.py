@@ -113,6 +113,7 @@ def add_verbs(
             canvas=checkpoint["canvas"],
             asset_id=checkpoint["asset_id"],
             asset_name=found.asset_name,
+            lookahead=found.lookahead,
             features=features,
             input_shapes=shapes,
             value=found.value,

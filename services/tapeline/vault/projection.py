@@ -13,7 +13,7 @@ from tapeline.projections import Key, Rows
 from tapeline.vault.tables import items
 
 name = "vault.items"
-version = 1
+version = 2
 kinds = frozenset({"vault"})
 tables: Sequence[Table] = (items,)
 

@@ -29,6 +29,7 @@ class Source:
     model: Mapping[str, Any]
     host: str
     asset_name: str | None
+    lookahead: bool
     feature_shapes: dict[str, list[int]]
 
     @property
@@ -146,6 +147,7 @@ def _source(connection: Connection, caller: Principal, checkpoint: dict[str, Any
         model=model,
         host=host or checkpoint["agent"] or "",
         asset_name=asset["name"] if asset else None,
+        lookahead=bool(asset["lookahead"]) if asset else False,
         feature_shapes=dict(asset["features"]) if asset else {},
     )
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from sqlalchemy import Table
 
 from tapeline.contracts.agents import DeviceAnnounced
-from tapeline.contracts.assets import AssetBuildRequested, AssetBuilt, AssetRemoved
+from tapeline.contracts.assets import AssetBuildRequested, AssetBuilt, AssetChecked, AssetRemoved
 from tapeline.contracts.runs import (
     CheckpointCompleted,
     CheckpointDeleted,
@@ -22,7 +22,7 @@ from tapeline.projections import Key, Rows
 from tapeline.vault.tables import agents, checkpoints, runs, trained_on
 
 name = "vault.sources"
-version = 1
+version = 2
 kinds = frozenset({"run", "asset", "device"})
 tables: Sequence[Table] = (runs, checkpoints, agents, trained_on)
 
@@ -73,7 +73,9 @@ def apply(rows: Rows, event: StoredEvent) -> None:
         case DeviceAnnounced() as data:
             rows.put(agents, {"agent": data.agent, "host": data.host})
         case AssetBuildRequested() as data:
-            rows.put(trained_on, {"team": team, "id": thing, "name": data.name, "features": {}})
+            rows.put(trained_on, {"team": team, "id": thing, "name": data.name, "features": {}, "lookahead": False})
+        case AssetChecked() as data:
+            rows.change(trained_on, team, thing, lookahead=bool(data.certificate.get("lookahead")))
         case AssetBuilt() as data:
             rows.change(trained_on, team, thing, features=data.features)
         case AssetRemoved():

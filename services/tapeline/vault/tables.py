@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, Float, Integer, MetaData, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Integer, MetaData, String, Table, Text
 
 METADATA = MetaData()
 
@@ -29,6 +29,7 @@ items = Table(
     Column("canvas", JSON),
     Column("asset_id", String(63)),
     Column("asset_name", String(255)),
+    Column("lookahead", Boolean, nullable=False, default=False),
     Column("features", JSON, nullable=False),
     Column("input_shapes", JSON, nullable=False),
     Column("value", Float),
@@ -80,5 +81,6 @@ trained_on = Table(
     Column("id", String(63), primary_key=True),
     Column("name", String(255), nullable=False),
     Column("features", JSON, nullable=False),
+    Column("lookahead", Boolean, nullable=False, default=False),
 )
-"""One row an asset: its name and the sample shapes of its features."""
+"""One row an asset: its name, the sample shapes of its features, and whether these may know the future."""

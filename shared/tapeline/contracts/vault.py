@@ -16,7 +16,10 @@ from tapeline.contracts.references import ARTIFACT, CHECKPOINT, Names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaultItemAdded:
-    """A model has a name: promoted from a checkpoint, or imported (then without run and canvas)."""
+    """A model has a name: promoted from a checkpoint, or imported (then without run and canvas).
+
+    `lookahead` says that features of the asset that it was trained on may know the future.
+    """
 
     SCHEMA: ClassVar[int] = 1
     name: str
@@ -35,6 +38,7 @@ class VaultItemAdded:
     canvas: dict[str, Any] | None = None
     asset_id: Annotated[str | None, Names("asset")] = None
     asset_name: str | None = None
+    lookahead: bool = False
     features: list[list[str]] = field(default_factory=list)
     input_shapes: list[list[int]] = field(default_factory=list)
     value: float | None = None
@@ -98,6 +102,7 @@ class PromoteModel(Command):
     canvas: dict[str, Any] | None = None
     asset_id: str | None = None
     asset_name: str | None = None
+    lookahead: bool = False
     features: list[list[str]] = []
     input_shapes: list[list[int]] = []
     value: float | None = None
@@ -162,6 +167,7 @@ class VaultItemView(View):
     canvas: dict[str, Any] | None = None
     asset_id: str | None = None
     asset_name: str | None = None
+    lookahead: bool = False
     features: list[list[str]] = []
     input_shapes: list[list[int]] = []
     value: float | None = None

@@ -11,7 +11,7 @@ import pytest
 from tapeline import canvas as canvases
 from tapeline.canvas import example
 from tapeline.contracts.artifacts import Artifact
-from tapeline.contracts.assets import AssetBuildRequested, AssetBuilt, AssetMarkedStale, AssetRemoved
+from tapeline.contracts.assets import AssetBuildRequested, AssetBuilt, AssetChecked, AssetMarkedStale, AssetRemoved
 from tapeline.contracts.canvases import CanvasCreated, CanvasRemoved, CanvasSaved
 from tapeline.ids import new_id
 from tapeline.log import GENESIS, Appended, NewCommit
@@ -193,3 +193,23 @@ async def test_a_repeated_command_trains_once(runs: Any, asset: Any, demo: Any) 
     first = await runs.view("train", canvas="demo", asset="spy", command_id=command_id)
     assert await runs.view("train", canvas="demo", asset="spy", command_id=command_id) == first
     assert len((await runs.view("list"))["items"]) == 1
+
+
+async def test_an_asset_that_may_know_the_future_is_trained_on_knowingly(runs: Any, host: Any, demo: Any) -> None:
+    await told(
+        host, "asset", "as-3",
+        AssetBuildRequested(name="ahead", spec={}, spec_digest="d", tapes=[]),
+        AssetChecked(certificate={"lookahead": True}, verdict="warned"),
+        AssetBuilt(
+            files=FILES, rows={"train_0": 100, "test": 20}, data_digest="c" * 64,
+            datasets=["bars_20_1min", "log_return_1min", "trade_size_1min", "volume_ratio_1min", "updown_5min"],
+            features={
+                "bars_20_1min": [20, 8], "log_return_1min": [1], "trade_size_1min": [1], "volume_ratio_1min": [1],
+            },
+            labels={"updown_5min": ["regression", "binary", "binary", "binary", "binary"]},
+        ),
+    )  # fmt: skip
+    error = await runs.refused("train", canvas="demo", asset="ahead")
+    assert (error.code, "acknowledge_lookahead: true" in str(error.hint)) == ("lookahead_refused", True)
+    view = await runs.view("train", canvas="demo", asset="ahead", config={"acknowledge_lookahead": True})
+    assert view["number"] == 1

@@ -12,7 +12,7 @@ import pytest
 
 from tapeline.contracts.agents import DeviceAnnounced
 from tapeline.contracts.artifacts import Artifact
-from tapeline.contracts.assets import AssetBuildRequested, AssetBuilt
+from tapeline.contracts.assets import AssetBuildRequested, AssetBuilt, AssetChecked
 from tapeline.contracts.runs import CheckpointCompleted, JobCreated, LeaseGranted, RunCreated
 from tapeline.errors import TapelineError
 from tapeline.ids import new_id
@@ -60,6 +60,7 @@ async def trained(
         service,
         Ref(team, "asset", asset_id),
         AssetBuildRequested(name="spy", spec={}, spec_digest="d", tapes=[]),
+        AssetChecked(certificate={"lookahead": True}, verdict="warned"),
         AssetBuilt(files=[], rows={}, datasets=[], features={"bars": [2], "other": [1]}, labels={}, data_digest="d"),
     )
     events: list[Any] = [
@@ -101,7 +102,7 @@ async def test_a_runs_best_checkpoint_gets_a_name(service: Hosted, model_path: P
     view = await service.view("add", name="spy_e1", run="3")
     assert (view["run_id"], view["run_number"], view["training_epoch"], view["value"]) == (run_id, 3, 2, 0.5)
     assert (view["host"], view["project_id"], view["model_file"]) == ("bogdan", "my-project", "model.2.keras")
-    assert (view["asset_name"], view["canvas"]) == ("spy", CANVAS)
+    assert (view["asset_name"], view["lookahead"], view["canvas"]) == ("spy", True, CANVAS)
     assert (view["features"], view["input_shapes"]) == ([["bars", "other"]], [[3]])
     shown = await service.view("get", name="spy_e1")
     assert {**shown, "created_at": None} == {**view, "created_at": None}

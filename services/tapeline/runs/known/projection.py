@@ -12,6 +12,7 @@ from tapeline.contracts.assets import (
     AssetBuildFailed,
     AssetBuildRequested,
     AssetBuilt,
+    AssetChecked,
     AssetMarkedStale,
     AssetRemoved,
 )
@@ -49,7 +50,9 @@ def apply(rows: Rows, event: StoredEvent) -> None:
         case CanvasRemoved():
             rows.change(canvases, team, id, is_removed=True)
         case AssetBuildRequested() as data:
-            rows.put(assets, {"team": team, "id": id, "name": data.name, "status": "building"})
+            rows.put(assets, {"team": team, "id": id, "name": data.name, "status": "building", "is_ahead": False})
+        case AssetChecked() as data:
+            rows.change(assets, team, id, is_ahead=bool(data.certificate.get("lookahead")))
         case AssetBuildFailed():
             rows.change(assets, team, id, status="failed")
         case AssetBuildCancelled():

@@ -35,14 +35,18 @@ def canvas(connection: Connection, team: str, name: str) -> Row:
     return dict(row)
 
 
-def asset(connection: Connection, team: str, name: str, *, allow_stale: bool = True) -> Row:
+def asset(connection: Connection, team: str, name: str, *, allow_stale: bool = True, acknowledges: bool = False) -> Row:
     """An asset that can be trained on, by name or id.
+
+    Parameters
+    ----------
+    acknowledges : whether an asset may be one whose features were allowed to look ahead
 
     Raises
     ------
     TapelineError
         `not_found` with the list of those that there are; `asset_refused` for one that is not built, or is
-        stale and may not be.
+        stale and may not be; `lookahead_refused` for one that looks ahead and was not acknowledged.
     """
     statement = select(assets).where(
         assets.c.team == team, assets.c.status != "removed", or_(assets.c.name == name, assets.c.id == name)
@@ -68,5 +72,11 @@ def asset(connection: Connection, team: str, name: str, *, allow_stale: bool = T
             f"asset {row['name']!r} is stale: a tape that it was cut from has been corrected",
             code="asset_refused",
             hint="build it again, or set allow_stale",
+        )
+    if row["is_ahead"] and not acknowledges:
+        raise TapelineError(
+            f"features of asset {row['name']!r} may know the future: it was built with allow_lookahead",
+            code="lookahead_refused",
+            hint="build it without allow_lookahead, or set acknowledge_lookahead: true",
         )
     return dict(row)

@@ -33,6 +33,7 @@ assets = Table(
     Column("labels", JSON),
     Column("stats", JSON),
     Column("data_digest", String(64)),
+    Column("is_ahead", Boolean, nullable=False, default=False),
     Index("known_assets_by_name", "team", "name"),
 )
 
