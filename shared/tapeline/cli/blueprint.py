@@ -9,7 +9,7 @@ import typer
 
 from tapeline.cli import output
 from tapeline.cli.nouns import group
-from tapeline.cli.output import Json
+from tapeline.cli.output import Json, Yes
 from tapeline.cli.run_verbs import document_of
 
 app = group("Kinds of training.")
@@ -50,3 +50,31 @@ def validate(
 
     tl.validate_run_config(blueprint_id=tl.lookup_blueprint_id(name), config=document_of(file))
     output.said("the config is valid")
+
+
+@app.command()
+def register(
+    file: Annotated[Path, typer.Option("-f", "--file", help="JSON or TOML: name, version, schema, entrypoint.")],
+    json: Json = False,
+) -> None:
+    """Make a kind of training known to the team; the same content again gives the same id."""
+    from tapeline import sdk as tl
+
+    given = document_of(file)
+    if left := {"name", "version", "schema", "entrypoint"} ^ set(given):
+        raise typer.BadParameter(
+            f"{file} must hold name, version, schema and entrypoint; see {', '.join(sorted(left))}"
+        )
+    id = tl.register_blueprint(**given)
+    if output.wants_json(json):
+        return output.document({"id": id})
+    output.said(f"blueprint {given['name']} {given['version']} {id}")
+
+
+@app.command()
+def rm(id: str, yes: Yes = False) -> None:
+    """Let no new run be made of a blueprint."""
+    from tapeline import sdk as tl
+
+    output.confirmed(f"Remove blueprint {id}?", yes)
+    tl.remove_blueprint(id)

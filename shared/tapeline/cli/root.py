@@ -16,6 +16,7 @@ PLACES: dict[str, str] = {
     "status": "instance:register",
     "version": "instance:register",
     "demo": "instance:register",
+    "doctor": "doctor:register",
     "rebuild": "log:register_top",
     "at": "history:register",
     "watch": "history:register",

@@ -267,3 +267,43 @@ def _ended(run: Any, json: bool) -> None:
     _told(run, json)
     if run.status != "job_completed":
         raise typer.Exit(1)
+
+
+@app.command()
+def copy(
+    run: Name,
+    name: Annotated[str | None, typer.Option(help="By default that of the run with _copy.")] = None,
+    project: Annotated[str | None, typer.Option()] = None,
+    if_exists: Annotated[str, typer.Option(help="raise, rename or overwrite.")] = "raise",
+    json: Json = False,
+) -> None:
+    """Copy a run that has ended, with everything but checkpoints."""
+    from tapeline import sdk as tl
+
+    chosen: Any = if_exists
+    _told(tl.Run.from_id(run).copy(name, project, if_exists=chosen), json)
+
+
+@app.command()
+def fork(
+    run: Name,
+    from_checkpoint: Annotated[str, typer.Option("--from")] = "latest",
+    name: Annotated[str | None, typer.Option(help="By default that of the run with _fork.")] = None,
+    json: Json = False,
+) -> None:
+    """Make a run with the same config that starts from a checkpoint of this one."""
+    from tapeline import sdk as tl
+
+    _told(tl.Run.from_id(run).fork(from_checkpoint, name=name), json)
+
+
+@app.command()
+def record(run: Name, json: Json = False) -> None:
+    """Show a run's inputs, outputs, parameters and metrics tables."""
+    from tapeline import sdk as tl
+
+    found = tl.Run.from_id(run)
+    kept = found.constants | {"metrics": found.metrics}
+    if output.wants_json(json):
+        return output.document(kept)
+    output.fields(kept)
