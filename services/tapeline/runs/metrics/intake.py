@@ -92,7 +92,9 @@ class _Tail:
         mine = self.ledger.get(given.attempt)
         if mine is None:
             return None
-        is_known = given.batch <= mine.batch if given.records is None else given.records[1] <= mine.upto
+        is_known = given.batch <= mine.batch
+        if given.records is not None and given.records[0] <= given.records[1]:
+            is_known = given.records[1] <= mine.upto
         return Stored(mine.batch, mine.upto) if is_known else None
 
     def is_next(self, given: Incoming) -> bool:
