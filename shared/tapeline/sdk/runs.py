@@ -560,5 +560,7 @@ def _json_data(config: Any) -> dict[str, Any]:
             "invalid", f"config is not plain JSON data: {error}", hint="NaN, infinities and objects have no JSON form"
         ) from error
     if size > 512 * 1024:
-        raise ValidationError.of("too_large", f"config has {size // 1024} KiB; the limit is 512 KiB")
+        raise ValidationError.of(
+            "too_large", f"config has {size // 1024} KiB; the limit is 512 KiB", hint="keep large data in an artifact"
+        )
     return config
