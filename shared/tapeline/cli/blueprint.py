@@ -52,8 +52,8 @@ def validate(
     output.said("the config is valid")
 
 
-@app.command()
-def register(
+@app.command("register")
+def register_(
     file: Annotated[Path, typer.Option("-f", "--file", help="JSON or TOML: name, version, schema, entrypoint.")],
     json: Json = False,
 ) -> None:
