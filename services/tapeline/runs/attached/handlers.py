@@ -22,9 +22,10 @@ from tapeline.contracts.metrics import (
     StartRun,
     StoredView,
 )
-from tapeline.contracts.runs import STOPPING, JobCompleted, JobFailed, JobTerminated
+from tapeline.contracts.runs import STOPPING, JobCompleted, JobFailed, JobTerminated, StopRun
 from tapeline.decider import Outcome, origin_of
 from tapeline.errors import TapelineError
+from tapeline.ids import born_of
 from tapeline.runs import births
 from tapeline.runs.metrics.intake import Incoming
 from tapeline.runs.metrics.tables import metric_attempts
@@ -92,6 +93,10 @@ def add_verbs(verbs: Verbs, gate: Gate) -> None:
     async def finish(caller: Principal, request: FinishRun) -> Accepted[StoredView]:
         ref, run = await gate.run(caller.team, request.run)
         check_epoch(run, caller.actor, request.epoch)
+        if request.kind == "terminated" and run.status not in STOPPING:
+            # Who interrupts a script asks it to stop, and is heard at once.
+            stop = StopRun(run=ref.id, grace_s=1.0, command_id=born_of(request.command_id or "", "stop"), at=request.at)
+            run = (await desk.ask(caller, ref, stop)).state
         command = TakeReport(
             agent=caller.actor, epoch=request.epoch, seq=run.reports + 1, kind=_kind(run, request),
             event=_end(run, request),
