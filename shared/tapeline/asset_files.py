@@ -121,6 +121,11 @@ class AssetFile:
         return np.ones(len(self), np.float32) if stored is None else np.asarray(stored, dtype=np.float32)
 
     @property
+    def symbol(self) -> NDArray[np.uint16]:
+        """Number of each row's symbol, in the order of their names. Shape (n,)."""
+        return np.asarray(self._columns["_index/symbol"], dtype=np.uint16)
+
+    @property
     def t0(self) -> NDArray[np.int64]:
         """Time of each row, ns UTC. Shape (n,)."""
         return np.asarray(self._columns["_index/t0"], dtype=np.int64)

@@ -70,6 +70,15 @@ def alone(prepared: PreparedTape, asset: tl.Asset, folder: Path) -> list[str]:
     return [hashlib.sha256(file.path.read_bytes()).hexdigest() for file in built.files]
 
 
+def shown(asset: tl.Asset, file: Path) -> None:
+    """What the command line shows of an asset."""
+    tapeline = [sys.executable, "-m", "tapeline.cli", "asset"]
+    subprocess.run([*tapeline, "show", asset.name, "--plot", str(file)], check=True, timeout=60)
+    assert 'class="embargo"' in file.read_text()
+    done = subprocess.run([*tapeline, "check", asset.name], check=True, capture_output=True, text=True, timeout=60)
+    assert all(name in done.stdout for name in ("causality", "truncation", "universe"))
+
+
 def shards(home: Home) -> int:
     return sum(1 for file in (home.store / "staging" / "builds").rglob("*") if file.is_file() and file.name[0] != ".")
 
@@ -108,4 +117,5 @@ def test_two_workers_build_one_asset_and_a_kill_changes_no_byte(
         asset.wait(60)
         assert asset.status == "ready"
         assert [file["sha256"] for file in asset.view["files"]] == alone(prepared, asset, tmp_path / "two")
+    shown(asset, tmp_path / "asset.svg")
     assert {each["operation"] for each in asset.view["progress"]} == {"plan", "shards", "assemble", "check"}

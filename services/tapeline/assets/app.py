@@ -8,6 +8,7 @@ from tapeline.assets import artifacts
 from tapeline.assets.asset import features as feature_handlers
 from tapeline.assets.asset import handlers as asset_handlers
 from tapeline.assets.asset import projection as asset_projection
+from tapeline.assets.asset import stale
 from tapeline.assets.asset import users as users_projection
 from tapeline.assets.asset.builder import Builder
 from tapeline.assets.asset.work import Shards, Worker
@@ -85,6 +86,15 @@ def build(platform: Platform, components: Registry | None = None) -> Service:
         assets=assets,
         tapes=tapes,
         users=users,
+        log_id=platform.log_id,
+    )
+    stale.add_verbs(
+        verbs,
+        deciders=platform.deciders,
+        holders=holders("tape"),
+        store=platform.store,
+        cache=platform.home / "cache",
+        assets=assets,
         log_id=platform.log_id,
     )
     feature_handlers.add_verbs(

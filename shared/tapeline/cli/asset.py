@@ -52,11 +52,24 @@ def ls(json: Json = False) -> None:
 
 
 @app.command()
-def show(name: str, json: Json = False) -> None:
+def show(
+    name: str,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw it into an .svg: bars with label outcomes, split and embargo.")
+    ] = None,
+    symbol: Annotated[str | None, typer.Option(help="Which one to draw; the first without.")] = None,
+    label: Annotated[str | None, typer.Option(help="Which one to draw; the first without.")] = None,
+    json: Json = False,
+) -> None:
     """Show an asset: its recipe, files and certificate."""
     from tapeline import sdk as tl
 
-    found = tl.Asset(team(), name).view
+    asset = tl.Asset(team(), name)
+    if plot is not None:
+        asset.plot(plot, symbol=symbol, label=label)
+        if not output.wants_json(json):
+            return output.said(f"wrote {plot}")
+    found = asset.view
     if output.wants_json(json):
         return output.document(found)
     output.fields({key: value for key, value in found.items() if value not in (None, [], {})})
@@ -78,6 +91,29 @@ def features(json: Json = False) -> None:
             for each in found[kind]
         ),
     )
+
+
+@app.command()
+def check(name: str, json: Json = False) -> None:
+    """Show what the certificate of an asset found, check by check; ends with 5 when one failed."""
+    from tapeline import sdk as tl
+
+    certificate = tl.Asset(team(), name).certificate
+    if output.wants_json(json):
+        output.document(certificate)
+    elif certificate is None:
+        output.said(f"asset {name} has no certificate: its build has not checked yet")
+    else:
+        output.table(
+            ("check", "name", "verdict", "says"), ((c["check"], c["name"], c["verdict"], _says(c)) for c in
+                                                   certificate["checks"])
+        )  # fmt: skip
+    if certificate is not None and certificate["verdict"] == "failed":
+        raise typer.Exit(5)
+
+
+def _says(check: dict[str, Any]) -> str:
+    return "; ".join([*([check["failure"]["message"]] if "failure" in check else []), *check.get("warnings", [])])
 
 
 @app.command()

@@ -333,6 +333,21 @@ def rm(name: str, yes: Yes = False) -> None:
     tapes.remove_tape(name)
 
 
+@app.command()
+def correct(
+    name: Annotated[str, typer.Argument(help="The tape that is wrong.")],
+    by: Annotated[str, typer.Argument(help="The tape that is right.")],
+    json: Json = False,
+) -> None:
+    """Say that a tape is wrong: assets that were cut from days that differ become stale."""
+    from tapeline.sdk import tapes
+
+    found = tapes.correct(name, by)
+    if output.wants_json(json):
+        return output.document({"assets": found})
+    output.said(f"stale: {', '.join(found)}" if found else "no asset was cut from days that differ")
+
+
 def _made(tape: Any, json: bool) -> None:
     if output.wants_json(json):
         return output.document(tape)

@@ -204,6 +204,35 @@ class RemoveAsset(Command):
         return cls(name=events[0].ref.id)
 
 
+class MarkStale(Command):
+    """What the service makes of `CorrectTape` for each asset that was cut from what differs."""
+
+    tape: str
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
+
+
+class CorrectTape(Command):
+    """Sent by a user to say that one tape is wrong and another right; assets cut from what differs become stale.
+
+    They still train, and a run says so; what differs is found by the digests of the days.
+    """
+
+    name: Text255
+    by: Text255
+
+
+class CorrectionView(View):
+    """What a correction changed: how many days differ, and the assets that were cut from them."""
+
+    name: str
+    by: str
+    days: int
+    assets: list[str]
+
+
 class SaveFeature(Command):
     """Sent by a user to name a component with parameters, or to give a name another meaning.
 

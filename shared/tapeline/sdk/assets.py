@@ -160,6 +160,24 @@ class Asset:
         """Statistics of the train part."""
         return dict(self._whole().get("stats") or {})
 
+    @lit_error_handler(LitModelError)
+    def plot(self, path: str | Path | None = None, *, symbol: str | None = None, label: str | None = None) -> str:
+        """A picture as SVG: bars with the outcome of each sample's label, parts and embargo drawn.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            Where to write it too.
+        symbol, label : str, optional
+            Which one; the first without.
+        """
+        from tapeline.sdk.asset_picture import drawn, picture_of
+
+        text = drawn(picture_of(self, symbol, label))
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
     def _whole(self) -> dict[str, Any]:
         # A list comes without certificates and statistics.
         if self._listed:

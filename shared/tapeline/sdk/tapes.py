@@ -304,6 +304,19 @@ def remove_tape(name: str, team: str | None = None, *, command_id: str | None = 
     client_of(team).command("assets", "remove_tape", name=checked_name("name", name), command_id=command_id)
 
 
+def correct(name: str, by: str, team: str | None = None, *, command_id: str | None = None) -> builtins.list[str]:
+    """Say that a tape is wrong and another right; assets that were cut from days that differ become stale.
+
+    Returns
+    -------
+    list of str
+        The names of those assets; they still train, and a run says so.
+    """
+    client = client_of(team)
+    fields = {"name": checked_name("name", name), "by": checked_name("by", by)}
+    return builtins.list(client.command("assets", "correct_tape", command_id=command_id, **fields).view["assets"])
+
+
 def _send(client: Client, prepared: PreparedTape, name: str, stages: Stages, command_id: str | None) -> Tape:
     """Upload what was prepared, and import it.
 

@@ -21,8 +21,12 @@ from tapeline.contracts.artifacts import PART_BYTES
 from tapeline.contracts.assets import FailBuild
 from tapeline.decider import origin_of
 from tapeline.errors import TapelineError
+from tapeline.security.hdf5 import open_own
 from tapeline.subjects import Ref
-from tapeline.tape.prepared import PreparedTape
+from tapeline.tape import day_file
+from tapeline.tape.manifest import sessions_of
+from tapeline.tape.prepared import PreparedTape, TapeWriter
+from tapeline.tape.sessions import Calendar
 from tapeline.testing.hosted import Hosted, hosted
 from tapeline.testing.server import NatsServer
 
@@ -279,6 +283,41 @@ async def test_what_cannot_be_saved_as_a_feature_is_refused_with_a_hint(service:
         assert fault["code"] == code, request
         assert fault["hint"], request
         assert hint in fault["hint"], (request, fault["hint"])
+
+
+async def test_an_asset_of_a_tape_that_was_corrected_is_stale(
+    service: Hosted, prepared: PreparedTape, tmp_path: Path
+) -> None:
+    await import_tape(service, prepared)
+    days = sorted(prepared.days)
+    early = {**SPEC, "name": "early", "features": ["session_fraction"], "range": {"to": days[2]}}
+    for spec in (SPEC, early):
+        await service.ask("build", spec=spec)
+        assert (await ended(service, spec["name"]))["status"] == "ready"
+    # The same tape but for its last day.
+    right = corrected(prepared, tmp_path / "right", days[-1])
+    await import_tape(service, right, "right")
+    assert await service.code(service.ask("correct_tape", name="demo", by="demo")) == "invalid"
+    assert await service.code(service.ask("correct_tape", name="demo", by="none")) == "not_found"
+    foreign = {"team": "rivals", "user": "eve"}
+    assert await service.code(service.ask("correct_tape", name="demo", by="right", **foreign)) == "not_found"
+    for _ in range(2):
+        found = await service.view("correct_tape", name="demo", by="right")
+        assert (found["days"], found["assets"]) == (1, ["demo"])
+    stale, fresh = await service.view("get", name="demo"), await service.view("get", name="early")
+    assert (stale["status"], fresh["status"]) == ("stale", "ready")
+    assert "has been corrected" in stale["message"]
+    assert stale["files"]
+
+
+def corrected(tape: PreparedTape, folder: Path, day: str) -> PreparedTape:
+    """The same tape with one trade less on one day."""
+    writer = TapeWriter(folder, Calendar("SIM"))
+    for entry in tape.manifest["days"]:
+        trades = day_file.read(tape.path_of(entry["artifact"]["sha256"]), entry, open_file=open_own)
+        kept = slice(0, len(trades) - (entry["trade_date"] == day))
+        writer.add(entry["symbol"], entry["trade_date"], trades.take(kept))
+    return writer.finish(sessions_of(tape.manifest), {})
 
 
 async def test_a_leak_is_named_by_the_failed_build(server: NatsServer, prepared: PreparedTape, tmp_path: Path) -> None:

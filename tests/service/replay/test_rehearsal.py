@@ -29,6 +29,7 @@ from tapeline.contracts.assets import (
     CancelBuild,
     FailBuild,
     FinishBuild,
+    MarkStale,
     RemoveAsset,
     RemoveFeature,
     RequestBuild,
@@ -199,7 +200,7 @@ async def others_of(story: Story) -> None:
         features={"x": [1]}, labels={}, data_digest="e",
     )  # fmt: skip
     failed = FailBuild(spec_digest="d", code="leak_found", message="it leaks")
-    await life(asset, "asset", "a1", asked, built, RemoveAsset(name="a"))
+    await life(asset, "asset", "a1", asked, built, MarkStale(tape="t"), RemoveAsset(name="a"))
     await life(asset, "asset", "a2", asked, failed, asked, failed.model_copy(update={"certificate": {"c": 1}}))
     await life(asset, "asset", "a3", asked, CancelBuild(name="a"), asked, RemoveAsset(name="a"))
     saved = StoreFeature(

@@ -25,6 +25,7 @@ from tapeline.contracts.assets import (
     FeatureRemoved,
     FeatureSaved,
     FinishBuild,
+    MarkStale,
     RemoveAsset,
     RemoveFeature,
     RequestBuild,
@@ -32,7 +33,9 @@ from tapeline.contracts.assets import (
 )
 from tapeline.errors import TapelineError
 
-AssetCommand = RequestBuild | FinishBuild | FailBuild | CancelBuild | RemoveAsset | StoreFeature | RemoveFeature
+AssetCommand = (
+    RequestBuild | FinishBuild | FailBuild | CancelBuild | MarkStale | RemoveAsset | StoreFeature | RemoveFeature
+)
 Event = AssetEvent | FeatureEvent
 
 
@@ -121,6 +124,9 @@ def decide(state: State, command: AssetCommand) -> list[Event]:
             return []  # cancelled, removed, or another copy of the service was first
         case CancelBuild():
             return _cancel(state, command)
+        case MarkStale():
+            is_fresh = isinstance(state, Ready) and not state.stale
+            return [AssetMarkedStale(tape=command.tape)] if is_fresh else []
         case RemoveAsset():
             return _remove(state, command)
         case StoreFeature():

@@ -90,8 +90,16 @@ def apply(rows: Rows, event: StoredEvent) -> None:
             )
         case AssetBuildCancelled():
             rows.change(assets, team, asset_id, status="cancelled", updated_at=at)
-        case AssetMarkedStale():
-            rows.change(assets, team, asset_id, status="stale", updated_at=at)
+        case AssetMarkedStale() as data:
+            rows.change(
+                assets,
+                team,
+                asset_id,
+                status="stale",
+                updated_at=at,
+                message=f"tape {data.tape}, of which it was cut, has been corrected",
+                hint="build it again from the tape that is right",
+            )
         case AssetRemoved():
             rows.delete(assets, team, asset_id)
         case FeatureSaved() as data:

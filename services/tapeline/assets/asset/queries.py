@@ -73,6 +73,16 @@ def of_tape(connection: Connection, caller: Principal, tape_id: str) -> list[str
     return [str(row.name) for row in connection.execute(found) if tape_id in row.tapes]
 
 
+def cut_from(connection: Connection, caller: Principal, tape_id: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Id, name and recipe of the assets that are there and were cut from a tape, by name."""
+    found = (
+        select(assets.c.id, assets.c.name, assets.c.tapes, assets.c.spec)
+        .where(assets.c.team == caller.team, assets.c.status.in_(("ready", "stale")))
+        .order_by(assets.c.name)
+    )
+    return [(row.id, row.name, row.spec) for row in connection.execute(found) if tape_id in row.tapes]
+
+
 def needed_by(connection: Connection, team: str, asset_id: str) -> list[str]:
     """What needs an asset now: unfinished runs and vault items."""
     found = (
