@@ -205,6 +205,8 @@ _HOMES = {
 """Where each name lives."""
 _MODULES = frozenset(
     {
+        "interop",
+        "keras",
         "aio",
         "assets",
         "blueprints",

@@ -153,6 +153,12 @@ class Attachment:
         with contextlib.suppress(OSError):
             write_whole(self.folder / ABOUT, asdict(self.about))
 
+    def tell_progress(self, operation: str, value: float, final_value: float, units: str) -> None:
+        """Say how far an operation is: the last word on it goes with the next batch of points."""
+        self._sender.progress = self._sender.progress | {
+            operation: {"operation": operation, "value": value, "final_value": final_value, "units": units}
+        }
+
     # --- what the run asks --------------------------------------------------------------------------
 
     def flush(self, timeout: float) -> bool:
@@ -286,6 +292,19 @@ def start(
     run = runs.find(about.run, client.team)
     measured.attach(run, Attachment(client, about, folder, float(view["ttl_s"])))
     _sweep(client, where)
+    return run
+
+
+def current() -> Run | None:
+    """The run that this process trains now, the last one that it began; None when it trains none."""
+    from tapeline.sdk import measured, runs
+
+    live = [each for each in list(_live) if each.is_mine and not each.is_over]
+    if not live:
+        return None
+    newest = max(live, key=lambda each: each.about.run)
+    run = runs.find(newest.about.run, newest.about.team)
+    measured.attach(run, newest)
     return run
 
 

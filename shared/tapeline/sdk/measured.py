@@ -113,6 +113,12 @@ class Measured(Kept):
         attachment: Attachment | None = self._attachment
         return attachment.flush(timeout) if attachment is not None else False
 
+    def tell_progress(self, operation: str, value: float, final_value: float, units: str) -> None:
+        """Say how far an operation of this process is; like `log` it raises nothing and waits for nothing."""
+        attachment: Attachment | None = self._attachment
+        if attachment is not None:
+            attachment.tell_progress(operation, value, final_value, units)
+
     @property
     def should_stop(self) -> bool:
         """Whether somebody asked this run to end, or it goes on elsewhere; a training looks now and then."""

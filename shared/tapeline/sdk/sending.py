@@ -65,6 +65,7 @@ class Sender:
     batch, upto : how far the service is, as far as is known here
     torn : places that held no whole record
     is_lost : whether the service knows nothing of the run any more
+    progress : how far each operation is, to be told with the next batch
     """
 
     def __init__(self, client: Client, folder: Path, about: About, spool: Spool | None = None) -> None:
@@ -77,6 +78,7 @@ class Sender:
         self.torn = 0
         self.points = 0
         self.is_lost = False
+        self.progress: dict[str, dict[str, Any]] = {}
         self._is_sealed = False
 
     def step(self, *, is_final: bool = False, most: int = BATCH_POINTS) -> bool:
@@ -91,20 +93,23 @@ class Sender:
         read = self._reader.read(self.upto + 1, most, end=end, is_final=is_final)
         is_last = False
         if read.last < read.first:
-            if not is_final or self._is_sealed:
+            if self._is_sealed or not (is_final or self.progress):
                 return False
-            is_last = True
+            is_last = is_final
         crc, columns = 0, []
         for tag, body in read.columns:
             crc = zlib.crc32(body, crc)
             columns.append({"tag": tag, "body": base64.b64encode(body).decode()})
         about = self._about
+        told, self.progress = self.progress, {}
         try:
             view = self._client.command(
                 "runs", "append_metrics", run=about.run, attempt=about.attempt, epoch=about.epoch,
                 batch=self.batch + 1, first=self.upto + 1, last=read.last, columns=columns, crc=crc, is_last=is_last,
+                progress=list(told.values()),
             ).view  # fmt: skip
         except ApiException as error:
+            self.progress = told | self.progress
             if error.code == "not_found":
                 self.is_lost = True
                 return False

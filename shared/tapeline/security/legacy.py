@@ -45,7 +45,7 @@ def translated(text: str, shapes: Shapes, *, replace: Mapping[str, Mapping[str, 
     given = parsed_json(text.encode("utf-8", "replace"), "model_config")
     try:
         inner = given["config"]
-        listed = inner if isinstance(inner, list) else inner["layers"]
+        listed = _listed(inner)
         if given["class_name"] == "Sequential":
             return _functional(str(_name(inner, "sequential")), *_chained(listed, inner, shapes, replace or {}))
         if given["class_name"] not in ("Functional", "Model"):
@@ -92,6 +92,10 @@ def _functional(name: str, layers: list[Config], inputs: Any, outputs: Any) -> C
         },
         "registered_name": "Functional",
     }  # fmt: skip
+
+
+def _listed(inner: Any) -> Any:
+    return inner if isinstance(inner, list) else inner["layers"]
 
 
 def _name(inner: Any, otherwise: str) -> str:
