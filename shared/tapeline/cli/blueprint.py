@@ -53,7 +53,7 @@ def validate(
 
 
 @app.command("register")
-def register_(
+def make_known(
     file: Annotated[Path, typer.Option("-f", "--file", help="JSON or TOML: name, version, schema, entrypoint.")],
     json: Json = False,
 ) -> None:
