@@ -10,13 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
 from tapeline.assets.asset import aggregate
 from tapeline.assets.tape import aggregate as tape_aggregate
 from tapeline.decider import Deciders
 from tapeline.errors import TapelineError
 from tapeline.log.work import Work, WorkQueue, body_of, fields_of
+from tapeline.logs import get_logger
 from tapeline.store import ArtifactStore
 from tapeline.subjects import Ref
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from tapeline.assets.shard import ShardData
     from tapeline.tape.view import OpenTape
 
-log = structlog.get_logger()
+log = get_logger()
 
 PLANS = 2
 STRETCH = 8

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-import structlog
-
 from tapeline.clock import Clock
 from tapeline.errors import TapelineError
 from tapeline.log import Conflict
 from tapeline.log.metrics import MetricsMessage
+from tapeline.logs import get_logger
 from tapeline.runs.metrics import batch as batches
 from tapeline.runs.metrics.batch import Open
 
-log = structlog.get_logger()
+log = get_logger()
 
 REMEMBERED_RUNS = 10_000
 TRIES = 5

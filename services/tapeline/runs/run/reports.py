@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import pydantic
@@ -63,12 +64,18 @@ log = get_logger()
 
 
 class _Kind(NamedTuple):
-    event: TypeAdapter[Any]
+    event: type
     filled: frozenset[str]
 
 
 def _kind(event: type, *filled: str) -> _Kind:
-    return _Kind(TypeAdapter(event), frozenset(filled))
+    return _Kind(event, frozenset(filled))
+
+
+@cache
+def _reader(event: type) -> TypeAdapter[Any]:
+    """What reads an event's fields; made with the first report of its kind, for the service waits for none."""
+    return TypeAdapter(event)
 
 
 KINDS: dict[str, _Kind] = {
@@ -101,7 +108,7 @@ def event_of(run_id: str, run: Run, request: Report) -> Any:
     if data.get("checkpoint_id") is not None:
         data["checkpoint_id"] = checkpoint_id(run_id, str(data["checkpoint_id"]))
     try:
-        return kind.event.validate_python(_finite(data))
+        return _reader(kind.event).validate_python(_finite(data))
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise TapelineError(
