@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tapeline import sdk as tl
+from tapeline.cli.app import run as run_verb
 from tapeline.home import Home
 
 ROWS = np.linspace(0, 1, 64, dtype="float32").reshape(32, 2)
@@ -97,7 +99,9 @@ def points(run: tl.Run) -> list[tuple[Any, ...]]:
     )
 
 
-def test_metrics_go_to_tensorboard_and_come_back_equal_and_once(shared_home: Home, tmp_path: Path) -> None:
+def test_metrics_go_to_tensorboard_and_come_back_equal_and_once(
+    shared_home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with tl.start("curve", project="boards") as run:
         for step in range(5000):
             run.log({"loss": 1 / (step + 1), "rows": step * 10**12}, step)
@@ -115,5 +119,9 @@ def test_metrics_go_to_tensorboard_and_come_back_equal_and_once(shared_home: Hom
     first.write_bytes(first.read_bytes()[:-5])
     (torn,) = tl.interop.import_tensorboard(tmp_path / "board", "again", "boards")
     assert (torn.points, torn.torn, torn.run.id != made.run.id) == (10_001, 1, True)
+    assert run_verb(["export", "tensorboard", str(run.number), str(tmp_path / "cli"), "--json"]) == 0
+    assert Path(json.loads(capsys.readouterr().out)["path"]).parent == tmp_path / "cli"
+    assert run_verb(["import", "tensorboard", str(tmp_path / "cli"), "--name", "by-cli", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["points"] == 10_002
     with pytest.raises(FileNotFoundError, match="no event file"):
         tl.interop.import_tensorboard(tmp_path / "nothing")

@@ -39,6 +39,8 @@ PLACES: dict[str, str] = {
     "log": "log:app",
     "bundle": "backup:bundles",
     "parked": "parked:app",
+    "export": "exchange:exports",
+    "import": "exchange:imports",
 }
 """Where each word at the top lives: a noun, or a function that puts verbs into a group."""
 _WITHIN: dict[str, tuple[str, ...]] = {"log:app": ("backup", "seal", "diff")}
