@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from tapeline.errors import TapelineError
@@ -30,7 +33,7 @@ def logging_setup(name: str, *, level: str = "INFO") -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _stamp,
         _process_name(name),
         structlog.processors.format_exc_info,
     ]
@@ -63,32 +66,46 @@ def logging_setup(name: str, *, level: str = "INFO") -> None:
 
 _put_off: list[tuple[str, str]] = []
 """The setup that was put off: what `logging_setup` is to be called with."""
+_held: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+"""The lines since: method, arguments, fields."""
+HELD_LINES = 100
 
 
 def logging_setup_later(name: str, *, level: str = "INFO") -> None:
-    """Do `logging_setup` when the first line is written, for a process that has more urgent things to import.
+    """Put `logging_setup` off, for a process that has more urgent things to import.
 
-    Until then lines below `level` are dropped; `logging_setup_now` ends the wait.
+    Until `logging_setup_now` lines below `level` are dropped, and others are held, with their times; a warning or
+    worse, or too many lines, or the end of the process, ends the wait.
     """
     if level not in logging.getLevelNamesMapping():
         raise TapelineError(f"{level!r} is no level of the log", code="invalid", hint="DEBUG, INFO, WARNING or ERROR")
     _put_off[:] = [(name, level)]
+    atexit.register(logging_setup_now)
 
 
 def logging_setup_now() -> None:
-    """Do what `logging_setup_later` has put off, if it has not happened yet."""
+    """Do what `logging_setup_later` has put off, if it has not happened yet, and write what was held."""
     for name, level in list(_put_off):
         logging_setup(name, level=level)
+    if _held:
+        import structlog
+
+        lines, _held[:] = list(_held), []
+        for method, arguments, fields in lines:
+            getattr(structlog.get_logger(), method)(*arguments, **fields)
 
 
 class Logger:
-    """A logger of structlog that brings structlog, and what was put off, with its first line."""
+    """A logger of structlog that brings structlog, and what was put off, with the first line that cannot wait."""
 
     def __getattr__(self, method: str) -> Any:
         known = logging.getLevelNamesMapping()
         for _, level in _put_off:
-            if known.get(method.upper(), logging.CRITICAL) < known[level]:
+            number = known.get(method.upper(), logging.CRITICAL)
+            if number < known[level]:
                 return _say_nothing
+            if number < logging.WARNING and len(_held) < HELD_LINES:
+                return partial(_hold, method)
         logging_setup_now()
         import structlog
 
@@ -96,12 +113,26 @@ class Logger:
 
 
 def get_logger() -> Any:
-    """A logger with the methods of structlog's; the import of structlog waits for the first line."""
+    """A logger with the methods of structlog's; the import of structlog waits until a line is written."""
     return Logger()
+
+
+def _hold(method: str, *arguments: Any, **fields: Any) -> None:
+    """A line that can wait."""
+    _held.append((method, arguments, fields | {"at": _now()}))
 
 
 def _say_nothing(*_: object, **__: object) -> None:
     """A line below the level."""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _stamp(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    event.setdefault("at", _now())
+    return event
 
 
 def _process_name(name: str) -> Any:

@@ -34,10 +34,26 @@ def test_a_line_below_the_level_brings_nothing() -> None:
     assert ran("") == (["False", "False"], [])
 
 
-def test_the_first_line_has_the_name_of_the_process() -> None:
-    loaded, (line,) = ran("log.info('served', services=2)")
+def test_a_line_that_can_wait_is_written_at_the_end_with_the_time_it_was_said() -> None:
+    loaded, lines = ran("log.info('served', services=2); import time; time.sleep(0.05); log.info('left')")
+    assert loaded == ["False", "False"]
+    assert [(line["event"], line["process"], line.get("services")) for line in lines] == [
+        ("served", "host", 2),
+        ("left", "host", None),
+    ]
+    assert lines[0]["at"] < lines[1]["at"]
+
+
+def test_a_warning_is_written_at_once_after_what_was_held() -> None:
+    loaded, lines = ran("log.info('served'); log.warning('lost')")
     assert loaded == ["False", "True"]
-    assert (line["event"], line["process"], line["services"]) == ("served", "host", 2)
+    assert [(line["event"], line["level"]) for line in lines] == [("served", "info"), ("lost", "warning")]
+
+
+def test_lines_are_not_held_without_end() -> None:
+    loaded, lines = ran("for number in range(150): log.info('served', number=number)")
+    assert loaded == ["False", "True"]
+    assert [line["number"] for line in lines] == list(range(150))
 
 
 def test_what_was_put_off_is_done_on_wish_and_then_others_write_too() -> None:

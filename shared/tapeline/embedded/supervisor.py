@@ -16,7 +16,7 @@ from tapeline import teams
 from tapeline.embedded.child import Child, ChildSpec
 from tapeline.embedded.server import EmbeddedServer
 from tapeline.home import Home, HomeLock, Instance, hold, write_instance, write_json
-from tapeline.logs import get_logger
+from tapeline.logs import get_logger, logging_setup_now
 from tapeline.security.keys import read_credentials
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class Supervisor:
             write_instance(self._home, instance)
             log.info("ready", url=instance.url, after_s=round(self._age_s(), 3))
             on_ready(instance)
+            logging_setup_now()
             await self._serve()
         finally:
             await self._end()
