@@ -13,6 +13,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeVar, get_type_hints
 
 import msgspec
@@ -40,16 +41,30 @@ Handler = Callable[[Any, Any], Awaitable[BaseModel]]
 Audience = Literal["user", "agent"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Verb:
     """One command or query of a service: its name, who may send it, its contract, its reply and its handler."""
 
     service: str
     name: str
     audience: Audience
-    request: type[BaseModel]
-    reply: type[BaseModel]
     handler: Handler
+
+    @cached_property
+    def request(self) -> type[BaseModel]:
+        """The contract of what is asked; read with the first request, for reading all of them costs a start."""
+        return self._contract(list(inspect.signature(self.handler).parameters)[1])
+
+    @cached_property
+    def reply(self) -> type[BaseModel]:
+        """The contract of what is answered."""
+        return self._contract("return")
+
+    def _contract(self, name: str) -> type[BaseModel]:
+        found = get_type_hints(self.handler)[name]
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+            raise TypeError(f"{self.service}.{self.name} has no contract: {name} is {found!r}")
+        return found
 
     @property
     def subject(self) -> str:
@@ -78,17 +93,14 @@ class Verbs:
 
     def _register(self, name: str, audience: Audience, service: str) -> Callable[[Handler], Handler]:
         def register(handler: Handler) -> Handler:
-            hints = get_type_hints(handler)
-            parameters = list(inspect.signature(handler).parameters)
-            request = hints.get(parameters[1]) if len(parameters) == 2 else None
-            if not (isinstance(request, type) and issubclass(request, BaseModel)):
+            parameters = list(inspect.signature(handler).parameters.values())
+            if len(parameters) != 2 or parameters[1].annotation is inspect.Parameter.empty:
                 raise TypeError(f"{service}.{name} has no contract: annotate its second argument")
-            reply = hints.get("return")
-            if not (isinstance(reply, type) and issubclass(reply, BaseModel)):
+            if "return" not in handler.__annotations__:
                 raise TypeError(f"{service}.{name} does not say what it replies: annotate its result")
             if (audience, name) in self._verbs:
                 raise TypeError(f"{service}.{name} is registered twice")
-            self._verbs[audience, name] = Verb(service, name, audience, request, reply, handler)
+            self._verbs[audience, name] = Verb(service, name, audience, handler)
             return handler
 
         return register
