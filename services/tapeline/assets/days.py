@@ -104,10 +104,16 @@ class SymbolDays:
             self._pieces.keep(key, found)
         return found
 
-    def market(self, first: int, stop: int, needs: Needs, oldest: int = 0) -> Market:
+    def only(self, first: int, stop: int) -> Market:
+        """The market of the sessions from `first` to before `stop` and nothing else, as bars; read when asked for."""
+        end = self.first_segment(stop)
+        past = SymbolPast(self, stop, {}, oldest=first, whole=True)
+        return Market(self.symbol, none(), self.segments[:end], self.session[:end], self.dates, past)
+
+    def market(self, first: int, stop: int, needs: Needs) -> Market:
         """The market of the sessions from `first` to before `stop`, and as much before them as is needed."""
         own = [self.trades(number) for number in range(first, stop)]
-        past = SymbolPast(self, first, needs, oldest)
+        past = SymbolPast(self, first, needs)
         end = self.first_segment(stop)
         trades = own[0] if len(own) == 1 else join(own) if own else none()
         return Market(self.symbol, trades, self.segments[:end], self.session[:end], self.dates, past)
@@ -131,15 +137,16 @@ class SymbolDays:
 class SymbolPast:
     """The sessions of a symbol before one of them, as bars; reads back as far as is needed."""
 
-    def __init__(self, days: SymbolDays, first: int, needs: Needs, oldest: int = 0) -> None:
+    def __init__(self, days: SymbolDays, first: int, needs: Needs, *, oldest: int = 0, whole: bool = False) -> None:
         self.segments = days.first_segment(first)
         self._days, self._first, self._needs, self._oldest = days, first, needs, oldest
+        self._least = (EVERYTHING, EVERYTHING) if whole else (1, 0)
 
     def trades(self, session: int) -> Trades:
         return self._days.trades(session)
 
     def grid(self, unit: Unit, size: int) -> Grid:
-        bars, sessions = self._needs.get((unit, size), (1, 0))
+        bars, sessions = self._needs.get((unit, size), self._least)
         parts: list[Grid] = []
         rows = 0
         for number in range(self._first - 1, self._oldest - 1, -1):

@@ -15,7 +15,7 @@ from tapeline.assets.component import Instance
 TOO_GOOD = 0.9
 EDGE = 0.2
 LEFT = 0.25
-ROWS = 10_000
+ROWS = 4_000
 COLUMNS = 512
 SHOWN = 10
 
@@ -122,12 +122,12 @@ class _Columns:
             b = target - target.mean()
             spread = np.sqrt(squares * np.square(b).sum())
             out = np.zeros(about.shape[1])
-            np.divide((about * b[:, None]).sum(axis=0), spread, out=out, where=spread > 0)
+            np.divide(b @ about, spread, out=out, where=spread > 0)
             return out
         positive = target > 0
         ones = float(positive.sum())
         zeros = len(target) - ones
         if ones == 0 or zeros == 0:
             return np.zeros(self._values.shape[1])
-        above = self._ranks[:, positive].sum(axis=1) / 2 - ones * (ones + 1) / 2
+        above = self._ranks @ positive.astype(np.float64) / 2 - ones * (ones + 1) / 2
         return np.asarray(2 * above / (ones * zeros) - 1, dtype=np.float64)

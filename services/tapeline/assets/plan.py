@@ -61,7 +61,7 @@ class Plan:
     opens : int64 ns, shape (sessions,), when each of them opens
     of_session : uint8, shape (sessions,), the part of each
     digest : of what shards have in common
-    train : by symbol the market of the train sessions, if a feature is fitted on them
+    train : by symbol the market of the train sessions, which features are fitted on
     """
 
     spec: Mapping[str, Any]
@@ -120,7 +120,7 @@ def make_plan(spec: Mapping[str, Any], tapes: Mapping[str, OpenTape], components
     days = {date: number for number, date in enumerate(sorted({date for dates in within.values() for date in dates}))}
     _check_size(spec, symbols, within, features)
     of_session = session_parts(list(days), dict(spec["split"]))
-    train = _train(symbols, within, days, of_session) if any(each.component.fit for each in features) else {}
+    train = _train(symbols, within, days, of_session)
     features = [each.fit(train) for each in features]
     digest = hashlib.sha256(canonical_json(_shared(spec, features))).hexdigest()
     shards: list[Shard] = []
@@ -190,7 +190,7 @@ def _train(
     for name, each in symbols.items():
         numbers = [each.dates.index(date) for date in within[name] if of_session[days[date]] == TRAIN]
         first, stop = (numbers[0], numbers[-1] + 1) if numbers else (0, 0)
-        found[name] = each.market(first, stop, {}, oldest=first)
+        found[name] = each.only(first, stop)
     return found
 
 

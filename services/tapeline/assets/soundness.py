@@ -117,18 +117,21 @@ def merged_gaps(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def _equal_rows(samples: Samples, part: NDArray[np.uint8]) -> int:
     n = min(len(samples.t0), MAX_HASHED)
     flat = [values[:n].reshape(n, -1).view(np.uint32) for values in samples.features.values()]
-    # Two sums of words with odd weights: rows of equal sums are compared whole.
-    sums = np.zeros((n, 2), np.uint64)
+    # A sum of words with odd weights: rows of equal sums are compared whole.
+    sums = np.zeros(n, np.uint64)
     draw = np.random.Generator(np.random.PCG64(1))
     for words in flat:
-        weights = draw.integers(0, 2**63, size=(words.shape[1], 2), dtype=np.uint64) | np.uint64(1)
+        weights = draw.integers(0, 2**63, size=words.shape[1], dtype=np.uint64) | np.uint64(1)
         for start in range(0, n, HASHED_AT_ONCE):
             sums[start : start + HASHED_AT_ONCE] += words[start : start + HASHED_AT_ONCE].astype(np.uint64) @ weights
-    later = np.flatnonzero((part[:n] != TRAIN) & (part[:n] != DROPPED))
     train = np.flatnonzero(part[:n] == TRAIN)
-    first = {key: row for row, key in zip(train[::-1].tolist(), map(tuple, sums[train[::-1]].tolist()), strict=True)}
-    pairs = [(row, first[key]) for row, key in zip(later.tolist(), map(tuple, sums[later].tolist()), strict=True)
-             if key in first]  # fmt: skip
+    later = np.flatnonzero((part[:n] != TRAIN) & (part[:n] != DROPPED))
+    if not len(train) or not len(later):
+        return 0
+    known, first = np.unique(sums[train], return_index=True)
+    place = np.minimum(np.searchsorted(known, sums[later]), len(known) - 1)
+    alike = np.flatnonzero(known[place] == sums[later])
+    pairs = zip(later[alike].tolist(), train[first[place[alike]]].tolist(), strict=True)
     return sum(all(np.array_equal(words[a], words[b]) for words in flat) for a, b in pairs)
 
 

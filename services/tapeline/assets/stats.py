@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapeline.assets.component import Instance
-from tapeline.assets.view import Market, iso, number
+from tapeline.assets.view import Grid, Market, iso, number
 
 BLOCK = 8192
 
@@ -42,14 +42,21 @@ def of_fits(features: Sequence[Instance], train: Mapping[str, Market]) -> dict[s
         feature.name: {
             symbol: {
                 "part": "train",
-                "from": iso(int(train[symbol].trades.ts[0])) if len(train[symbol].trades.ts) else None,
-                "to": iso(int(train[symbol].trades.ts[-1])) if len(train[symbol].trades.ts) else None,
+                **_reach(train[symbol].grid(feature.params.unit, feature.params.size)),
                 "values": [number(float(value)) for value in values.reshape(-1)],
             }
             for symbol, values in sorted(feature.fitted.items())
         }
         for feature in features
         if feature.fitted
+    }
+
+
+def _reach(grid: Grid) -> dict[str, str | None]:
+    """From when to when the bars of a grid end."""
+    return {
+        "from": iso(int(grid.end[0])) if len(grid) else None,
+        "to": iso(int(grid.end[-1])) if len(grid) else None,
     }
 
 

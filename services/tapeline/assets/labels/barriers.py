@@ -16,6 +16,7 @@ from tapeline.assets.labels.reach import Answer, Reach, reach
 from tapeline.assets.view import Grid, View
 
 STOP, TIME_OUT, TARGET = 0, 1, 2
+STEPS = 32
 Measure = Literal["atr", "pct", "sigma"]
 
 
@@ -78,19 +79,24 @@ def touches(
     price, after = bars[found.last, 3].copy(), found.last - found.entry
     long = side > 0
     open_ = np.arange(m)
-    for step in range(1, int(after.max(initial=0)) + 1):
-        row = found.entry[open_] + step
-        high, low, first = bars[row, 1], bars[row, 2], bars[row, 0]
-        top, bottom = high >= up[open_], low <= down[open_]
-        stopped, hit = np.where(long[open_], bottom, top), np.where(long[open_], top, bottom)
-        ended = open_[stopped | hit]
+    most = int(after.max(initial=0))
+    for begin in range(1, most + 1, STEPS):
+        # Some bars at a time: rows whose barrier is touched early are not looked at any longer.
+        rows = found.entry[open_, None] + np.arange(begin, min(begin + STEPS, most + 1))
+        top, bottom = bars[rows, 1] >= up[open_, None], bars[rows, 2] <= down[open_, None]
+        touched = top | bottom
+        any_ = touched.any(axis=1)
+        ended = open_[any_]
         if len(ended):
-            is_stop, opened = stopped[stopped | hit], first[stopped | hit]
+            step = touched[any_].argmax(axis=1)
+            at = np.arange(len(ended))
+            is_stop = np.where(long[ended], bottom[any_][at, step], top[any_][at, step])
+            opened = bars[rows[any_][at, step], 0]
             how[ended] = np.where(is_stop, STOP, TARGET)
             at_stop = np.where(long[ended], np.minimum(down[ended], opened), np.maximum(up[ended], opened))
             price[ended] = np.where(is_stop, at_stop, np.where(long[ended], up[ended], down[ended]))
-            after[ended] = step
-            open_ = open_[~(stopped | hit)]
+            after[ended] = begin + step
+            open_ = open_[~any_]
         if len(open_) == 0:
             break
     return how, price, after
