@@ -1,4 +1,4 @@
-"""Digests, layer names, shapes and parameters of twelve canvases, as stored; and what may not change them."""
+"""Digests, layer names, shapes and parameters of thirty canvases, as stored; and what may not change them."""
 
 import copy
 import hashlib
@@ -32,6 +32,9 @@ from tapeline.errors import TapelineError
 
 HERE = Path(__file__).parent
 GOLDEN = json.loads((HERE / "golden.json").read_text())
+ALWAYS = 13
+BUILT = [pytest.param(name, marks=[pytest.mark.long] if i >= ALWAYS else []) for i, name in enumerate(GOLDEN)]
+"""For tests that build a model, which takes a while: the first ones always, every one with the long tests."""
 FEATURES = {
     "bars_20_1min": (20, 8),
     "log_return_1min": (1,),
@@ -163,6 +166,7 @@ def transpiled(name: str, **more: Any) -> Any:
     from tapeline.canvas.transpile import FeatureStats, transpile
 
     stats = {
+        "bars_20_1min": FeatureStats([0.0] * 8, [1.0] * 8),
         "log_return_1min": FeatureStats([0.0], [1e-6]),
         "trade_size_1min": FeatureStats([0.1, 0.4], [0.5, 0.1]),
         "volume_ratio_1min": FeatureStats([0.0], [2.0]),
@@ -179,7 +183,7 @@ def weights_digest(model: Any) -> str:
     return found.hexdigest()
 
 
-@pytest.mark.parametrize("name", list(GOLDEN))
+@pytest.mark.parametrize("name", BUILT)
 def test_layer_names_shapes_and_parameters_of_the_model_are_those_computed(name: str) -> None:
     model = transpiled(name)
     stored = GOLDEN[name]
@@ -202,7 +206,9 @@ def test_the_order_of_nodes_does_not_change_initial_weights_and_the_seed_does(na
     assert [i.name for i in transpiled(name, content=shuffled).inputs] == [f"input_{i}" for i in inputs]
 
 
-@pytest.mark.parametrize("name", [name for name in GOLDEN if "normalize" not in json.dumps(canvas_named(name))])
+@pytest.mark.parametrize(
+    "name", [each for each in BUILT if "normalize" not in json.dumps(canvas_named(each.values[0]))]
+)
 def test_a_model_becomes_a_canvas_that_computes_the_same_bits(name: str) -> None:
     from tapeline.canvas.keras_config import canvas_of
     from tapeline.canvas.transpile import transpile
@@ -339,7 +345,7 @@ def test_what_keras_refuses_is_told_with_the_node(monkeypatch: pytest.MonkeyPatc
     assert caught.value.data["errors"][0]["pointer"] == "/nodes/5"
 
 
-@pytest.mark.parametrize("name", list(GOLDEN))
+@pytest.mark.parametrize("name", BUILT)
 def test_a_written_model_passes_the_scan_and_equal_models_give_equal_bytes(name: str, tmp_path: Path) -> None:
     from tapeline.security import models
 
