@@ -70,8 +70,11 @@ def hostile() -> dict[str, bytes]:
         "64 x 64 layers of 65,536": document(chain(MAX_NODES, units=[65_536] * 64)),
         "a number of 4,000 digits": document(chain(3)).replace(b'"units": 1', b'"units": ' + b"9" * 4000),
         "32,000 keys of ui": document(chain(3), ui={f"k{i}": i for i in range(31_000)}),
-        "misspelt features": document(
-            [{"id": f"n{i}", "kind": "input", "features": [f"log_retrn_{i}_{j}" for j in range(16)]} for i in range(500)]
+        "31,000 features": document(
+            [{"id": f"n{i}", "kind": "input", "features": [f"{i}é{j}" for j in range(64)]} for i in range(485)]
+        ),
+        "4,000 misspelt features": document(
+            [{"id": f"n{i}", "kind": "input", "features": [f"log_retrn_{i}é{j}" for j in range(8)]} for i in range(500)]
         ),
     }  # fmt: skip
 

@@ -13,6 +13,7 @@ MAX_EDGES = 2048
 MAX_UNITS = 65_536
 MAX_STACK = 64
 MAX_FEATURES = 64
+MAX_NAMES = 4096  # features of all inputs together; an asset has 256
 MAX_AXES = 8
 MAX_TEXT = 4096
 MAX_PARAMETERS = 50_000_000

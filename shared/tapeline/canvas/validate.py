@@ -19,6 +19,7 @@ from tapeline.canvas.graph import build_order, graph_faults, vertices_of
 from tapeline.canvas.limits import (
     MAX_ACTIVATIONS,
     MAX_FAULTS,
+    MAX_NAMES,
     MAX_NODES,
     MAX_PARAMETERS,
     SCHEMA,
@@ -178,6 +179,11 @@ def _refused_as_whole(value: Mapping[str, Any]) -> Fault | None:
     if isinstance(nodes, list) and len(nodes) > MAX_NODES:
         message = f"{len(nodes):,} nodes, the limit is {MAX_NODES}"
         return Fault(None, "nodes", "too_many_nodes", "/nodes", message, "split the network, or use dense stacks")
+    named = [node.get("features") for node in nodes if isinstance(node, dict)] if isinstance(nodes, list) else []
+    count = sum(len(features) for features in named if isinstance(features, list))
+    if count > MAX_NAMES:
+        message = f"the inputs name {count:,} features, the limit is {MAX_NAMES:,}"
+        return Fault(None, "nodes", "too_many_features", "/nodes", message, "an asset has at most 256: name each once")
     return None
 
 

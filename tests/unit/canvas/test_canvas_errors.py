@@ -345,6 +345,8 @@ def test_parsed_values_that_are_deep_wide_or_endless_are_refused() -> None:
 def test_too_many_nodes_and_edges_are_refused() -> None:
     nodes = [{"id": f"n{i}", "kind": "flatten", "inputs": ["n0"]} for i in range(513)]
     assert [f.code for f in validate({"schema": "tapeline.canvas/1", "nodes": nodes}).errors] == ["too_many_nodes"]
+    named = [{"id": f"n{i}", "kind": "input", "features": ["f"] * 64} for i in range(65)]
+    assert [f.code for f in validate({"schema": "tapeline.canvas/1", "nodes": named}).errors] == ["too_many_features"]
     many = good()
     many["nodes"] = [good()["nodes"][0]] + [{"id": f"a{i}", "kind": "add", "inputs": ["in1"] * 64} for i in range(40)]
     assert "too_many_edges" in [f.code for f in validate(many).errors]
