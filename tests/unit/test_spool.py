@@ -262,6 +262,25 @@ def test_a_torn_record_is_passed_over_and_counted(folder: Path, monkeypatch: pyt
     assert (read.last, read.points, read.torn) == (10, 9, 1)
 
 
+def test_a_file_made_in_advance_hides_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PATIENCE_S", 0.0)
+    spool, reader = spool_of(folder), SpoolReader(folder)
+    spool.log({"a": 0.0}, 0)
+    spool.tend()
+    assert len(files_of(folder)) == 2
+    first = 1
+    for step in range(1, 250):
+        for _ in range(3):
+            read = reader.read(first, 40)
+            assert read.torn == 0
+            first = read.last + 1
+        assert first == step + 1
+        spool.log({"a": float(step)}, step)
+        spool.tend()
+    reader.forget(first - 1)
+    assert everything(folder, first=first)[0] == [("a", 249, 249.0)]
+
+
 def test_a_torn_line_of_the_tags_is_none() -> None:
     data = b"".join(map(tag_line, ["a", "b/c", "ü"]))
     assert tags_of(data) == ["a", "b/c", "ü"]

@@ -19,14 +19,18 @@ from tapeline.clock import Clock
 from tapeline.contracts.agents import Lease, Reclaim, Renewed, Stage, StageFile, StageView
 from tapeline.errors import TapelineError
 from tapeline.logs import get_logger
+from tapeline.spool.reader import SpoolReader
 from tapeline.store.protocol import ArtifactStore
 from tapeline.trainer import ending, sandbox
+from tapeline.trainer.job import SPOOL
 from tapeline.trainer.journal import Journal
 from tapeline.trainer.launch import Child
-from tapeline.trainer.outbox import Fenced, Outbox
+from tapeline.trainer.outbox import POINTS_PER_BATCH, Fenced, Outbox
 from tapeline.trainer.requests import Requests
 
 logger = get_logger()
+
+MEASURE_EVERY_S = 0.2
 
 Cause = Literal["lease_lost", "fenced", "refused"]
 
@@ -73,6 +77,8 @@ class Hold:
         self._killer: asyncio.Task[None] | None = None
         self._spec_sent_at: float | None = None
         self._heard_at = tools.clock.monotonic()
+        self._spool: SpoolReader | None = None
+        self._measured = 0
 
     @property
     def state(self) -> str:
@@ -180,7 +186,7 @@ class Hold:
             return
         self._has_ended = True
         await self._uploaded()
-        if end.kind == "completed":
+        if end.kind in ("completed", "failed", "terminated"):
             end.data["batches"] = self._outbox.batches
             end.data["points"] = self._outbox.points
         if end.kind == "terminated":
@@ -205,13 +211,44 @@ class Hold:
         if self._facts.stop_reason is not None:
             child.send("stop", grace_s=0, purpose=self._facts.stop_reason)
         hearing = asyncio.create_task(self._hear(child))
+        measuring = asyncio.create_task(self._keep_measuring(child))
         exit_code = await child.wait()
         # A grandchild could hold the pipe open; what the child itself said is read long before this.
         done, _ = await asyncio.wait({hearing}, timeout=5)
         if not done:
             hearing.cancel()
             child.signal(signal.SIGKILL)
+        measuring.cancel()
+        self._measure(child, is_final=True)
+        self._outbox.seal()
         return ending.decide(self._facts, exit_code, child.output())
+
+    # --- what the child measures -------------------------------------------------------------------
+
+    async def _keep_measuring(self, child: Child) -> None:
+        while True:
+            await asyncio.sleep(MEASURE_EVERY_S)
+            self._measure(child)
+
+    def _measure(self, child: Child, *, is_final: bool = False) -> None:
+        """Take over what the child has measured since the last time."""
+        folder = child.folder / SPOOL
+        if self._spool is None:
+            if folder.is_symlink() or not folder.is_dir():
+                return
+            self._spool = SpoolReader(folder)
+        while True:
+            try:
+                read = self._spool.read(self._measured + 1, POINTS_PER_BATCH, is_final=is_final)
+            except (OSError, TapelineError) as error:
+                # The folder is the child's: what it did to it is its own loss.
+                logger.warning("metrics_unreadable", run=self.lease.run, why=str(error)[:200])
+                return
+            if read.last < read.first:
+                return
+            self._outbox.measure(read.columns)
+            self._measured = read.last
+            self._spool.forget(read.last)
 
     async def _bring_files(self, folder: Path) -> None:
         folders = {"asset": folder / "asset", "checkpoint": folder / "resume"}
@@ -252,14 +289,14 @@ class Hold:
                 )  # fmt: skip
                 data = {name: line[name] for name in fields} | {"sandbox": sandbox.LEVEL}
                 self._outbox.report("started", data, self._started)
-            case "metrics":
-                self._outbox.measure(line["columns"])
             case "progress":
                 said = {name: line[name] for name in ("operation", "value", "final_value", "units")}
                 self._outbox.progress(said)
             case "alive":
                 self._facts.last_step = int(line["step"])
             case "checkpoint_begin":
+                # What it measured before this is told before this.
+                self._measure(child)
                 self._outbox.report("checkpoint_begun", {"checkpoint_id": line["id"], "global_step": int(line["step"])})
             case "checkpoint":
                 task = asyncio.create_task(self._upload(child, line))

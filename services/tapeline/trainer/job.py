@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from tapeline.errors import TapelineError
+from tapeline.spool.writer import Spool
 from tapeline.trainer import pipe
 
 FLUSH_EVERY_S = 0.2
 ALIVE_EVERY_S = 5.0
 PROGRESS_EVERY_S = 0.4
-POINTS_PER_LINE = 400
-MAX_TAGS = 10_000
+SPOOL = "spool"
+"""Where in its folder a child measures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +70,8 @@ class Job:
         self._stop = threading.Event()
         self._now = threading.Event()
         self._lock = threading.Lock()
-        self._points: list[tuple[str, int, float | str, int]] = []
-        self._tags: set[str] = set()
-        self._last_time = 0
+        # The agent reads it: measurements take no part in what is said over the pipe.
+        self._spool = Spool(folder / SPOOL)
         self._last_step = 0
         self._progress_at: dict[str, float] = {}
         self._progress: dict[str, dict[str, Any]] = {}
@@ -129,18 +129,8 @@ class Job:
         )
 
     def metric(self, tag: str, value: float, step: int) -> None:
-        """Measure: `value` of `tag` at an absolute step. Never waits for more than the pipe."""
-        with self._lock:
-            if tag not in self._tags:
-                if len(self._tags) >= MAX_TAGS or not 1 <= len(tag) <= 200 or not tag.isprintable():
-                    return
-                self._tags.add(tag)
-            # Times of one run are strictly increasing, to the microsecond.
-            self._last_time = max(time.time_ns(), self._last_time + 1000)
-            self._points.append((tag, step, pipe.number(float(value)), self._last_time))
-            is_full = len(self._points) >= POINTS_PER_LINE
-        if is_full:
-            self._flush()
+        """Measure: `value` of `tag` at an absolute step. Waits for nothing; a killed child loses none."""
+        self._spool.log({tag: value}, step)
 
     def progress(self, operation: str, value: float, final_value: float, units: str) -> None:
         """Say how far an operation is; at most twice a second each, its end always."""
@@ -326,8 +316,9 @@ class Job:
                 return
 
     def _flush(self) -> None:
+        # Values that are on a device are read here, and the next file is made ready.
+        self._spool.tend()
         with self._lock:
-            points, self._points = self._points, []
             now = time.monotonic()
             due = [
                 self._progress.pop(name)
@@ -336,10 +327,5 @@ class Job:
             ]
             for said in due:
                 self._progress_at[said["operation"]] = now
-            for start in range(0, len(points), POINTS_PER_LINE):
-                columns: dict[str, list[list[float | str]]] = {}
-                for tag, step, value, at in points[start : start + POINTS_PER_LINE]:
-                    columns.setdefault(tag, []).append([step, value, at])
-                self._writer.send("metrics", columns=columns)
         for said in due:
             self._writer.send("progress", **said)

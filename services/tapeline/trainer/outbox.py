@@ -7,11 +7,13 @@ is stored: a run that resumes from it has no hole in its series.
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tapeline.columns import count_of, joined, pack, unpack
 from tapeline.contracts.agents import AppendMetrics, Lease, MetricsView, Report, ReportKind, ReportView
 from tapeline.errors import TapelineError
 from tapeline.logs import get_logger
@@ -36,9 +38,18 @@ class _Report:
 @dataclass(slots=True)
 class _Batch:
     number: int
-    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    columns: dict[str, list[bytes]] = field(default_factory=dict)
     progress: dict[str, dict[str, Any]] = field(default_factory=dict)
     points: int = 0
+    is_last: bool = False
+
+    def packed(self) -> list[dict[str, Any]]:
+        """The columns as they are sent."""
+        found = []
+        for tag, bodies in self.columns.items():
+            body = bodies[0] if len(bodies) == 1 else pack(joined(map(unpack, bodies)))
+            found.append({"tag": tag, "body": base64.b64encode(body).decode()})
+        return found
 
 
 class Fenced(Exception):
@@ -86,18 +97,26 @@ class Outbox:
         self._queue.append(_Report(kind, data, settled))
         self._wake.set()
 
-    def measure(self, columns: dict[str, list[list[Any]]]) -> None:
-        """Add measurements: per tag a list of `[step, value, time]`."""
+    def measure(self, columns: list[tuple[str, bytes]]) -> None:
+        """Add measurements: the packed points of each tag."""
         batch = self._tail()
-        for tag, rows in columns.items():
-            column = batch.columns.setdefault(tag, {"tag": tag, "kind": "f8", "step": [], "time": [], "value": []})
-            for step, value, at in rows:
-                column["step"].append(step)
-                column["time"].append(at)
-                column["value"].append(value)
-            batch.points += len(rows)
-            self.points += len(rows)
+        for tag, body in columns:
+            batch.columns.setdefault(tag, []).append(body)
+            count = count_of(body)
+            batch.points += count
+            self.points += count
         self._wake.set()
+
+    def seal(self) -> None:
+        """Nothing more will be measured: what was is compacted with its last batch."""
+        if self.batches:
+            last = self._queue[-1] if self._queue else None
+            if not isinstance(last, _Batch):
+                self.batches += 1
+                last = _Batch(self.batches)
+                self._queue.append(last)
+            last.is_last = True
+            self._wake.set()
 
     def progress(self, said: dict[str, Any]) -> None:
         """Add the newest progress of one operation."""
@@ -230,8 +249,9 @@ class Outbox:
                 attempt=lease.attempt,
                 epoch=lease.epoch,
                 batch=number,
-                columns=list(batch.columns.values()),
+                columns=batch.packed(),
                 progress=list(batch.progress.values()),
+                is_last=batch.is_last,
             )
             try:
                 view = await self._requests.until_answered("append_metrics", command, MetricsView)

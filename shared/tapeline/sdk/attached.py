@@ -177,10 +177,13 @@ class Attachment:
                 self._progress.wait(min(left, SEND_S))
         return not self._sender.is_lost
 
-    def finish(self, kind: str, *, message: str = "", trace: str | None = None, wait_s: float = FINISH_S) -> None:
-        """End the attempt: send what is left while there is time, say how it ended, and leave the rest on disk."""
+    def finish(self, kind: str, *, message: str = "", trace: str | None = None, wait_s: float = FINISH_S) -> bool:
+        """End the attempt: send what is left while there is time, say how it ended, and leave the rest on disk.
+
+        Says whether nothing is left.
+        """
         if not self.is_mine or self._leaving.is_set():
-            return
+            return False
         _live.discard(self)
         until = time.monotonic() + wait_s
         # Where nothing was answered lately, a training is not held up for it.
@@ -195,7 +198,8 @@ class Attachment:
             "batches": None, "points": self.spool.end - 1, "rejected": sum(self.spool.rejected.values()),
             "dropped": self.spool.dropped,
         }  # fmt: skip
-        if self._delivered(end, until):
+        is_delivered = self._delivered(end, until)
+        if is_delivered:
             shutil.rmtree(self.folder, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
@@ -205,7 +209,10 @@ class Attachment:
             )  # fmt: skip
         self.is_over = True
         os.close(self._lock_file)
-        self._client.close()
+        # A connection that cannot even be closed in good order is no error of a training.
+        with contextlib.suppress(Exception):
+            self._client.close()
+        return is_delivered
 
     def _delivered(self, end: dict[str, Any], until: float) -> bool:
         wait_s = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import contextlib
 import gc
 import logging
 from collections import deque
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, PrivateAttr
 
 from tapeline.columns import point_id
+from tapeline.errors import TapelineError
 from tapeline.sdk import arguments
 from tapeline.sdk.kept import Kept
 from tapeline.sdk.records import Metric
@@ -146,8 +148,10 @@ class Measured(Kept):
         attachment: Attachment | None = self._attachment
         if attachment is None or not attachment.is_mine:
             return
-        attachment.finish(**how)
-        self._reload()
+        # The end of a training is no place to wait for, or to be stopped by, a service that is away.
+        if attachment.finish(**how):
+            with contextlib.suppress(TapelineError):
+                self._reload()
 
     def _reload(self) -> None:
         """See how the run stands; what a run is more than its measurements says how."""

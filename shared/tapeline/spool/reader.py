@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tapeline.spool.writer import Spool
 
+MOST_TAG_BYTES = 16 * 1024 * 1024
 PATIENCE_S = 2.0
 """A place that is still empty after so long, with records after it, is that of a record that was torn."""
 
@@ -56,7 +57,6 @@ class SpoolReader:
         self._spool = spool
         self._tags: list[str] = []
         self._stuck: tuple[int, float] = (0, 0.0)
-        self._files: dict[Path, Any] = {}
         self.last_us = 0
         self.nameless = 0
 
@@ -82,15 +82,16 @@ class SpoolReader:
             Nobody writes any more: a place that holds no record never will.
         """
         for at, path, following in self._from(first):
-            records = self._records(at, path)
             start = max(first - at, 0)
-            room = len(records) if following is None else min(len(records), following - at)
+            room = self._room(at, path)
+            if following is not None:
+                room = min(room, following - at)
             if end is not None:
                 room = min(room, end - at)
             if start >= room:
                 continue
             begin = at + start
-            found = records[start : min(start + most, room)]
+            found = self._records(at, path, start, min(most, room - start))
             good = _whole(found, begin)
             if not good.all():
                 is_taken = end is not None or following is not None
@@ -107,20 +108,28 @@ class SpoolReader:
     def _from(self, first: int) -> list[tuple[int, Path | None, int | None]]:
         """The places from that of a record on, each with the first record of the next."""
         places = self._places()
+        # A file that was made in advance says nothing of the one before it.
+        while self._spool is None and len(places) > 1 and not self._records(*places[-1], 0, 1)["number"].any():
+            places.pop()
         ends = [*(at for at, _ in places[1:]), None]
         return [(at, path, end) for (at, path), end in zip(places, ends, strict=True) if end is None or end > first]
 
-    def _records(self, at: int, path: Path | None) -> NDArray[Any]:
+    def _room(self, at: int, path: Path | None) -> int:
+        """How many places there are in a file, or in memory."""
+        if path is not None:
+            return path.stat().st_size // SIZE
+        memory = self._spool.leaves.get(at) if self._spool is not None else None
+        return 0 if memory is None else len(memory) // SIZE
+
+    def _records(self, at: int, path: Path | None, start: int, count: int) -> NDArray[Any]:
         import numpy as np
 
-        if path is None:
+        if path is not None:
+            data = _bytes_of(path, start * SIZE, count * SIZE)
+        else:
             memory = self._spool.leaves.get(at) if self._spool is not None else None
-            return np.empty(0, _RECORD) if memory is None else np.frombuffer(memory, _RECORD, len(memory) // SIZE)
-        known = self._files.get(path)
-        if known is None:
-            self._files = {each: held for each, held in self._files.items() if each.exists()}
-            known = self._files[path] = np.memmap(path, _RECORD, "r", shape=(path.stat().st_size // SIZE,))
-        return known
+            data = b"" if memory is None else memory[start * SIZE : (start + count) * SIZE]
+        return np.frombuffer(data, _RECORD, len(data) // SIZE)
 
     def _settled(self, good: NDArray[np.bool_], first: int, *, is_taken: bool, is_over: bool) -> NDArray[np.bool_]:
         """Which of the places are decided: up to the first empty one, and beyond it once that is known to be torn.
@@ -183,7 +192,7 @@ class SpoolReader:
         if self._spool is not None:
             self._tags = list(self._spool.tags)
         else:
-            self._tags = tags_of((self.folder / TAGS).read_bytes())
+            self._tags = tags_of(_bytes_of(self.folder / TAGS, 0, MOST_TAG_BYTES))
 
     def forget(self, upto: int) -> None:
         """Remove the files all of whose records are acknowledged, but for the last."""
@@ -191,13 +200,21 @@ class SpoolReader:
             self._spool.forget(upto)
         for (_, path), (following, _) in pairwise(self._places()):
             if path is not None and following <= upto + 1:
-                self._files.pop(path, None)
                 path.unlink(missing_ok=True)
 
     @property
     def size(self) -> int:
         """Bytes that the spool has on disk."""
         return sum(path.stat().st_blocks * 512 for _, path in files_of(self.folder))
+
+
+def _bytes_of(path: Path, start: int, count: int) -> bytes:
+    """Some bytes of a file. Whoever owns it may cut it or put something else in its place: no mapping, no link."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, count, start)
+    finally:
+        os.close(descriptor)
 
 
 def _whole(records: NDArray[Any], first: int) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from nats.aio.msg import Msg
 
 from tapeline import subjects
 from tapeline.clock import SystemClock
+from tapeline.columns import unpack
 from tapeline.contracts.agents import BlueprintOffer, DeviceInfo
 from tapeline.store.local import LocalStore
 from tapeline.trainer.agent import Agent, Equipment
@@ -198,7 +200,8 @@ class FakeRuns:
         if body["batch"] == run.batch + 1:
             run.batch += 1
             for column in body.get("columns", []):
-                for step, value in zip(column["step"], column["value"], strict=True):
+                points = unpack(base64.b64decode(column["body"]))
+                for step, value in zip(points.steps.tolist(), points.values(), strict=True):
                     run.points[column["tag"], step] = value
             for said in body.get("progress", []):
                 run.progress[said["operation"]] = said
