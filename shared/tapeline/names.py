@@ -59,7 +59,18 @@ class TakeNumber(Command):
         return cls.of(events[0])
 
 
-ClaimCommand = ClaimName | ReleaseName | TakeNumber
+class TakeNumbers(Command):
+    """Move a counter on from `first - 1`, a number for each holder in order."""
+
+    first: int
+    holders: list[str]
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(first=events[0].data.number, holders=[each.data.holder for each in events])
+
+
+ClaimCommand = ClaimName | ReleaseName | TakeNumber | TakeNumbers
 
 
 def name_ref(team: str, kind: Kind, name: str) -> Ref:
@@ -94,15 +105,19 @@ def decide(claim: Claim, command: ClaimCommand) -> list[NameEvent]:
                 return []
             return [NameReleased(name=command.name, holder=command.holder)]
         case TakeNumber():
-            if claim.number != command.number - 1:
-                raise TapelineError(
-                    f"the counter stands at {claim.number}, not at {command.number - 1}",
-                    code="conflict",
-                    hint="repeat the command",
-                )
-            return [NumberTaken(number=command.number, holder=command.holder)]
+            return _taken(claim, command.number, [command.holder])
+        case TakeNumbers():
+            return _taken(claim, command.first, command.holders)
         case _:
             assert_never(command)
+
+
+def _taken(claim: Claim, first: int, holders: list[str]) -> list[NameEvent]:
+    if claim.number != first - 1:
+        raise TapelineError(
+            f"the counter stands at {claim.number}, not at {first - 1}", code="conflict", hint="repeat the command"
+        )
+    return [NumberTaken(number=number, holder=holder) for number, holder in enumerate(holders, start=first)]
 
 
 def evolve(claim: Claim, event: NameEvent) -> Claim:

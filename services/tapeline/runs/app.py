@@ -22,6 +22,7 @@ from tapeline.runs.offers import Offers
 from tapeline.runs.record import handlers as record_handlers
 from tapeline.runs.rehearsed import Rehearsed
 from tapeline.runs.run import handlers, reports
+from tapeline.runs.run.numbers import Numbers
 from tapeline.service import Platform, Service
 from tapeline.uploads import Uploads, add_upload_verbs
 
@@ -65,6 +66,7 @@ def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
         presence=presence,
         intake=intake,
         measured=measured,
+        numbers=Numbers(platform.deciders),
         log_id=platform.log_id,
     )
     gate = reports.Gate(

@@ -72,7 +72,7 @@ from tapeline.decider import Deciders, Origin
 from tapeline.errors import TapelineError
 from tapeline.log.codec import Codec
 from tapeline.log.memory import InMemoryLog
-from tapeline.names import ClaimName, ReleaseName, TakeNumber, name_ref
+from tapeline.names import ClaimName, ReleaseName, TakeNumber, TakeNumbers, name_ref
 from tapeline.replay.rehearsal import commands_of, kind_of
 from tapeline.runs.blueprint import aggregate as blueprint
 from tapeline.runs.device import aggregate as device
@@ -230,6 +230,7 @@ async def others_of(story: Story) -> None:
     ref = name_ref("contoso", "vault", "m")
     await story.tell(names, ref, claim, ReleaseName(name="m", holder="v1"), claim)
     await story.tell(names, Ref("contoso", "run", "counter"), TakeNumber(number=1, holder="r"))
+    await story.tell(names, Ref("contoso", "run", "counter"), TakeNumbers(first=2, holders=["r2", "r3"]))
 
 
 # The demo registers no blueprint.

@@ -138,7 +138,7 @@ async def test_an_announcement_that_says_nothing_new_is_no_event(runs: Any, agen
 
 async def test_blueprints_are_found_by_name_and_version_pattern(runs: Any) -> None:
     found = (await runs.view("blueprints"))["items"]
-    assert [one["name"] for one in found] == ["canvas", "selftest"]
+    assert [one["name"] for one in found] == ["canvas", "selftest", "attached"]
     assert (await runs.view("blueprints", name="canvas", version_ilike="1.%"))["items"] == [found[0]]
     assert (await runs.view("blueprints", name="canvas", version_ilike="2.%"))["items"] == []
     assert (await runs.view("blueprints", name="nonsense"))["items"] == []

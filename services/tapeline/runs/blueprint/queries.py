@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, bindparam, select
 
 from tapeline.contracts.runs import BlueprintView, ListBlueprints
 from tapeline.errors import TapelineError
@@ -11,6 +11,7 @@ from tapeline.runs.blueprint.tables import blueprints
 from tapeline.runs.moments import moment
 from tapeline.runs.patterns import matches
 
+_BY_ID = select(blueprints).where(blueprints.c.team == bindparam("of"), blueprints.c.id == bindparam("named"))
 LISTED = 50
 """How many blueprints a refusal names."""
 
@@ -26,8 +27,7 @@ def find(connection: Connection, team: str, blueprint_id: str, *, removed: bool 
     for one in BUNDLED:
         if one.id == blueprint_id:
             return one
-    of_it = (blueprints.c.team == team) & (blueprints.c.id == blueprint_id)
-    row = connection.execute(select(blueprints).where(of_it)).mappings().first()
+    row = connection.execute(_BY_ID, {"of": team, "named": blueprint_id}).mappings().first()
     if row is not None and (removed or not row["is_removed"]):
         return _blueprint(row)
     known = ", ".join(f"{one.name} {one.version} ({one.id})" for one in _all(connection, team)[:LISTED])

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
-from tapeline import names
 from tapeline.bus import Verbs, accepted, answered
 from tapeline.contracts.artifacts import PartView, ReadArtifact
 from tapeline.contracts.message import Accepted, Answer, Command, Page
@@ -52,7 +51,6 @@ from tapeline.contracts.runs import (
 from tapeline.decider import Deciders, Outcome, Step, origin_of
 from tapeline.errors import TapelineError
 from tapeline.ids import born_of
-from tapeline.names import TakeNumber, counter_ref
 from tapeline.projections import Projector, Reader
 from tapeline.runs import births, schedule
 from tapeline.runs.device.presence import Presence
@@ -64,11 +62,11 @@ from tapeline.runs.metrics.intake import Intake
 from tapeline.runs.pages import page_of
 from tapeline.runs.run import aggregate, queries
 from tapeline.runs.run.commands import BearRun, DropCheckpoints, Pin
+from tapeline.runs.run.numbers import Numbers
 from tapeline.runs.run.views import view_of
 from tapeline.store import ArtifactStore
 from tapeline.subjects import Principal, Ref
 
-NUMBER_TRIES = 20
 DELETE_WAIT_S = 20.0
 
 
@@ -84,7 +82,7 @@ class Desk:
     intake: Intake
     measured: Projector
     log_id: str
-    numbering: dict[str, asyncio.Lock] = field(default_factory=dict)
+    numbers: Numbers
 
     async def resolve(self, caller: Principal, command: Command, name: str, *, deleted: bool = False) -> Ref:
         """The run that a command names by id or number, as of the position that its sender has seen."""
@@ -121,29 +119,17 @@ class Desk:
         kind: type[BearRun] = BearRun,
         more: Sequence[Step[Any]] = (),
     ) -> tuple[str, Outcome[aggregate.Run]]:
-        """Give birth to a run with the team's next number and whatever else is asked, all or nothing."""
+        """Give birth to a run with the team's next number, and whatever else is asked with it."""
         run_id = born_of(command.command_id or "", "run", caller.team)
-        ref, counter = Ref(caller.team, "run", run_id), counter_ref(caller.team, "run")
-        origin = origin_of(caller.actor, command.command_id)
-        lock = self.numbering.setdefault(caller.team, asyncio.Lock())
-        for attempt in range(NUMBER_TRIES):
-            try:
-                async with lock:
-                    number = (await self.deciders.state(names, counter)).number + 1
-                    _, outcome, *_ = await self.deciders.handle_together(
-                        [
-                            Step(decider=names, ref=counter, command=TakeNumber(number=number, holder=run_id)),
-                            Step(decider=aggregate, ref=ref, command=kind(number=number, **birth)),
-                            *more,
-                        ],
-                        origin,
-                    )
-                    return run_id, outcome
-            except TapelineError as error:
-                # Another copy of the service took the number in between.
-                if error.code != "conflict" or "counter" not in error.message or attempt == NUMBER_TRIES - 1:
-                    raise
-        raise TapelineError("no number could be taken", code="unavailable")
+        ref = Ref(caller.team, "run", run_id)
+        known: aggregate.Run = await self.deciders.state(aggregate, ref)
+        # A repeat takes no number: the one that it had is in the birth.
+        number = known.number or await self.numbers.take(caller.team, run_id)
+        outcome, *_ = await self.deciders.handle_together(
+            [Step(decider=aggregate, ref=ref, command=kind(number=number, **birth)), *more],
+            origin_of(caller.actor, command.command_id),
+        )
+        return run_id, outcome
 
 
 def add_verbs(verbs: Verbs, desk: Desk) -> None:
@@ -162,7 +148,15 @@ def _add_births(verbs: Verbs, desk: Desk) -> None:
             desk.check_places(connection, caller.team, request.device, request.session_name)
             return birth
 
-        birth = await desk.reader.at(request.min_position, asked)
+        # Only a session name can clash with what the caller did a moment ago; a blueprint that is there stays.
+        position = None if request.session_name is None else request.min_position
+        try:
+            birth = await desk.reader.at(position, asked)
+        except TapelineError as error:
+            # What is missing may be in what the tables have not folded yet.
+            if position == request.min_position or error.code == "invalid":
+                raise
+            birth = await desk.reader.at(request.min_position, asked)
         run_id, outcome = await desk.bear(caller, request, birth | {"user": caller.user})
         return accepted(outcome, view_of(run_id, outcome.state), desk.log_id)
 
