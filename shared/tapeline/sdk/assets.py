@@ -109,6 +109,11 @@ class Asset:
     def __repr__(self) -> str:
         return f"Asset(team={self.team!r}, name={self.name!r})"
 
+    def _repr_html_(self) -> str:
+        from tapeline.sdk.displays import asset_html
+
+        return asset_html(self)
+
     def __len__(self) -> int:
         """Total number of unique samples in test and train."""
         rows = self.view.get("rows") or {}

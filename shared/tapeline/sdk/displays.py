@@ -109,14 +109,15 @@ def sparkline(values: Sequence[float], *, width: int = 240, height: int = 36) ->
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
         return ""
-    low, high = min(finite), max(finite)
+    # Halves, since the difference of two numbers may be too large to be one.
+    low, high = min(finite) / 2, max(finite) / 2
     step, span = width / (len(values) - 1), (high - low) or 1.0
     drawn, is_open = [], False
     for i, value in enumerate(values):
         if not math.isfinite(value):
             is_open = False
             continue
-        y = height - 2 - (value - low) / span * (height - 4)
+        y = height - 2 - (value / 2 - low) / span * (height - 4)
         drawn.append(f"{'L' if is_open else 'M'}{i * step:.1f} {y:.1f}")
         is_open = True
     return (
