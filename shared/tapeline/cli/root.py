@@ -23,6 +23,7 @@ PLACES: dict[str, str] = {
     "why": "why:register",
     "dry-run": "rehearsal:register",
     "run": "run_verbs:app",
+    "spool": "spool:app",
     "checkpoint": "checkpoint:app",
     "blueprint": "blueprint:app",
     "tape": "tape:app",

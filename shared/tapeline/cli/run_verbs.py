@@ -166,6 +166,23 @@ def metrics(
 
 
 @app.command()
+def verify(run: Name, json: Json = False) -> None:
+    """Compare what is stored of each attempt's metrics with what its end told; exit 5 when they differ."""
+    from tapeline import sdk as tl
+
+    found = tl.Run.from_id(run).verify()
+    if output.wants_json(json):
+        output.document([one.__dict__ for one in found])
+    else:
+        output.table(
+            ("attempt", "batches", "stored", "told", "refused", "ok"),
+            ((one.attempt, one.batches, one.stored, one.told, one.refused, one.is_whole) for one in found),
+        )
+    if not all(one.is_whole for one in found):
+        raise typer.Exit(5)
+
+
+@app.command()
 def stop(
     run: Name,
     grace: Annotated[str | None, typer.Option(help="Kill it after: 90s, 10m.")] = None,

@@ -84,6 +84,26 @@ class Series(Columns):
         return iter(zip(self.steps.tolist(), self.values.tolist(), strict=True))
 
 
+@dataclass(frozen=True)
+class AttemptMetrics:
+    """What is stored of one attempt's measurements, beside what its end told.
+
+    Attributes
+    ----------
+    told : points that the attempt had when it ended; None while it has not said
+    refused : batches that were no measurements
+    is_whole : whether nothing is missing
+    """
+
+    attempt: int
+    batches: int
+    stored: int
+    told: int | None
+    refused: int
+    refusal: str | None
+    is_whole: bool
+
+
 class Measured(Kept):
     """The part of a run that is about measurements."""
 
@@ -251,6 +271,38 @@ class Measured(Kept):
             int(view["nonfinite"]),
         )  # fmt: skip
 
+    def verify(self) -> builtins.list[AttemptMetrics]:
+        """What is stored of each attempt's measurements, beside what its end told."""
+        client, name = self._client(), self._named()
+        events = [
+            each["details"]
+            for each in arguments.paged(
+                lambda size, start: dict(
+                    client.query("runs", "events", run=name, limit=size, offset=start, sort="sequence:asc")
+                ),
+                2**31,
+                0,
+            )
+        ]
+        told: dict[int, int | None] = {}
+        attempt = 1
+        for details in events:
+            attempt = details.get("attempt") or attempt
+            if details["type"] in ("JobCompleted", "JobFailed", "JobTerminated"):
+                told[attempt] = details.get("points")
+        stored = {each["attempt"]: each for each in client.query("runs", "measured", run=name)["items"]}
+        found = []
+        for number in sorted({*told, *stored}):
+            kept = stored.get(number, {"batches": 0, "points": 0, "refused": 0, "refusal": None})
+            wanted = told.get(number)
+            is_whole = kept["refused"] == 0 and (wanted is None or kept["points"] == wanted)
+            found.append(
+                AttemptMetrics(
+                    number, kept["batches"], kept["points"], wanted, kept["refused"], kept["refusal"], is_whole
+                )
+            )
+        return found
+
     def _pages(self, name: str, **wanted: Any) -> Iterator[tuple[str, int, Points, int | None]]:
         """Every chunk of points that is asked for, newest first, and below which time all others lie."""
         from tapeline.columns import unpack
@@ -382,4 +434,4 @@ def _ids(run_id: str, times: NDArray[np.int64]) -> builtins.list[str]:
     return [point_id(run_id, time_us) for time_us in times.tolist()]
 
 
-__all__ = ["Columns", "Measured", "Series", "attach"]
+__all__ = ["AttemptMetrics", "Columns", "Measured", "Series", "attach"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tapeline.errors import ApiException, TapelineError
-from tapeline.spool.reader import SpoolReader, is_alive, told
+from tapeline.spool.reader import Read, SpoolReader, is_alive, told
 from tapeline.spool.record import ABOUT, END
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tapeline.spool.writer import Spool
 
 BATCH_POINTS = 4096
+BURST_POINTS = 16_384
+"""Of what has piled up, larger batches are sent rather than more of them."""
+BATCH_BYTES = 384 * 1024
 FOR_NOW = frozenset({"unavailable", "timeout", "insufficient_storage", "rate_limited", "behind", "internal", "corrupt"})
 """What passes: the same batch is sent again a moment later."""
 LOCK = "lock"
@@ -81,7 +84,7 @@ class Sender:
         self.progress: dict[str, dict[str, Any]] = {}
         self._is_sealed = False
 
-    def step(self, *, is_final: bool = False, most: int = BATCH_POINTS) -> bool:
+    def step(self, *, is_final: bool = False) -> bool:
         """Send one batch, if there is one; says whether there may be more.
 
         Raises
@@ -90,7 +93,7 @@ class Sender:
             No answer, or one that passes: the same is sent by the next step.
         """
         end = self._spool.end if self._spool is not None else None
-        read = self._reader.read(self.upto + 1, most, end=end, is_final=is_final)
+        read = self._read(end, is_final)
         is_last = False
         if read.last < read.first:
             if self._is_sealed or not (is_final or self.progress):
@@ -124,6 +127,19 @@ class Sender:
         self.batch, self.upto = int(view["batch"]), max(self.upto, int(view["upto"]))
         self._reader.forget(self.upto)
         return True
+
+    def _read(self, end: int | None, is_final: bool) -> Read:
+        """The next records, as many as one message takes."""
+        waiting = BATCH_POINTS if end is None else end - self.upto - 1
+        most = BURST_POINTS if waiting > 2 * BATCH_POINTS else BATCH_POINTS
+        before = self._reader.last_us
+        while True:
+            read = self._reader.read(self.upto + 1, most, end=end, is_final=is_final)
+            # With many long tags a few points are a large message.
+            if most == 1 or sum(len(body) + len(tag) + 32 for tag, body in read.columns) <= BATCH_BYTES:
+                return read
+            most = max(1, most // 2)
+            self._reader.last_us = before
 
     def all(self) -> None:
         """Send everything that a spool holds which nobody writes to any more."""

@@ -116,11 +116,11 @@ def add_verbs(verbs: Verbs, gate: Gate) -> None:
                 code="conflict",
                 hint="start it again: tl.start(..., resume=...)",
             )
-        _check_sum(request)
+        columns = _columns(request)
         stored = await gate.intake.take(
             Incoming(
                 team=caller.team, run=request.run, attempt=request.attempt, epoch=request.epoch, batch=request.batch,
-                columns=[column.model_dump() for column in request.columns], progress=request.progress,
+                columns=columns, progress=request.progress,
                 records=(request.first, request.last), is_last=request.is_last, may_be_late=True,
             )
         )  # fmt: skip
@@ -156,11 +156,14 @@ def _end(run: Run, request: FinishRun) -> Any:
             )  # fmt: skip
 
 
-def _check_sum(request: AppendBatch) -> None:
-    crc = 0
+def _columns(request: AppendBatch) -> list[dict[str, Any]]:
+    """The columns of a batch as bytes, its checksum checked."""
+    crc, columns = 0, []
     try:
         for column in request.columns:
-            crc = zlib.crc32(base64.b64decode(column.body, validate=True), crc)
+            body = base64.b64decode(column.body, validate=True)
+            crc = zlib.crc32(body, crc)
+            columns.append({"tag": column.tag, "body": body})
     except (binascii.Error, ValueError) as error:
         raise TapelineError(f"batch {request.batch} is no base64: {error}", code="invalid") from error
     if crc != request.crc:
@@ -169,3 +172,4 @@ def _check_sum(request: AppendBatch) -> None:
             code="corrupt",
             hint="send it again",
         )
+    return columns

@@ -148,7 +148,7 @@ def parse(columns: Iterable[Mapping[str, Any]]) -> list[Parsed]:
 
 def _packed(tag: str, given: Any) -> Parsed:
     try:
-        body = base64.b64decode(given, validate=True)
+        body = given if isinstance(given, bytes) else base64.b64decode(given, validate=True)
         points = unpack(body)
     except (binascii.Error, TypeError, ValueError, TapelineError) as error:
         raise _refusal(f"{tag!r}: {error}") from error
