@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from tapeline.cold import zstd
 from tapeline.errors import TapelineError
 from tapeline.indexed import IndexedColumn
 from tapeline.security import hdf5
@@ -158,7 +159,9 @@ class AssetFile:
 def _map(path: Path, dataset: h5py.Dataset) -> NDArray[Any]:
     offset = dataset.id.get_offset()
     if offset is None:
-        # Empty or chunked data has no single place in the file.
+        # Empty or chunked data has no single place in the file; chunks of ours are compressed.
+        if dataset.chunks:
+            zstd()
         array: NDArray[Any] = np.asarray(dataset[()])
         array.setflags(write=False)
         return array

@@ -243,6 +243,7 @@ CODES: dict[str, Code] = {
     "gap": Code(409, ConflictError, 4),
     # start-up
     "already_running": Code(409, ConflictError, 4),
+    "codec_missing": Code(424, ApiException, 8),
     "dependency_missing": Code(424, ApiException, 8),
     "unsupported": Code(422, ValidationError, 7),
     # tapes and bars

@@ -136,7 +136,10 @@ def keras_stays_where_it_trains(module: Module) -> list[str]:
 
 
 DOORS = {
-    "h5py": ("tapeline.security", "tapeline.tape", "tapeline.assets", "tapeline.asset_files", "tapeline.sdk.assets"),
+    "h5py": (
+        "tapeline.security", "tapeline.tape", "tapeline.assets", "tapeline.asset_files", "tapeline.cold",
+        "tapeline.sdk.assets",
+    ),
     "sqlalchemy": ("tapeline.database", "tapeline.projections", "tapeline.service", "tapeline.runs", "tapeline.assets",
                    "tapeline.vault", "tapeline.replay", "tapeline.hosting"),
     "nats": ("tapeline.log", "tapeline.connection", "tapeline.topology", "tapeline.testing", "tapeline.sdk",
