@@ -9,6 +9,7 @@ import gc
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
@@ -305,18 +306,30 @@ class Measured(Kept):
 
     def _pages(self, name: str, **wanted: Any) -> Iterator[tuple[str, int, Points, int | None]]:
         """Every chunk of points that is asked for, newest first, and below which time all others lie."""
+        client = self._client()
+
+        def asked(reach: int | None) -> Any:
+            return client.query("runs", "columns", run=name, **wanted, **arguments.given(reach=reach))
+
+        # The service makes a page while the one before it is taken apart here.
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(asked, None)
+            while True:
+                page = coming.result()
+                reach: int | None = page["next"]
+                if reach is not None:
+                    coming = ahead.submit(asked, reach)
+                yield from self._chunks(page, reach)
+                if reach is None:
+                    return
+
+    def _chunks(self, page: Any, reach: int | None) -> Iterator[tuple[str, int, Points, int | None]]:
         from tapeline.columns import unpack
 
-        reach: int | None = None
-        while True:
-            page = self._client().query("runs", "columns", run=name, **wanted, **arguments.given(reach=reach))
-            reach = page["next"]
-            last = len(page["chunks"]) - 1
-            for i, chunk in enumerate(page["chunks"]):
-                points = unpack(base64.b64decode(chunk["body"]))
-                yield chunk["tag"], chunk["attempt"], points, reach if i == last else None
-            if reach is None:
-                return
+        last = len(page["chunks"]) - 1
+        for i, chunk in enumerate(page["chunks"]):
+            points = unpack(base64.b64decode(chunk["body"]))
+            yield chunk["tag"], chunk["attempt"], points, reach if i == last else None
 
 
 def attach(run: Measured, attachment: Attachment) -> None:

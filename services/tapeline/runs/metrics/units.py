@@ -14,6 +14,8 @@ from tapeline.runs.metrics import batch as batches
 from tapeline.runs.metrics.tables import metric_attempts, metric_batches, metric_segments
 from tapeline.runs.run.tables import attempts
 
+FIRST, MOST = 4, 256
+"""Segments that are read at once: few at first, as a few large ones fill a page."""
 AT_ONCE = 32
 Bounds = dict[int, int]
 """Per attempt the last step that is effective; an attempt that is not in it is not superseded."""
@@ -144,15 +146,16 @@ def _segments(connection: Connection, wanted: Wanted) -> Iterator[Unit]:
     if before is not None and (reach is None or reach > before):
         yield from _straddling(connection, wanted, before)
         reach = before
-    statement = _chosen(select(*_FACTS, _s.body), wanted).order_by(_s.last_us.desc()).limit(AT_ONCE)
+    statement = _chosen(select(*_FACTS, _s.body), wanted).order_by(_s.last_us.desc())
+    size = FIRST
     while True:
         page = statement if reach is None else statement.where(_s.last_us < reach)
-        rows = connection.execute(page).all()
+        rows = connection.execute(page.limit(size)).all()
         for row in rows:
             yield Unit(*row)
-        if len(rows) < AT_ONCE:
+        if len(rows) < size:
             return
-        reach = int(rows[-1].last_us)
+        reach, size = int(rows[-1].last_us), min(2 * size, MOST)
 
 
 def _straddling(connection: Connection, wanted: Wanted, before: int) -> list[Unit]:
