@@ -270,8 +270,7 @@ class Dispatcher:
             statement = select(runs.c.config).where(runs.c.team == job.team, runs.c.id == job.id)
             found: Any = await self._reader.at(None, lambda connection: connection.scalar(statement))
             config: dict[str, Any] = found or {}
-            # One that was removed since serves the runs that were born with it.
-            blueprint = await self._reader.at(None, blueprints.find, job.team, job.blueprint_id, removed=True)
+            blueprint = await self._reader.at(None, blueprints.of_run, job.team, job.blueprint_id)
             needs = self._needs[job.key] = Needs(
                 wanted=wanted(job.resources),
                 blueprint=(blueprint.name, blueprint.version),

@@ -39,6 +39,14 @@ def find(connection: Connection, team: str, blueprint_id: str, *, removed: bool 
     )
 
 
+def of_run(connection: Connection, team: str, blueprint_id: str) -> Blueprint:
+    """The blueprint that a run was born with, removed or not; one that is nowhere fits no device and stops nobody."""
+    try:
+        return find(connection, team, blueprint_id, removed=True)
+    except TapelineError:
+        return Blueprint(name=blueprint_id, version="0.0.0", config_schema={}, team=team)
+
+
 def listed(connection: Connection, team: str, query: ListBlueprints) -> list[BlueprintView]:
     """Blueprints, newest first."""
     return [

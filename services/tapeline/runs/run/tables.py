@@ -49,7 +49,8 @@ runs = Table(
     Column("stop_reason", String(16)),
     Column("is_deleted", Boolean, nullable=False, default=False),
     Index("runs_by_number", "team", "number"),
-    Index("runs_by_created", "team", "created_us", "id"),
+    # The columns that most lists filter by stand in it, so that a row that is passed over is not looked up.
+    Index("runs_by_created", "team", "created_us", "id", "is_deleted", "project_id", "status", "user_id"),
     Index("runs_by_status", "status"),
     Index("runs_by_name", "team", "project_id", "name"),
 )
