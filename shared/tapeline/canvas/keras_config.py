@@ -214,10 +214,10 @@ class _Layer:
 
     def activation(self, field: str = "activation") -> str:
         """The name of an activation that a canvas has too."""
-        value = self.config.pop(field, "linear")
+        value: Any = self.config.pop(field, "linear")
         if value not in get_args(Activation):
             raise _refused(self.name, f"{field} {_short(value)} has no place in a canvas")
-        return value
+        return str(value)
 
     def batch_shape(self) -> tuple[int, ...]:
         """The shape of one sample of an input."""

@@ -256,7 +256,7 @@ def legacy_model(path: str | Path) -> tuple[str, dict[str, list[Any]]]:
                 walk(opened, size, WEIGHTS)
                 if "model_config" not in opened.attrs or "model_weights" not in opened:
                     raise WEIGHTS.refusal(file.name, "it holds weights, but no model")
-                group = opened["model_weights"]
+                group: Any = opened["model_weights"]
                 weights = {
                     layer: [group[layer][name][()] for name in _texts(group[layer], "weight_names")]
                     for layer in _texts(group, "layer_names")
