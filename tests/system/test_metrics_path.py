@@ -127,10 +127,13 @@ def test_every_point_is_there_once_whatever_went_away(shared_home: Home, fault: 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_every_point_is_there_once_in_fifty_trials(shared_home: Home) -> None:
     dice = random.Random(int(os.environ.get("TAPELINE_CHAOS_SEED", "1")))
     for seed in range(50):
-        trial(shared_home, dice.choice(FAULTS), seed=seed, count=dice.randrange(200, 4000))
+        fault = dice.choice(FAULTS)
+        trial(shared_home, fault, seed=seed, count=dice.randrange(200, 4000))
+        print(f"trial {seed}: {fault}", flush=True)
 
 
 def divide(a: int, b: int) -> float:
