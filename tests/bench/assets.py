@@ -150,7 +150,8 @@ def by_pandas(source: Path, opens: NDArray[np.int64], closes: NDArray[np.int64],
     loss = (-change).clip(lower=0).ewm(alpha=1 / RSI, adjust=False, min_periods=RSI).mean()
     before = close.shift(1)
     reach = pd.concat([bars["high"] - bars["low"], (bars["high"] - before).abs(), (bars["low"] - before).abs()], axis=1)
-    atr = reach.max(axis=1).ewm(alpha=1 / ATR, adjust=False, min_periods=ATR).mean() / close
+    true_range: Any = reach.max(axis=1)
+    atr = true_range.ewm(alpha=1 / ATR, adjust=False, min_periods=ATR).mean() / close
     values = {
         "log_return": log_return,
         "sma_ratio": close.rolling(N).mean() / close - 1,
@@ -159,7 +160,7 @@ def by_pandas(source: Path, opens: NDArray[np.int64], closes: NDArray[np.int64],
         "volume_ratio": bars["sum"] / bars["sum"].rolling(N).mean() - 1,
     }
     finished(
-        {name: bars[name].to_numpy(np.float64) for name in bars},
+        {str(name): bars[name].to_numpy(np.float64) for name in bars},
         np.asarray(bars.index.get_level_values(0), np.int64),
         {name: column.to_numpy() for name, column in values.items()},
         atr.to_numpy(),

@@ -66,8 +66,32 @@ def installed() -> tuple[Component, ...]:
 
 
 def registry(*more: Component) -> Registry:
-    """The components by id: ours, those that an operator has installed, and `more`."""
-    return {component.id: component for component in (*FEATURES, *LABELS, *installed(), *more)}
+    """The components by id: ours, those that an operator has installed, and `more`.
+
+    The newest version of each has its id for a key; one that is older is kept as `id/version`, for the recipes that
+    name it.
+    """
+    found: dict[str, Component] = {}
+    for component in (*FEATURES, *LABELS, *installed(), *more):
+        known = found.get(component.id)
+        if known is not None and known.version != component.version:
+            older = min(known, component, key=lambda each: each.version)
+            found[f"{older.id}/{older.version}"] = older
+        found[component.id] = component if known is None or component.version >= known.version else known
+    return found
+
+
+def of_version(components: Registry, id: str, version: int | None) -> Component | None:
+    """A component by id and version, the newest without; None when there is none."""
+    found = components.get(id)
+    if found is None or version in (None, found.version):
+        return found
+    return components.get(f"{id}/{version}")
+
+
+def newest(components: Registry) -> list[Component]:
+    """The components in their newest versions."""
+    return [component for key, component in components.items() if key == component.id]
 
 
 def _named(name: str, component: str, **params: Any) -> dict[str, Any]:

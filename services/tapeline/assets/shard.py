@@ -170,14 +170,10 @@ def from_bytes(content: bytes, name: str) -> ShardData:
         header["filled"],
     )
     keys = dict.fromkeys(tuple(name.split("/")[1:3]) for name in columns if name.startswith("g/"))
-    grids = {
-        (cast(Unit, unit), int(size)): Grid(
-            cast(Unit, unit),
-            int(size),
-            *(columns[f"g/{unit}/{size}/{name}"] for name in ("bars", "end", "segment", "session")),
-        )
-        for unit, size in keys
-    }
+    grids: dict[tuple[Unit, int], Grid] = {}
+    for unit, wide in keys:
+        of_grid = (columns[f"g/{unit}/{wide}/{name}"] for name in ("bars", "end", "segment", "session"))
+        grids[cast(Unit, unit), int(wide)] = Grid(cast(Unit, unit), int(wide), *of_grid)
     return ShardData(
         samples,
         header["n_times"],

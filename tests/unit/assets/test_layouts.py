@@ -139,7 +139,7 @@ def test_places_outside_of_their_bars_are_refused(tmp_path: Path) -> None:
     def file(name: str, past: list[int], grids: tuple[str, ...] = ("g",), **change: Any) -> Path:
         n = len(past)
         indexed = Indexed(np.array(past, np.int64), grids, 2, "none", change.get("shape", (2, 8)))
-        index = {
+        index: dict[str, Any] = {
             "part": np.zeros(n, np.uint8), "symbol": np.full(n, change.get("code", 0), np.uint16),
         }  # fmt: skip
         attributes: dict[str, str | int] = {"schema": "tapeline.asset/1"}

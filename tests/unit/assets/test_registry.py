@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tapeline.assets.asset.instances import instances_of
 from tapeline.assets.causality import disturbed
 from tapeline.assets.component import Instance
-from tapeline.assets.components import FEATURES, LABELS, described, installed, registry
+from tapeline.assets.components import FEATURES, LABELS, described, installed, newest, of_version, registry
 from tapeline.assets.sampling import sample_times
 from tapeline.assets.view import Market, View
+from tapeline.errors import TapelineError
 
 MakeMarket = Callable[..., Market]
 SIDE = {"name": "momentum", "component": "roc", "component_version": 1, "params": {"k": 2}}
@@ -195,3 +198,20 @@ def test_components_are_described_with_the_schema_of_their_parameters() -> None:
 def test_parameters_out_of_bounds_are_refused(component: str, params: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         registry()[component].params.model_validate(params)
+
+
+def test_an_older_version_stays_for_the_recipes_that_name_it() -> None:
+    first = registry()["roc"]
+    second = replace(first, version=2, doc="another formula")
+    for known in (registry(second), registry(replace(first, id="x"), second)):
+        assert known["roc"] is second
+        assert of_version(known, "roc", 1) is first
+        assert of_version(known, "roc", None) is second
+        assert of_version(known, "roc", 3) is None
+        assert [each.version for each in newest(known) if each.id == "roc"] == [2]
+        (old,) = instances_of([{"name": "a", "component": "roc", "component_version": 1, "params": {}}], known)
+        (new,) = instances_of([{"name": "a", "component": "roc", "component_version": 2, "params": {}}], known)
+        assert (old.component, new.component) == (first, second)
+        with pytest.raises(TapelineError, match="needs component 'roc' version 3") as refused:
+            instances_of([{"name": "a", "component": "roc", "component_version": 3, "params": {}}], known)
+        assert refused.value.code == "unknown_component"

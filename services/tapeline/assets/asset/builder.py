@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from tapeline.assets.asset import aggregate, queries
 from tapeline.assets.asset.work import Shards, messages, offer
 from tapeline.contracts.assets import FailBuild, FinishBuild
@@ -102,13 +104,13 @@ class Builder:
         await asyncio.to_thread(_emptied, self._folder)
         await self._shards.sweep()
         await self._assets.projector.wait_for(await self._assets.projector.head(), timeout_s=3600.0)
-        looked_at = -1
         while True:
             # A build may have been asked of another copy of the service, which wakes nobody here.
-            if self._assets.projector.position != looked_at:
-                looked_at = self._assets.projector.position
+            try:
                 for team, asset_id in await self._assets.at(None, queries.building):
                     self.wake(Ref(team, "asset", asset_id))
+            except (TapelineError, SQLAlchemyError) as error:
+                log.warning("builder_cannot_look", why=str(error)[:200])
             try:
                 async with asyncio.timeout(LOOK_S):
                     ref = await self._asked.get()
@@ -176,6 +178,7 @@ class Builder:
         plan = await self._shards.plan(ref.team, state)
         tell("plan", 1, 1, "plans")
         parts = await self._shards_of(ref, state, plan, tell)
+        self._shards.forget(ref.team, state)
         async with self._shards.hand:
             return await asyncio.to_thread(
                 assemble,

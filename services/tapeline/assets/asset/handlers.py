@@ -145,7 +145,7 @@ def add_verbs(
 
     @verbs.user("features")
     async def features(caller: Principal, request: ListFeatures) -> Answer[FeaturesView]:
-        from tapeline.assets.components import BUILT_IN, described
+        from tapeline.assets.components import BUILT_IN, described, newest
 
         known = components()
 
@@ -153,7 +153,7 @@ def add_verbs(
             return [dict(spec) for spec in BUILT_IN.values() if known[spec["component"]].kind == kind]
 
         view = FeaturesView(
-            components=described(known.values()),
+            components=described(newest(known)),
             features=named("feature"),
             labels=named("label"),
             saved=await assets.at(request.min_position, queries.saved, caller),

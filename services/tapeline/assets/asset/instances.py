@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 
 from tapeline.assets.component import Component, FeatureSpec, Instance, LabelParams
-from tapeline.assets.components import BUILT_IN, Registry
+from tapeline.assets.components import BUILT_IN, Registry, newest, of_version
 from tapeline.errors import TapelineError
 from tapeline.security.names import feature_name
 
@@ -46,8 +46,8 @@ def instances_of(specs: Sequence[Mapping[str, Any]], components: Registry) -> li
 
 
 def _instance_of(spec: Mapping[str, Any], components: Registry) -> Instance:
-    component = components.get(spec["component"])
-    if component is None or component.version != spec["component_version"]:
+    component = of_version(components, spec["component"], spec["component_version"])
+    if component is None:
         raise TapelineError(
             f"{spec['name']!r} needs component {spec['component']!r} version {spec['component_version']}",
             code="unknown_component",
@@ -93,13 +93,15 @@ def instance(
     name = feature_name(item.name, field=f"{pointer}/name")
     component = components.get(item.component)
     if component is None or component.kind != kind:
-        ids = [each.id for each in components.values() if each.kind == kind]
+        ids = [each.id for each in newest(components) if each.kind == kind]
         hint = near(item.component, ids) or f"components of {kind}s are {', '.join(sorted(ids))}"
         message = f"there is no {kind} component {item.component!r}"
         raise refusal("unknown_component", f"{pointer}/component", message, hint, item.component)
-    if item.component_version not in (None, component.version):
+    wanted = of_version(components, item.component, item.component_version)
+    if wanted is None:
         message = f"component {component.id!r} has version {component.version}, not {item.component_version}"
         raise refusal("unknown_component", f"{pointer}/component_version", message, "leave it out")
+    component = wanted
     given, inputs = dict(item.params), {}
     for key, field in component.params.model_fields.items():
         if field.annotation is FeatureSpec and isinstance(given.get(key), str | Mapping):

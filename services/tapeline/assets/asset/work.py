@@ -83,6 +83,10 @@ class Shards:
             self._plans.move_to_end(key)
             return self._plans[key]
 
+    def forget(self, team: str, state: aggregate.Building) -> None:
+        """Let go of a plan, and of the bars that it holds."""
+        self._plans.pop((team, state.spec_digest), None)
+
     async def done(self, team: str, plan: Plan) -> set[int]:
         """The shards of a plan that are there, by their place in it: the only truth about how far a build is."""
         names = await self._store.staged_names(_folder(team, plan))
