@@ -251,6 +251,18 @@ class Kept(BaseModelWithDatetime):
             The columns differ in length or hold something else, the rows do not fit, or the URL is malformed.
         FileNotFoundError
             There is no such table.
+
+        Examples
+        --------
+        >>> from tapeline.sdk.runs import Run
+        >>> run = Run.from_names("demo", "my_project")
+        >>> vectors = [[1.0, 2.0, 3.0], [3.0, 1.0, 2.0], [2.0, 3.0, 1.0]]
+        >>> [info] = run.add_metrics({"loss": [0.5, 0.25, 0.125], "embedding": vectors})
+        >>> info["row_count"], run.metrics[0] == info
+        (3, True)
+        >>> made = run.reduce_embeddings_per_dataset()
+        >>> run.metrics_tables[0]["embedding"].shape
+        (3, 2)
         """
         from tapeline.sdk.tables import written
 
@@ -365,6 +377,17 @@ class Kept(BaseModelWithDatetime):
             The name is taken.
         ConflictError
             This run, or the one to be overwritten, has not ended.
+
+        Examples
+        --------
+        >>> from tapeline.sdk.runs import Run
+        >>> run = Run.from_names("demo", "my_project")
+        >>> run.set_parameters({"learning_rate": 0.001})
+        >>> copy = run.copy("second", "copies")
+        >>> copy.status, copy.parameters
+        ('job_completed', {'learning_rate': 0.001})
+        >>> Run.from_url(copy.url).name
+        'second'
         """
         from tapeline.sdk import runs
 
