@@ -7,6 +7,7 @@ so `tapeline up` hosts three in one process and a cluster runs each in its own, 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from tapeline.decider import Deciders
 from tapeline.errors import TapelineError
 from tapeline.home import Home, find_home, read_json, write_json
 from tapeline.ids import new_id
+from tapeline.lane import Lane
 from tapeline.log import Appended, NewCommit
 from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
@@ -68,6 +70,8 @@ STUCK_ASKED_EVERY_S = 1.0
 MEANWHILE = ("unavailable", "not_found", "timeout", "topology_mismatch")
 """What a service hears while the streams are still being made."""
 GRACEFUL_S = 5.0
+COLLECT_EVERY = (10_000, 20, 20)
+"""So much rarer than usual: most of what a request makes has no cycles."""
 
 
 class HostSettings(BaseModel):
@@ -127,6 +131,10 @@ async def _run(builds: Mapping[str, Build], settings: HostSettings) -> None:
                 # Until here a signal ends the process as it stands: nothing has begun that would need an end.
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, stop.set)
+                # What was loaded until here stays: looking through it for cycles again and again would hold up whoever
+                # asks just then for a tenth of a second.
+                gc.freeze()
+                gc.set_threshold(*COLLECT_EVERY)
                 tell_ready()
                 # The agent waits for an answer meanwhile.
                 await asyncio.to_thread(logging_setup_now)
@@ -238,6 +246,11 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
             await service.start()
         broker.include_router(router(service.verbs, clock))
         await broker.start()
+        lane = Lane(client, clock)
+        taken = [getattr(each, "subscription", None) for each in broker.subscribers]
+        if not lane.open(service.verbs, {each.subject: each for each in taken if each is not None}):
+            log.warning("slow_lane", service=name)
+        stack.push_async_callback(lane.close)
         own = (lambda: _until_lost(name, lost), lambda: tell_stuck(home, event_log, client))
         yield replace(service, tasks=(*service.tasks, *own))
 

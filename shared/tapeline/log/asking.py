@@ -83,7 +83,7 @@ class Asker:
         """Write at once, after what the client itself has not yet written."""
         client = self._client
         if client._pending_data_size > 0:
-            client._transport.writelines(client._pending[:])  # type: ignore[union-attr]
+            text = b"".join([*client._pending, text])
             client._pending = []
             client._pending_data_size = 0
         client._transport.write(text)  # type: ignore[union-attr]
