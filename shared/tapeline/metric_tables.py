@@ -136,7 +136,8 @@ class TableFile:
 
     def __init__(self, path: Path, *, is_foreign: bool = False) -> None:
         """`is_foreign`: somebody else wrote the file, and every object in it is looked at first."""
-        self._file = hdf5.open_asset(path) if is_foreign else hdf5.open_own(path)
+        # What a name in a file stands for is looked at below.
+        self._file: Any = hdf5.open_asset(path) if is_foreign else hdf5.open_own(path)
         try:
             self.columns = self._named(path.name)
             self._rows = self._lengths(path.name)

@@ -292,7 +292,7 @@ def _twin_of(name: str, found: Any) -> Any:
     return _coroutine(found) if callable(found) else found
 
 
-__all__ = [name for name in sdk.__all__ if name != "aio"]
+__all__ = [name for name in sdk.__all__ if name != "aio"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

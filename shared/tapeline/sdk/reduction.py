@@ -62,7 +62,7 @@ def _pca(rows: NDArray[np.float64], n_components: int) -> Apply:
 
 def _umap(rows: NDArray[np.float64], n_components: int, seed: int) -> Apply:
     try:
-        import umap
+        import umap  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise ImportError("method 'umap' needs an extra: pip install 'tapeline[umap]'") from error
     import numpy as np
@@ -73,7 +73,7 @@ def _umap(rows: NDArray[np.float64], n_components: int, seed: int) -> Apply:
 
 def _pacmap(rows: NDArray[np.float64], n_components: int, seed: int) -> Apply:
     try:
-        import pacmap
+        import pacmap  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise ImportError("method 'pacmap' needs an extra: pip install 'tapeline[pacmap]'") from error
     import numpy as np

@@ -386,7 +386,8 @@ def _reduced(
         }
         view, about = table._view, table.foreign_table_url
         info = written(
-            view["run_id"], table._team, values, schemas=table.schema, foreign_url=made.get(about, about) if about else None,
+            view["run_id"], table._team, values, schemas=table.schema,
+            foreign_url=made.get(about, about) if about else None,
             foreign_name=view.get("foreign_table_display_name") or "", name=f"{table.name}_{method}",
             stream_name=view["stream_name"],
         )  # fmt: skip
