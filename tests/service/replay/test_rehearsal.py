@@ -186,6 +186,19 @@ async def runs_of(story: Story) -> None:
     copied = RunCopied(source="r", source_sequence=3, status="job_completed", attempt=2, starts=[-1, 4])
     copy = own.BearCopy(**birth, copied=copied, tables=[table])
     await story.tell(run, Ref("contoso", "run", "a-copy"), copy, RestartRun(run="r"))
+    script = own.Attached(holder="user:ann", ttl_s=30, pid=7)
+    attached = own.BearAttached(**birth | {"device": "attached:h"}, attached=script)
+    ended = own.TakeReport(
+        agent="user:ann", epoch=4, seq=2, kind="completed", event=JobCompleted(global_step=3, training_epochs=0)
+    )
+    await story.tell(
+        run, Ref("contoso", "run", "by-hand"), attached, own.ExpireLease(epoch=1, cause="not_renewed"),
+        own.AttachRun(attached=script, device="attached:h", from_step=-1, attempt=1),
+        own.AttachRun(attached=script, device="attached:h", from_step=5), StopRun(run="r"),
+        own.AttachRun(attached=script, device="attached:h", from_step=7), ended,
+        own.AttachRun(attached=script, device="attached:h", from_step=-1),
+        own.ExpireLease(epoch=5, cause="not_renewed"), own.GiveUp(epoch=5),
+    )  # fmt: skip
     forked = RunForked(source="r", checkpoint_id="k1", global_step=3, files=[Artifact(**FILE)])
     await story.tell(run, Ref("contoso", "run", "a-fork"), own.BearFork(**birth, forked=forked), job())
 
