@@ -27,7 +27,8 @@ from tapeline.database import sqlite_url
 from tapeline.home import Home
 from tapeline.ids import new_id
 from tapeline.log import StoredCommit
-from tapeline.testing.history import Checked, History, check_history, read_history
+from tapeline.log.metrics import MetricsMessage
+from tapeline.testing.history import Checked, History, check_history, check_metrics, read_history
 from tapeline.testing.postgres import PostgresServer
 
 from .torture import APART, FOLDS, Apart, Writers, dumped, kill, kill_everything, refilled, until, victim
@@ -105,6 +106,12 @@ async def whole_log(home: Home) -> list[StoredCommit]:
         return [one async for many in log.read() for one in many]
 
 
+async def whole_metrics(home: Home) -> list[MetricsMessage]:
+    """Every batch of measurements."""
+    async with replay.opened_with_metrics(home) as (_, metrics):
+        return [one async for many in metrics.read() for one in many]
+
+
 async def compared(home: Home, apart: Apart, folder: Path) -> list[str]:
     """The tables that differ from a fold of the log into an empty database."""
     differ = []
@@ -138,6 +145,7 @@ def torture(home: Home, database_url: str, folder: Path, seconds: float) -> tupl
         ended = settle(writers.runs)
         commits = asyncio.run(whole_log(home))
         checked = check_history(read_history(history.path), commits)
+        checked.findings += check_metrics(read_history(history.path), asyncio.run(whole_metrics(home)))
         print(f"\nseed {SEED}, {seconds:g} s, {WRITERS} writers\n{killer}")
         print(
             f"{checked.acknowledged} acknowledged ({history.count('info')} times asked again), {checked.lost} lost, "

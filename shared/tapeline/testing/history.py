@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from tapeline.log import GENESIS, StoredCommit
+from tapeline.log.metrics import MetricsMessage
 
 Phase = Literal["invoke", "ok", "fail", "info"]
 
@@ -232,3 +233,41 @@ def _compare(history: Iterable[Entry], stored: Mapping[str, _Stored], found: Che
         found.findings.append(Finding("refused", f"command {id}", f"it stands at {stored[id].position}"))
     for id in sorted(stored.keys() - asked.keys()):
         found.findings.append(Finding("foreign", f"command {id}", f"at {stored[id].position}; nobody asked for it"))
+
+
+def check_metrics(history: Iterable[Entry], batches: Sequence[MetricsMessage]) -> list[Finding]:
+    """Hold what agents were told of their measurements against the whole stream METRICS.
+
+    Parameters
+    ----------
+    history
+        Entries of which those with the op `append_metrics` count; `key` is `<run>/<attempt>`, `value` of an `ok` the
+        answer's `{"batch"}`: the highest number without a hole before it.
+    batches
+        The stream from its first position on.
+    """
+    findings: list[Finding] = []
+    last: dict[str, int] = {}
+    attempts: dict[str, int] = {}
+    before = 0
+    for one in batches:
+        key, where = f"{one.run}/{one.attempt}", f"METRICS {one.position}"
+        if one.position <= before:
+            findings.append(Finding("order", where, f"it comes after position {before}"))
+        before = one.position
+        if one.attempt < attempts.get(one.run, 0):
+            findings.append(Finding("order", where, f"{key}: attempt {attempts[one.run]} measures already"))
+        attempts[one.run] = max(one.attempt, attempts.get(one.run, 0))
+        known = last.get(key, 0)
+        if one.batch <= known:
+            findings.append(Finding("doubled", where, f"{key}: batch {one.batch} comes again after {known}"))
+        elif one.batch != known + 1:
+            findings.append(Finding("hole", where, f"{key}: batch {one.batch} comes after {known}"))
+        last[key] = max(one.batch, known)
+    for entry in history:
+        if entry.op == "append_metrics" and entry.phase == "ok":
+            told = int(entry.value["batch"])
+            if told > last.get(entry.key or "", 0):
+                stored = f"{entry.key}: batch {told} was acknowledged, {last.get(entry.key or '', 0)} are stored"
+                findings.append(Finding("lost", f"command {entry.id}", stored))
+    return findings

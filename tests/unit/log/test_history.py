@@ -13,8 +13,9 @@ import pytest
 
 from tapeline.log import GENESIS, Appended, StoredCommit
 from tapeline.log.memory import InMemoryLog
-from tapeline.testing.commits import Counted, codec, commit, till
-from tapeline.testing.history import Checked, Entry, History, check_history, read_history
+from tapeline.log.metrics import MetricsMessage
+from tapeline.testing.commits import AT, Counted, codec, commit, till
+from tapeline.testing.history import Checked, Entry, History, check_history, check_metrics, read_history
 from tapeline.testing.log import everything
 
 Log = list[StoredCommit]
@@ -158,3 +159,48 @@ def test_what_was_written_down_is_read_back_in_order(tmp_path: Path) -> None:
         "t1",
     )
     assert first.t <= second.t
+
+
+def _measured() -> tuple[Seen, list[MetricsMessage]]:
+    """Two runs, the second with two attempts, three batches each, all of them acknowledged."""
+    seen: Seen = []
+    batches: list[MetricsMessage] = []
+    for run, attempt in (("r1", 1), ("r2", 1), ("r2", 2)):
+        for batch in (1, 2, 3):
+            position = len(batches) + 1
+            batches.append(
+                MetricsMessage(
+                    position=position, team="main", run=run, attempt=attempt, batch=batch, body=b"", stored_at=AT
+                )
+            )
+            key = f"{run}/{attempt}"
+            seen.append(
+                Entry(t=position, proc="a", op="append_metrics", phase="ok", id=f"m{position}", key=key,
+                      value={"batch": batch})
+            )  # fmt: skip
+    return seen, batches
+
+
+def test_measurements_that_are_whole_are_without_findings() -> None:
+    assert check_metrics(*_measured()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("lost", lambda batches: batches[:-1]),
+        ("hole", lambda batches: [*batches[:1], *batches[2:]]),
+        ("doubled", lambda batches: [*batches[:4], replace(batches[3], position=5), *_after(batches[4:], 1)]),
+        ("order", lambda batches: [*batches[:3], *_after(batches[6:], -3), *_after(batches[3:6], 3)]),
+        ("order", lambda batches: [*batches[:4], replace(batches[4], position=2), *batches[5:]]),
+    ],
+)
+def test_a_fault_of_measurements_is_found_and_named(
+    kind: str, change: Callable[[list[MetricsMessage]], list[MetricsMessage]]
+) -> None:
+    seen, batches = _measured()
+    assert kind in {finding.kind for finding in check_metrics(seen, change(batches))}
+
+
+def _after(batches: list[MetricsMessage], by: int) -> list[MetricsMessage]:
+    return [replace(one, position=one.position + by) for one in batches]
