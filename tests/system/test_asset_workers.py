@@ -27,6 +27,7 @@ from tapeline.tape.view import open_tape
 from .torture import until, victim
 
 SEED = int(os.environ.get("TAPELINE_CHAOS_SEED", "1"))
+TRIES = 12
 TAPE: dict[str, Any] = {"seed": 7, "days": 24, "trades_per_day": 1000}
 FEATURES: list[Any] = ["bars_20_1min", "rsi_14_1min", "realised_vol_20_1min", "session_fraction"]
 
@@ -87,6 +88,42 @@ def made(logs: Sequence[Path]) -> list[int]:
     return [log.read_bytes().count(b"shards_made") for log in logs]
 
 
+def wait_for_shards(home: Home, count: int) -> None:
+    until(lambda: shards(home) >= count)
+
+
+def both_did_some(home: Home, logs: Sequence[Path], known: list[int], last: int) -> bool:
+    """Wait until each worker has made more shards than were known, or there are none left to make."""
+
+    def did() -> bool:
+        return all(now > then for now, then in zip(made(logs), known, strict=True))
+
+    until(lambda: did() or shards(home) >= last)
+    return did()
+
+
+def together(home: Home, host: int, workers: Sequence[subprocess.Popen[bytes]], logs: Sequence[Path]) -> tl.Asset:
+    """An asset that both workers have computed shards of, one of which was killed over it.
+
+    The services stand still while the workers do what lies in the queue. They may have been done before they could
+    be stopped: then another asset is begun.
+    """
+    for k in range(TRIES):
+        before, known = shards(home), made(logs)
+        feature = {"name": "roc", "component": "roc", "params": {"k": k + 2}}
+        asset = tl.Asset.build("main", recipe(f"together{k}", feature), wait=False)
+        wait_for_shards(home, before + 1)
+        psutil.Process(host).suspend()
+        try:
+            if both_did_some(home, logs, known, before + TAPE["days"]):
+                os.kill(random.Random(SEED).choice(workers).pid, signal.SIGKILL)
+                return asset
+        finally:
+            psutil.Process(host).resume()
+        asset.wait(120)
+    raise AssertionError(f"the workers were never in time: {made(logs)}")
+
+
 def test_two_workers_build_one_asset_and_a_kill_changes_no_byte(
     home: Home, prepared: PreparedTape, tmp_path: Path
 ) -> None:
@@ -96,26 +133,18 @@ def test_two_workers_build_one_asset_and_a_kill_changes_no_byte(
         workers = [stack.enter_context(worker(log)) for log in logs]
         host = victim(home, "host")
         assert host is not None
-        # The services stand still while the workers do the work that lies in the queue.
-        asset = tl.Asset.build("main", recipe("together"), wait=False)
-        until(lambda: shards(home) > 0)
-        psutil.Process(host).suspend()
-        try:
-            until(lambda: min(made(logs)) > 0)
-            os.kill(random.Random(SEED).choice(workers).pid, signal.SIGKILL)
-        finally:
-            psutil.Process(host).resume()
-        asset.wait(60)
+        asset = together(home, host, workers, logs)
+        asset.wait(120)
         assert [file["sha256"] for file in asset.view["files"]] == alone(prepared, asset, tmp_path / "one")
+        assert {each["operation"] for each in asset.view["progress"]} == {"plan", "shards", "assemble", "check"}
         # Kill what puts the asset together, in the middle: the next process goes on with the shards that are there.
         other = {"name": "roc_9", "component": "roc", "params": {"k": 9}}
         before = shards(home)
         asset = tl.Asset.build("main", recipe("resumed", other), wait=False)
-        until(lambda: shards(home) > before)
+        wait_for_shards(home, before + 1)
         os.kill(host, signal.SIGKILL)
         until(lambda: victim(home, "host") not in (None, host))
-        asset.wait(60)
+        asset.wait(120)
         assert asset.status == "ready"
         assert [file["sha256"] for file in asset.view["files"]] == alone(prepared, asset, tmp_path / "two")
     shown(asset, tmp_path / "asset.svg")
-    assert {each["operation"] for each in asset.view["progress"]} == {"plan", "shards", "assemble", "check"}
