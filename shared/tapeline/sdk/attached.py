@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 import weakref
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,21 +137,15 @@ class Attachment:
 
     def _take_up(self) -> None:
         """Hold the run again after a time in which nobody heard this process."""
-        about = self.about
-        try:
-            view = self._client.command(
-                "runs", "start", run=about.run, attempt=about.attempt, from_step=about.from_step,
-                host=socket.gethostname()[:100], pid=self._pid,
-            ).view  # fmt: skip
-        except ApiException as error:
-            if error.code in ("conflict", "not_found", "fenced"):
-                # It was stopped, deleted, or goes on elsewhere; what is measured here is sent all the same.
-                self.is_over = self.should_stop = True
-                logger.warning("run %s is not this process's any more: %s", about.number, error.message)
+        again = sending.taken_up(self._client, self.about)
+        if again is None:
+            # It was stopped, deleted, or goes on elsewhere; what is measured here is sent all the same.
+            self.is_over = self.should_stop = True
+            logger.warning("run %s is not this process's any more", self.about.number)
             return
-        self.about = replace(about, epoch=int(view["epoch"]))
+        self.about = again
         with contextlib.suppress(OSError):
-            write_whole(self.folder / ABOUT, asdict(self.about))
+            write_whole(self.folder / ABOUT, asdict(again))
 
     def tell_progress(self, operation: str, value: float, final_value: float, units: str) -> None:
         """Say how far an operation is: the last word on it goes with the next batch of points."""
@@ -222,24 +216,13 @@ class Attachment:
             try:
                 sender.all()
                 if not self.is_over and not sender.is_lost:
-                    self._finish(end | {"batches": sender.batch})
+                    sending.finish(self._client, self.about, end | {"batches": sender.batch})
                 return True
             except TapelineError:
                 if time.monotonic() + wait_s > until:
                     return False
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-
-    def _finish(self, end: dict[str, Any]) -> None:
-        try:
-            self._client.command("runs", "finish", run=self.about.run, epoch=self.about.epoch, **end)
-        except ApiException as error:
-            if error.code == "fenced":
-                self._take_up()
-                if not self.is_over:
-                    sending.finish(self._client, self.about, end)
-            elif error.code not in ("conflict", "not_found"):
-                raise
 
 
 def start(

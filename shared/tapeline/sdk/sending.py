@@ -10,9 +10,10 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,9 +250,28 @@ def sync(client: Client, left: Left) -> Synced:
 
 
 def finish(client: Client, about: About, end: dict[str, Any]) -> None:
-    """Say how an attempt ended; one that is over for another reason stays as it is."""
+    """Say how an attempt ended; one whose lease was lost meanwhile is taken up again for that.
+
+    An attempt that is over for another reason stays as it is.
+    """
     try:
         client.command("runs", "finish", run=about.run, epoch=about.epoch, **end)
     except ApiException as error:
         if error.code not in ("fenced", "conflict", "not_found"):
             raise
+        if error.code == "fenced" and (again := taken_up(client, about)) is not None:
+            client.command("runs", "finish", run=about.run, epoch=again.epoch, **end)
+
+
+def taken_up(client: Client, about: About) -> About | None:
+    """The attempt under a new lease, after a time in which nobody heard its process; None when it is over."""
+    try:
+        view = client.command(
+            "runs", "start", run=about.run, attempt=about.attempt, from_step=about.from_step,
+            host=socket.gethostname()[:100], pid=about.pid,
+        ).view  # fmt: skip
+    except ApiException as error:
+        if error.code in ("conflict", "not_found", "fenced"):
+            return None
+        raise
+    return replace(about, epoch=int(view["epoch"]))
