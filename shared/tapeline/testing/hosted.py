@@ -24,7 +24,7 @@ from tapeline.log.codec import Codec
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.metrics import MetricsStream
 from tapeline.log.work import BuildQueue
-from tapeline.projections import CANCEL_AGAIN_S
+from tapeline.projections import CANCEL_AGAIN_S, Parked
 from tapeline.service import Build, Platform, Service
 from tapeline.store import LocalStore
 from tapeline.testing.server import NatsServer, connector
@@ -76,6 +76,12 @@ class Hosted:
         except TapelineError as error:
             return str(error.code)
         raise AssertionError("the request was accepted")
+
+    def set_aside(self, projection: str, aggregate: str) -> None:
+        """Park an aggregate `<team>/<kind>/<id>` in a running projection, as a commit that it cannot fold would."""
+        (projector,) = [one for one in self.service.projectors if one.name == projection]
+        parked = Parked(projection, 1, aggregate, projector.position, "set aside by a test", "")
+        dict.update(projector.parked, {aggregate: parked})
 
     async def upload(self, path: Path, **who: str) -> str:
         """Upload a file in parts; gives its digest."""

@@ -147,3 +147,11 @@ async def test_the_examples_can_be_saved(service: Hosted, name: str) -> None:
     content = json.loads(files("tapeline.canvas").joinpath("examples", name).read_text())
     assert (await service.view("save_canvas", name=name, content=content))["revision"] == 1
     assert (await service.view("validate_canvas", name=name))["ok"] is True
+
+
+async def test_a_canvas_that_cannot_be_folded_is_shown_as_stale(service: Hosted) -> None:
+    parked, fine = [await service.view("save_canvas", name=name, content=DOCUMENT) for name in ("parked", "fine")]
+    service.set_aside("assets.canvases", f"contoso/canvas/{parked['id']}")
+    assert [(await service.view("get_canvas", name=name))["stale"] for name in ("parked", "fine")] == [True, None]
+    listed = (await service.view("list_canvases"))["items"]
+    assert {one["id"]: one["stale"] for one in listed} == {parked["id"]: True, fine["id"]: None}
