@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from pydantic import BaseModel
 
 from tapeline import subjects
-from tapeline.contracts import agents, artifacts, assets, canvases, runs, tapes, vault
+from tapeline.contracts import agents, artifacts, assets, canvases, metrics, runs, tapes, vault
 from tapeline.errors import TapelineError, fault
 from tapeline.home import Home
 from tapeline.sdk import client as client_module
@@ -34,6 +34,7 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "runs.list": runs.ListRuns,
     "runs.events": runs.ListEvents,
     "runs.metrics": runs.ListMetrics,
+    "runs.columns": metrics.ReadColumns,
     "runs.latest": runs.LatestMetrics,
     "runs.checkpoints": runs.ListCheckpoints,
     "runs.delete_checkpoints": runs.DeleteCheckpoints,

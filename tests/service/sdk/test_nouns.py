@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tapeline import sdk as tl
+from tapeline.columns import pack, points_of
 from tapeline.errors import TapelineError
 from tapeline.sdk.client import Client
 
@@ -96,21 +98,23 @@ def test_a_stop_carries_its_grace(service: Any, client: Client) -> None:
 
 
 def test_metrics_are_paged_by_time_and_keep_their_kind(service: Any, client: Client) -> None:
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    points = [
-        {
-            "id": f"m{i}", "created_at": (start + timedelta(microseconds=i)).isoformat(), "run_id": "r1",
-            "global_step": i, "tag": "loss", "value": i if i % 2 else "NaN", "job_id": "1",
-        }
-        for i in reversed(range(1500))
-    ]  # fmt: skip
+    first = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1e6)
+    times = [first + i for i in range(1500)]
+
+    def chunk(steps: list[int], values: list[float], *, whole: bool) -> dict[str, Any]:
+        points = points_of(steps, [times[step] for step in steps], values, whole=whole)
+        return {"tag": "loss", "attempt": 1, "body": base64.b64encode(pack(points)).decode()}
 
     def answer(body: dict[str, Any]) -> Any:
-        before = body.get("created_before")
-        left = [p for p in points if before is None or p["created_at"] < before]
-        return {"items": left[: body["limit"]]}
+        # The newer half first; below `next` lie all others.
+        low, high, left = (750, 1500, times[750]) if body.get("reach") is None else (0, 750, None)
+        odd, even = list(range(low + 1, high, 2)), list(range(low, high, 2))
+        return {
+            "chunks": [chunk(odd, odd, whole=True), chunk(even, [math.nan] * len(even), whole=False)],
+            "next": left,
+        }  # fmt: skip
 
-    service.answers["runs.metrics"] = answer
+    service.answers["runs.columns"] = answer
     found = tl.Run(id="r1").get_all_metrics()
     assert [point.global_step for point in found] == list(reversed(range(1500)))
     assert type(found[0].value) is int
