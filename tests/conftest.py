@@ -11,7 +11,6 @@ from tapeline.database import sqlite_url
 from tapeline.testing.postgres import PostgresServer
 from tapeline.testing.server import NatsServer
 
-
 KINDS = ("system", "service", "contract", "unit")
 """The folders of tests, those with the longest files first."""
 

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_type_hints
@@ -106,26 +106,52 @@ class Verbs:
         return register
 
 
-def router(verbs: Verbs, clock: Clock) -> NatsRouter:
-    """The FastStream router that serves the verbs, each in the service's queue group.
+@dataclass(frozen=True, slots=True)
+class Served:
+    """All verbs of a service for one audience: what one subscription hears.
 
-    One subscription hears every verb of a service: what is no verb is refused at once, where nobody would have
-    heard it, and a service starts with a few subscriptions, each of which costs the framework milliseconds.
+    What is no verb is refused at once, where nobody would have heard it, and a service starts with a few
+    subscriptions, each of which costs the framework milliseconds.
     """
-    made = NatsRouter()
-    served: dict[tuple[Audience, str], dict[str, Verb]] = {}
+
+    service: str
+    audience: Audience
+    verbs: dict[str, Verb]
+
+    @property
+    def subject(self) -> str:
+        return subjects.agent_gateway("*") if self.audience == "agent" else subjects.gateway(self.service, "*")
+
+    async def reply(self, subject: str, body: bytes, headers: dict[str, Any], clock: Clock) -> bytes:
+        """The reply to one request; never raises but for cancellation."""
+        verb = self.verbs.get(subject.rpartition(".")[2])
+        if verb is None:
+            return unknown(self.service, subject, self.verbs)
+        return await answer(verb, subject, body, headers, clock)
+
+
+def served(verbs: Verbs) -> list[Served]:
+    """The verbs by service and audience."""
+    found: dict[tuple[str, Audience], Served] = {}
     for verb in verbs:
-        served.setdefault((verb.audience, verb.service), {})[verb.name] = verb
-    for (audience, service), by_name in served.items():
+        place = verb.service, verb.audience
+        found.setdefault(place, Served(*place, {})).verbs[verb.name] = verb
+    return list(found.values())
+
+
+def router(verbs: Verbs, clock: Clock) -> NatsRouter:
+    """The FastStream router that serves the verbs, in the queue group of their service."""
+    made = NatsRouter()
+    for each in served(verbs):
         # Without max_workers a core subscriber handles one message at a time.
         subscriber = made.subscriber(
-            subjects.agent_gateway("*") if audience == "agent" else subjects.gateway(service, "*"),
-            queue=service,
+            each.subject,
+            queue=each.service,
             max_workers=MAX_WORKERS,
             decoder=_as_received,
-            title=f"{service} for {audience}s",
+            title=f"{each.service} for {each.audience}s",
         )
-        subscriber(_endpoint(service, audience, by_name, clock))
+        subscriber(_endpoint(each, clock))
     return made
 
 
@@ -134,17 +160,11 @@ async def _as_received(message: NatsMessage) -> NatsMessage:
     return message
 
 
-def _endpoint(
-    service: str, audience: Audience, by_name: Mapping[str, Verb], clock: Clock
-) -> Callable[[Any], Awaitable[bytes]]:
+def _endpoint(each: Served, clock: Clock) -> Callable[[Any], Awaitable[bytes]]:
     async def endpoint(message: Any) -> bytes:
-        subject = message.raw_message.subject
-        verb = by_name.get(subject.rpartition(".")[2])
-        if verb is None:
-            return unknown(service, subject, by_name)
-        return await answer(verb, subject, message.body, message.headers or {}, clock)
+        return await each.reply(message.raw_message.subject, message.body, message.headers or {}, clock)
 
-    endpoint.__name__ = f"{service}_{audience}"
+    endpoint.__name__ = f"{each.service}_{each.audience}"
     return endpoint
 
 

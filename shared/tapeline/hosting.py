@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from tapeline import subjects, topology
 from tapeline.address import find_url
-from tapeline.bus import router
+from tapeline.bus import router, served
 from tapeline.clock import Clock, SystemClock
 from tapeline.connection import connect_as, connect_options
 from tapeline.contracts import EVENTS, TOMBSTONES, UPCASTERS
@@ -248,7 +248,7 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
         await broker.start()
         lane = Lane(client, clock)
         taken = [getattr(each, "subscription", None) for each in broker.subscribers]
-        if not lane.open(service.verbs, {each.subject: each for each in taken if each is not None}):
+        if not lane.open(served(service.verbs), {each.subject: each for each in taken if each is not None}):
             log.warning("slow_lane", service=name)
         stack.push_async_callback(lane.close)
         own = (lambda: _until_lost(name, lost), lambda: tell_stuck(home, event_log, client))

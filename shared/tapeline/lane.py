@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from tapeline.bus import MAX_WORKERS, Verb, answer
+from tapeline.bus import MAX_WORKERS, Served
 from tapeline.clock import Clock
 from tapeline.log.intake import Message, intake_of
 from tapeline.log.wire import header_lines
@@ -28,7 +28,7 @@ WAITING = 10_000
 
 
 class Lane:
-    """The requests of one connection, of which at most `MAX_WORKERS` a verb are being handled."""
+    """The requests of one connection, of which at most `MAX_WORKERS` a subscription are being handled."""
 
     def __init__(self, client: Any, clock: Clock) -> None:
         self._client = client
@@ -38,16 +38,17 @@ class Lane:
         self._waiting: dict[str, deque[Message]] = {}
         self._is_closing = False
 
-    def open(self, verbs: Iterable[Verb], subscriptions: dict[str, Any]) -> bool:
-        """Take over the subscriptions of verbs, which are given by subject; False when that cannot be."""
+    def open(self, served: Iterable[Served], subscriptions: dict[str, Any]) -> bool:
+        """Take over the subscriptions, which are given by subject; False when that cannot be done for all."""
         intake = intake_of(self._client)
         if intake is None:
             return False
-        for verb in verbs:
-            subscription = subscriptions.get(verb.subject)
-            if subscription is not None:
-                self._busy[verb.subject], self._waiting[verb.subject] = 0, deque(maxlen=WAITING)
-                intake.hear(subscription._id, partial(self._hear, verb))
+        for each in served:
+            subscription = subscriptions.get(each.subject)
+            if subscription is None:
+                return False
+            self._busy[each.subject], self._waiting[each.subject] = 0, deque(maxlen=WAITING)
+            intake.hear(subscription._id, partial(self._hear, each))
         return True
 
     async def close(self) -> None:
@@ -56,30 +57,30 @@ class Lane:
         if self._running:
             await asyncio.wait(self._running, timeout=END_S)
 
-    def _hear(self, verb: Verb, message: Message) -> None:
-        if self._busy[verb.subject] < MAX_WORKERS:
-            self._begin(verb, message)
+    def _hear(self, each: Served, message: Message) -> None:
+        if self._busy[each.subject] < MAX_WORKERS:
+            self._begin(each, message)
         else:
-            self._waiting[verb.subject].append(message)
+            self._waiting[each.subject].append(message)
 
-    def _begin(self, verb: Verb, message: Message) -> None:
-        self._busy[verb.subject] += 1
-        task = asyncio.get_running_loop().create_task(self._handle(verb, message))
+    def _begin(self, each: Served, message: Message) -> None:
+        self._busy[each.subject] += 1
+        task = asyncio.get_running_loop().create_task(self._handle(each, message))
         self._running.add(task)
-        task.add_done_callback(partial(self._end, verb))
+        task.add_done_callback(partial(self._end, each))
 
-    def _end(self, verb: Verb, task: asyncio.Task[None]) -> None:
+    def _end(self, each: Served, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._busy[verb.subject] -= 1
+        self._busy[each.subject] -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
-            # `answer` raises nothing: it is the connection, and who asks will ask again.
-            log.warning("reply_not_sent", verb=f"{verb.service}.{verb.name}", why=str(error)[:200])
-        if (waiting := self._waiting[verb.subject]) and not self._is_closing:
-            self._begin(verb, waiting.popleft())
+            # A reply raises nothing: it is the connection, and who asks will ask again.
+            log.warning("reply_not_sent", service=each.service, why=str(error)[:200])
+        if (waiting := self._waiting[each.subject]) and not self._is_closing:
+            self._begin(each, waiting.popleft())
 
-    async def _handle(self, verb: Verb, message: Message) -> None:
+    async def _handle(self, each: Served, message: Message) -> None:
         _, subject, reply, body, headers = message
-        found = await answer(verb, subject.decode(), body, header_lines(headers) if headers else {}, self._clock)
+        found = await each.reply(subject.decode(), body, header_lines(headers) if headers else {}, self._clock)
         if reply:
             await self._reply(reply, found)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tapeline.bus import MAX_WORKERS, Verbs
+from tapeline.bus import MAX_WORKERS, Verbs, served
 from tapeline.clock import SystemClock
 from tapeline.contracts.message import Query, View
 from tapeline.errors import TapelineError
@@ -53,14 +53,14 @@ class Room:
 async def opened(server: NatsServer, room: Room) -> AsyncIterator[tuple[Any, Any, Lane]]:
     """A client that asks, the service's client, and the lane of its verbs."""
     service, user = await connect(server.url), await connect(server.url)
-    (verb,) = room.verbs
+    (all_verbs,) = served(room.verbs)
     lane = Lane(service, SystemClock())
 
     async def unheard(_message: Any) -> None:
         raise AssertionError("the message took the library's way")
 
-    subscription = await service.subscribe(verb.subject, queue="room", cb=unheard)
-    assert lane.open(room.verbs, {verb.subject: subscription})
+    subscription = await service.subscribe(all_verbs.subject, queue="room", cb=unheard)
+    assert lane.open([all_verbs], {all_verbs.subject: subscription})
     await service.flush()
     try:
         yield user, service, lane
@@ -102,6 +102,8 @@ async def test_what_a_handler_refuses_and_what_no_contract_has_is_answered(serve
         reply = await user.request("gw.main.ann.room.say", b"no json", timeout=20)
         assert json.loads(reply.data)["error"]["code"] == "invalid"
         assert (await asked(user, "good"))["text"] == "good"
+        reply = await user.request("gw.main.ann.room.sag", b"{}", timeout=20)
+        assert json.loads(reply.data)["error"]["hint"] == "did you mean say?"
 
 
 async def test_what_is_being_handled_is_answered_before_the_lane_closes(server: NatsServer, room: Room) -> None:
