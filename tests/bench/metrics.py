@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -296,6 +297,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
+    # Who ends the bench ends the servers that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in given.only}
     for name in given.only:
         python_of(name, given.folder)
