@@ -113,9 +113,7 @@ class Generation:
         await self._fold_or_part(middle - 1, [event for event in events if event.position < middle])
         await self._fold_or_part(position, [event for event in events if event.position >= middle])
 
-    async def _commit(
-        self, position: int, events: Sequence[Any], given: Mapping[str, Parked] | None = None
-    ) -> None:
+    async def _commit(self, position: int, events: Sequence[Any], given: Mapping[str, Parked] | None = None) -> None:
         rows, known = self._rows, {**self.parked, **(given or {})}
         # Until it has succeeded nobody knows what the rows are worth.
         self._rows = Rows(self._tables)

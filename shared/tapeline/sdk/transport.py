@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
+
     from tapeline.connection import BusClient
     from tapeline.sdk.settings import Settings
 
@@ -41,15 +43,22 @@ class BusTransport:
         self._settings = settings
         self._timeout_s = timeout_s
         self._client: BusClient | None = None
+        self._connecting: asyncio.Lock | None = None
 
     async def _connected(self) -> BusClient:
+        import asyncio
+
         from tapeline.connection import connect
 
-        if self._client is None or self._client.is_closed:
-            self._client = await connect(
-                self._settings.credentials, self._settings.url, name="sdk", timeout_s=self._timeout_s
-            )
-        return self._client
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()
+        # Of the first requests of several threads one connects.
+        async with self._connecting:
+            if self._client is None or self._client.is_closed:
+                self._client = await connect(
+                    self._settings.credentials, self._settings.url, name="sdk", timeout_s=self._timeout_s
+                )
+            return self._client
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
         import nats.errors

@@ -6,9 +6,7 @@ integrity error. The library's calls come from any thread and block; ours run on
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +26,7 @@ from tapeline.log import GENESIS, Conflict, NewCommit, StoredCommit
 from tapeline.log import StoredEvent as OurEvent
 from tapeline.log.codec import Codec, digest
 from tapeline.log.jetstream import JetStreamLog
+from tapeline.loop_thread import LoopThread
 from tapeline.subjects import Ref
 from tapeline.testing.server import NatsServer, connector
 
@@ -51,15 +50,13 @@ class LogOnLoop:
     """A log on a real server, whose coroutines are run from other threads."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
+        self._loop = LoopThread("foreign")
         self.server = NatsServer()
         self.server.start()
         self.log = self.run(self._open())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+        return self._loop.run(work, 60)
 
     async def _open(self) -> JetStreamLog:
         self._client = await self.server.connect()
@@ -67,10 +64,7 @@ class LogOnLoop:
         return JetStreamLog(self._client, CODEC, connect=connector(self.server.url), role="foreign")
 
     def close(self) -> None:
-        self.run(self._client.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        self._loop.end(self._client.close())
         self.server.__exit__(None, None, None)
 
 

@@ -150,9 +150,7 @@ async def test_every_event_is_in_the_index_once_with_the_digest_of_its_commit(lo
     assert rows == [(event.position, event.index, event.id, digests[event.position]) for event in events]
 
 
-async def test_postgresql_keeps_an_exact_copy_that_the_log_is_verified_against(
-    log: InMemoryLog, copied: str
-) -> None:
+async def test_postgresql_keeps_an_exact_copy_that_the_log_is_verified_against(log: InMemoryLog, copied: str) -> None:
     engine = make_engine(copied)
     try:
         head = (await log.head()).position

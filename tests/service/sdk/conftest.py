@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from tapeline import subjects
 from tapeline.contracts import agents, artifacts, assets, canvases, metrics, runs, tapes, vault
 from tapeline.errors import TapelineError, fault
 from tapeline.home import Home
+from tapeline.loop_thread import LoopThread
 from tapeline.sdk import client as client_module
 from tapeline.sdk.client import Client
 from tapeline.sdk.settings import Settings
@@ -98,25 +97,20 @@ class Service:
         self.drop = 0.0
         self.contracts = agents.CONTRACTS
         self._random = random.Random(7)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._loop = LoopThread("service")
         self._nats: Nats | None = None
 
     def start(self) -> None:
-        if not self._thread.is_alive():
-            self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(10)
+        self._loop.run(self._open(), 10)
 
     def pause(self) -> None:
         """Go away: requests find no responder."""
         assert self._nats is not None
-        asyncio.run_coroutine_threadsafe(self._nats.close(), self._loop).result(10)
+        self._loop.run(self._nats.close(), 10)
 
     def stop(self) -> None:
-        self.pause()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
+        assert self._nats is not None
+        self._loop.end(self._nats.close())
 
     def publish(self, subject: str) -> None:
         async def send() -> None:
@@ -124,7 +118,7 @@ class Service:
             await self._nats.publish(subject, b"{}")
             await self._nats.flush()
 
-        asyncio.run_coroutine_threadsafe(send(), self._loop).result(5)
+        self._loop.run(send(), 5)
 
     def sent(self, verb: str) -> list[dict[str, Any]]:
         """The bodies that came for a verb."""
