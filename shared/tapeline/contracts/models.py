@@ -313,7 +313,7 @@ class NamespaceView(View):
 
 
 class ModelView(View):
-    """The record of a model."""
+    """The record of a model; `stale` is true when a later event of it could not be folded."""
 
     id: str
     namespace_id: str
@@ -322,6 +322,7 @@ class ModelView(View):
     description: str | None = None
     step: int | None = None
     created_at: datetime
+    stale: bool | None = None
 
 
 class ModelPartView(View):

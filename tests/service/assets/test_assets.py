@@ -310,6 +310,18 @@ async def test_an_asset_of_a_tape_that_was_corrected_is_stale(
     assert stale["files"]
 
 
+async def test_views_of_what_cannot_be_folded_say_so(service: Hosted, prepared: PreparedTape) -> None:
+    await import_tape(service, prepared)
+    await service.ask("build", spec=SPEC)
+    tape, asset = await service.view("get_tape", name="demo"), await ended(service)
+    assert tape["stale"] is None
+    assert (await service.view("get", name="demo"))["stale"] is None
+    service.set_aside("assets.tapes", f"contoso/tape/{tape['id']}")
+    service.set_aside("assets.assets", f"contoso/asset/{asset['id']}")
+    assert (await service.view("get_tape", name="demo"))["stale"] is True
+    assert (await service.view("get", name="demo"))["stale"] is True
+
+
 def corrected(tape: PreparedTape, folder: Path, day: str) -> PreparedTape:
     """The same tape with one trade less on one day."""
     writer = TapeWriter(folder, Calendar("SIM"))

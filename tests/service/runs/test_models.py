@@ -51,6 +51,14 @@ async def test_a_deleted_models_hash_is_free_again(runs: Runs) -> None:
     assert (await runs.refused("get_model", id=first["id"])).code == "not_found"
 
 
+async def test_a_record_that_cannot_be_folded_says_so(runs: Runs) -> None:
+    parked, fine = await model_of(runs), await model_of(runs, hash="b2")
+    runs.host.set_aside("runs.models", f"main/model/{parked['id']}")
+    assert [(await runs.view("get_model", id=one["id"]))["stale"] for one in (parked, fine)] == [True, None]
+    listed = (await runs.view("list_models", namespace="digits"))["items"]
+    assert {one["id"]: one["stale"] for one in listed} == {parked["id"]: True, fine["id"]: None}
+
+
 async def test_name_step_and_description_change(runs: Runs) -> None:
     made = await model_of(runs, name="mlp", description="two layers")
     await runs.ask("update_model", namespace="digits", hash="a1", name="cnn")

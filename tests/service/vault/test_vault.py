@@ -108,6 +108,8 @@ async def test_a_runs_best_checkpoint_gets_a_name(service: Hosted, model_path: P
     assert {**shown, "created_at": None} == {**view, "created_at": None}
     part = await service.view("read_artifact", sha256=view["model"]["sha256"])
     assert base64.b64decode(part["data"]) == model_path.read_bytes()
+    service.set_aside("vault.items", f"contoso/vault/{view['id']}")
+    assert (await service.view("get", name="spy_e1"))["stale"] is True
 
 
 async def test_a_named_checkpoint_is_taken_even_when_another_is_better(service: Hosted, model_path: Path) -> None:

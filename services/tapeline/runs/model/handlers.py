@@ -222,12 +222,14 @@ def _add_models(verbs: Verbs, records: Records) -> None:
     @verbs.user("get_model")
     async def get_model(caller: Principal, request: GetModel) -> Answer[ModelView]:
         view = await records.reader.at(request.min_position, queries.one, caller.team, request.id)
-        return answered(view, records.reader.projector.position, records.log_id)
+        marked = records.reader.marked(caller.team, "model", view)
+        return answered(marked, records.reader.projector.position, records.log_id)
 
     @verbs.user("list_models")
     async def list_models(caller: Principal, request: ListModels) -> Answer[Page[ModelView]]:
         items = await records.reader.at(request.min_position, queries.listed, caller.team, request)
-        return answered(Page(items=items), records.reader.projector.position, records.log_id)
+        page = records.reader.page(caller.team, "model", Page(items=items))
+        return answered(page, records.reader.projector.position, records.log_id)
 
 
 def _view(id: str, state: aggregate.State, request: Command) -> ModelView:
