@@ -46,6 +46,15 @@ async def test_points_come_back_exact_and_newest_first(runs: Any, agent: Any) ->
     assert len({each["id"] for each in found}) == 52
 
 
+async def test_a_batch_that_cannot_be_read_sets_its_run_aside_and_no_other(runs: Any, host: Any, agent: Any) -> None:
+    lease = await running(runs, agent)
+    await host.platform.metrics.append("main", "broken", 1, 1, b"no batch")
+    await agent.measure(lease, 1, {"loss": [(1, 0.5, NS)]})
+    assert [each["value"] for each in await points(runs, 1)] == [0.5]
+    (measured,) = [one for one in host.service.projectors if one.name == "run_metrics"]
+    assert set(measured.parked) == {"main/run/broken"}
+
+
 async def test_pages_by_time_neither_skip_nor_repeat(runs: Any, agent: Any) -> None:
     lease = await running(runs, agent)
     for batch in range(1, 6):

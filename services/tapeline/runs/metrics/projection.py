@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Table
 
 from tapeline.columns import Points, pack
+from tapeline.errors import TapelineError
 from tapeline.log.metrics import MetricsMessage
 from tapeline.projections import Key, Rows
 from tapeline.runs.metrics import batch as batches
@@ -32,10 +33,13 @@ LONGEST = 8192
 
 
 def keys(event: MetricsMessage) -> Iterable[tuple[Table, Key]]:
-    """The rows that a batch touches."""
-    found = batches.decode(event.body)
+    """The rows that a batch touches; of one that cannot be read the first, and `apply` says why."""
     team, run = event.team, event.run
     yield metric_attempts, (team, run, event.attempt)
+    try:
+        found = batches.decode(event.body)
+    except TapelineError:
+        return
     for column in found.columns:
         yield latest_metrics, (team, run, column.tag)
     if found.seal is not None:
