@@ -103,7 +103,7 @@ def job(home: Home, tape: str | None, format: str | None, symbol: str | None) ->
     step("a fresh process loads it in safe mode and predicts on the test file")
     predict(synthetic=given.synthetic is not None)
 
-    step("the tables are emptied and rebuilt from the log")
+    step("every table is built anew from the log, compared with the old one, and takes its place")
     rebuild(home)
 
 
@@ -212,10 +212,10 @@ def predict(*, synthetic: bool) -> None:
 
 
 def rebuild(home: Home) -> None:
-    """Build every table from the log again, beside what is served, and compare each row before it is shown."""
+    """Build every table from the log again beside what is served, compare each row, and drop the old ones."""
     from tapeline import replay
 
-    for report in replay.rebuild(home, "all", compare=True):
+    for report in replay.rebuild(home, "all", compare=True, keep=0):
         say.print(
             f"{report.name}: {report.rows} rows, equal to the last" if report.equal else f"{report.name}: DIFFERS"
         )
