@@ -12,8 +12,10 @@ import binascii
 import hashlib
 import os
 import shutil
+import tempfile
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,28 @@ class _Open:
     received: int = 0
 
 
+class Held:
+    """Uploaded files that stay while a command reads them, whatever another command does with its names for them.
+
+    Two imports of the same files share what was uploaded; the first to end removes it.
+    """
+
+    def __init__(self, whole: Path, folder: Path) -> None:
+        self._whole = whole
+        self._folder = folder
+
+    def path(self, team: str, sha256: str) -> Path:
+        """The file with this digest that the team has uploaded whole, under a name of our own; `not_found`."""
+        target = self._folder / f"{team}.{sha256}"
+        try:
+            os.link(self._whole / team / sha256, target, follow_symlinks=False)
+        except FileExistsError:
+            pass
+        except FileNotFoundError as error:
+            raise _absent(sha256) from error
+        return target
+
+
 class Uploads:
     """The files that users are uploading, and those that have come whole.
 
@@ -65,8 +89,9 @@ class Uploads:
         self._locks: dict[str, asyncio.Lock] = {}
         # A repeat of the last part must be answered like the first time.
         self._done: OrderedDict[str, tuple[Principal, int]] = OrderedDict()
-        shutil.rmtree(folder / "open", ignore_errors=True)
-        for part in ("open", "whole"):
+        for part in ("open", "held"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        for part in ("open", "held", "whole"):
             (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def begin(self, caller: Principal, request: BeginUpload) -> UploadView:
@@ -158,10 +183,17 @@ class Uploads:
         """The file with this digest that the team has uploaded whole; `not_found` without one."""
         path = self._folder / "whole" / team / sha256
         if not path.is_file():
-            raise TapelineError(
-                f"no file with digest {sha256[:12]} has been uploaded", code="not_found", hint="upload it first"
-            )
+            raise _absent(sha256)
         return path
+
+    @contextmanager
+    def hold(self) -> Iterator[Held]:
+        """Files that stay until the end of the block."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder / "held"))
+        try:
+            yield Held(self._folder / "whole", folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self, team: str, *digests: str) -> None:
         """Remove files that a command has taken over, or refused."""
@@ -189,14 +221,20 @@ class Uploads:
 
     def _is_whole(self, team: str, sha256: str, size_bytes: int) -> bool:
         path = self._folder / "whole" / team / sha256
-        if not path.is_file() or path.stat().st_size != size_bytes:
+        try:
+            if path.stat().st_size != size_bytes:
+                return False
+            os.utime(path)
+        except FileNotFoundError:
             return False
-        os.utime(path)
         return True
 
     def _held(self, team: str) -> int:
         folder = self._folder / "whole" / team
-        whole = sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+        whole = 0
+        for path in folder.iterdir() if folder.is_dir() else ():
+            with suppress(FileNotFoundError):  # a command has just taken it over
+                whole += path.stat().st_size
         return whole + sum(upload.size_bytes for upload in self._open.values() if upload.owner.team == team)
 
     async def _finish(self, upload_id: str, upload: _Open) -> None:
@@ -221,6 +259,12 @@ class Uploads:
         self._locks.pop(upload_id, None)
         if upload is not None:
             await asyncio.to_thread(upload.path.unlink, True)
+
+
+def _absent(sha256: str) -> TapelineError:
+    return TapelineError(
+        f"no file with digest {sha256[:12]} has been uploaded", code="not_found", hint="upload it first"
+    )
 
 
 def _append(upload: _Open, data: bytes) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tapeline.tape.view import OpenTape, View
 
 
-ATTEMPTS = 3
+ATTEMPTS = 8
 
 
 class Tape(BaseModelWithDatetime):

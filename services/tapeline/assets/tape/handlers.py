@@ -62,21 +62,22 @@ def add_verbs(
         tape_id = born_of(command_id, "tape")
         ref = Ref(caller.team, "tape", tape_id)
         origin = origin_of(caller.actor, command_id)
-        try:
-            owned = await tapes.at(request.min_position, _owned, caller)
-            checked = await imports.check(uploads, store, cache, caller.team, request.manifest_sha256, owned)
-            parent = None
-            if checked.manifest["parent"] is not None:
-                content = str(checked.manifest["parent"])
-                parent, parent_sha256 = await tapes.at(request.min_position, queries.parent_of, caller, content)
-                await imports.check_parent(checked.manifest, parent_sha256, store, cache)
-        except TapelineError as error:
-            if error.code not in NOT_THE_TAPES_FAULT:
-                failed = FailImport(name=name, code=str(error.code), message=error.message)
-                await deciders.handle(aggregate, ref, failed, origin)
-                uploads.forget(caller.team, request.manifest_sha256)
-            raise
-        manifest, files = await imports.promote(checked, store)
+        with uploads.hold() as held:
+            try:
+                owned = await tapes.at(request.min_position, _owned, caller)
+                checked = await imports.check(held, store, cache, caller.team, request.manifest_sha256, owned)
+                parent = None
+                if checked.manifest["parent"] is not None:
+                    content = str(checked.manifest["parent"])
+                    parent, parent_sha256 = await tapes.at(request.min_position, queries.parent_of, caller, content)
+                    await imports.check_parent(checked.manifest, parent_sha256, store, cache)
+            except TapelineError as error:
+                if error.code not in NOT_THE_TAPES_FAULT:
+                    failed = FailImport(name=name, code=str(error.code), message=error.message)
+                    await deciders.handle(aggregate, ref, failed, origin)
+                    uploads.forget(caller.team, request.manifest_sha256)
+                raise
+            manifest, files = await imports.promote(checked, store)
         outcome, _ = await deciders.handle_together(
             [
                 Step(
@@ -112,7 +113,8 @@ def add_verbs(
         if not isinstance(state, aggregate.Tape):
             return None
         if state.manifest.sha256 != request.manifest_sha256:
-            manifest = await imports.read_manifest(uploads, caller.team, request.manifest_sha256)
+            with uploads.hold() as held:
+                manifest = await imports.read_manifest(held, caller.team, request.manifest_sha256)
             if manifest["content_sha256"] != state.content_sha256:
                 raise TapelineError(
                     f"tape {name!r} exists already with other contents, {state.content_sha256[:12]}",

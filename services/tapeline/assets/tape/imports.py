@@ -11,7 +11,7 @@ from tapeline.errors import TapelineError
 from tapeline.store import ArtifactStore
 from tapeline.tape import manifest as manifests
 from tapeline.tape.lineage import lacking
-from tapeline.uploads import Uploads
+from tapeline.uploads import Held
 
 MANIFEST_BYTES = 16 * 1024**2
 EVENT_FILES = 5000
@@ -32,7 +32,7 @@ class Checked:
         return manifests.artifacts(self.manifest)
 
 
-async def read_manifest(uploads: Uploads, team: str, sha256: str) -> dict[str, Any]:
+async def read_manifest(held: Held, team: str, sha256: str) -> dict[str, Any]:
     """The uploaded manifest, its form and its digests checked.
 
     Raises
@@ -40,7 +40,7 @@ async def read_manifest(uploads: Uploads, team: str, sha256: str) -> dict[str, A
     TapelineError
         `not_found` when it was not uploaded, `tape_corrupt` when it is none, `too_large`.
     """
-    path = uploads.path(team, sha256)
+    path = held.path(team, sha256)
     if path.stat().st_size > MANIFEST_BYTES:
         raise TapelineError(
             f"the manifest has {path.stat().st_size} bytes, the limit is {MANIFEST_BYTES}",
@@ -57,9 +57,7 @@ async def read_manifest(uploads: Uploads, team: str, sha256: str) -> dict[str, A
     return manifest
 
 
-async def check(
-    uploads: Uploads, store: ArtifactStore, cache: Path, team: str, sha256: str, owned: set[str]
-) -> Checked:
+async def check(held: Held, store: ArtifactStore, cache: Path, team: str, sha256: str, owned: set[str]) -> Checked:
     """Every day file of an uploaded manifest, read again and found to be what it says.
 
     A day file that the team has in another tape (`owned`) need not be uploaded again.
@@ -69,12 +67,12 @@ async def check(
     TapelineError
         What `verify_day_file` refuses; `not_found` naming the files that were not uploaded.
     """
-    manifest = await read_manifest(uploads, team, sha256)
+    manifest = await read_manifest(held, team, sha256)
     files: dict[str, Path] = {}
     missing: list[str] = []
     for digest in manifests.artifacts(manifest):
         try:
-            files[digest] = uploads.path(team, digest)
+            files[digest] = held.path(team, digest)
         except TapelineError as error:
             if error.code != "not_found":
                 raise
@@ -90,7 +88,7 @@ async def check(
             data={"missing": missing[:100]},
         )
     await asyncio.to_thread(_verify, manifest, files)
-    return Checked(manifest, sha256, uploads.path(team, sha256), files)
+    return Checked(manifest, sha256, held.path(team, sha256), files)
 
 
 def _verify(manifest: dict[str, Any], files: dict[str, Path]) -> None:
