@@ -107,12 +107,17 @@ class SpoolReader:
 
     def _from(self, first: int) -> list[tuple[int, Path | None, int | None]]:
         """The places from that of a record on, each with the first record of the next."""
-        places = self._places()
         # A file that was made in advance says nothing of the one before it.
-        while self._spool is None and len(places) > 1 and not self._records(*places[-1], 0, 1)["number"].any():
-            places.pop()
-        ends = [*(at for at, _ in places[1:]), None]
+        places = self._written() if self._spool is None else self._places()
+        ends: list[int | None] = [*(at for at, _ in places[1:]), *([None] if places else [])]
         return [(at, path, end) for (at, path), end in zip(places, ends, strict=True) if end is None or end > first]
+
+    def _written(self) -> list[tuple[int, Path | None]]:
+        """The places up to the last one that holds a record; the first in any case."""
+        places = self._places()
+        while len(places) > 1 and not self._records(*places[-1], 0, 1)["number"].any():
+            places.pop()
+        return places
 
     def _room(self, at: int, path: Path | None) -> int:
         """How many places there are in a file, or in memory."""
@@ -195,10 +200,14 @@ class SpoolReader:
             self._tags = tags_of(_bytes_of(self.folder / TAGS, 0, MOST_TAG_BYTES))
 
     def forget(self, upto: int) -> None:
-        """Remove the files all of whose records are acknowledged, but for the last."""
+        """Remove the files all of whose records are acknowledged, but for the last that holds any.
+
+        That one tells the next writer how the records are numbered; a file that was made in advance goes with its
+        writer.
+        """
         if self._spool is not None:
             self._spool.forget(upto)
-        for (_, path), (following, _) in pairwise(self._places()):
+        for (_, path), (following, _) in pairwise(self._written()):
             if path is not None and following <= upto + 1:
                 path.unlink(missing_ok=True)
 
