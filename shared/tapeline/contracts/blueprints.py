@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
-from tapeline.contracts.message import Command, Text255, Told
+from tapeline.contracts.message import Command, Query, Text255, Told, View
 
 MAX_SCHEMA_BYTES = 256 * 1024
 ENTRYPOINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
@@ -59,3 +60,28 @@ class RemoveBlueprint(Command):
     @classmethod
     def from_events(cls, events: Sequence[Told], state: Any) -> Self:
         return cls(blueprint_id=events[0].ref.id)
+
+
+class BlueprintView(View):
+    """A kind of training: its name, version and the JSON Schema of its config."""
+
+    id: str
+    name: str
+    version: str
+    config_schema: dict[str, Any]
+    entrypoint: str | None = None
+    created_at: datetime | None = None
+
+
+class ValidateRunConfig(Query):
+    """Sent by a user to check a config against a blueprint without making a run."""
+
+    blueprint_id: str = Field(min_length=1, max_length=255)
+    config: dict[str, Any]
+
+
+class ListBlueprints(Query):
+    """Sent by a user to see the kinds of training, newest first; `version_ilike` is a pattern."""
+
+    name: str | None = None
+    version_ilike: str | None = None

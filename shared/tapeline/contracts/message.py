@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,7 @@ CommandId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Text255 = Annotated[str, Field(min_length=1, max_length=255)]
 Notes = Annotated[str, Field(max_length=64 * 1024)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sort = Literal["id:asc", "id:desc", "created_at:asc", "created_at:desc"]
 
 
 class Message(BaseModel):

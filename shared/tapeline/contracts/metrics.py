@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from tapeline.contracts.message import Command, Notes, Query, Text255, View
-from tapeline.contracts.runs import RunName
+from tapeline.contracts.records import RunName
 
 if TYPE_CHECKING:
     from tapeline.columns import Points
@@ -190,5 +190,34 @@ class AttemptMetricsView(View):
 
 class ListAttempts(Query):
     """Sent by a user to see what is stored of each attempt's measurements."""
+
+    run: RunName
+
+
+class MetricView(View):
+    """One measurement; NaN and infinities travel as the strings "NaN", "Infinity", "-Infinity"."""
+
+    id: str
+    created_at: datetime
+    run_id: str
+    global_step: int
+    tag: str
+    value: float | int | Literal["NaN", "Infinity", "-Infinity"]
+    job_id: str | None = None
+
+
+class ListMetrics(Query):
+    """Sent by a user to read a run's points, newest first; `attempt` gives one attempt's raw points."""
+
+    run: RunName
+    global_steps: list[int] | None = None
+    tags: list[str] | None = None
+    limit: int = Field(default=1000, ge=0, le=1000)
+    created_before: datetime | None = None
+    attempt: int | Literal["all"] | None = None
+
+
+class LatestMetrics(Query):
+    """Sent by a user to read the last effective value of every tag of a run."""
 
     run: RunName

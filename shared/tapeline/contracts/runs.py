@@ -1,60 +1,56 @@
 """The published language of runs: statuses, events, commands, queries, views.
 
 A run is one training execution. Its status is a fold of its events; the transition table is in
-`tapeline.runs.run.aggregate`.
+`tapeline.runs.run.transitions`. Statuses, jobs, checkpoints and blueprints have modules of their own, whose
+names are here too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from tapeline.contracts.artifacts import Artifact, ArtifactView
+from tapeline.contracts.blueprints import BlueprintView as BlueprintView
+from tapeline.contracts.blueprints import ListBlueprints as ListBlueprints
+from tapeline.contracts.blueprints import ValidateRunConfig as ValidateRunConfig
+from tapeline.contracts.checkpoints import CheckpointBegun as CheckpointBegun
+from tapeline.contracts.checkpoints import CheckpointCompleted as CheckpointCompleted
+from tapeline.contracts.checkpoints import CheckpointDeleted as CheckpointDeleted
+from tapeline.contracts.checkpoints import CheckpointPinned as CheckpointPinned
+from tapeline.contracts.checkpoints import CheckpointView as CheckpointView
+from tapeline.contracts.checkpoints import DeleteCheckpoints as DeleteCheckpoints
+from tapeline.contracts.checkpoints import DeletedView as DeletedView
+from tapeline.contracts.checkpoints import ListCheckpoints as ListCheckpoints
+from tapeline.contracts.checkpoints import PinCheckpoint as PinCheckpoint
+from tapeline.contracts.jobs import JobCompleted as JobCompleted
+from tapeline.contracts.jobs import JobCreated as JobCreated
+from tapeline.contracts.jobs import JobCreateFailed as JobCreateFailed
+from tapeline.contracts.jobs import JobFailed as JobFailed
+from tapeline.contracts.jobs import JobPending as JobPending
+from tapeline.contracts.jobs import JobStarted as JobStarted
+from tapeline.contracts.jobs import JobSubmitted as JobSubmitted
+from tapeline.contracts.jobs import JobTerminated as JobTerminated
+from tapeline.contracts.jobs import JobTerminateRequested as JobTerminateRequested
+from tapeline.contracts.jobs import JobTerminating as JobTerminating
+from tapeline.contracts.jobs import LeaseExpired as LeaseExpired
+from tapeline.contracts.jobs import LeaseGranted as LeaseGranted
+from tapeline.contracts.jobs import ReportNoted as ReportNoted
 from tapeline.contracts.message import Command, Notes, Query, Text255, Told, View
+from tapeline.contracts.message import Sort as Sort
+from tapeline.contracts.metrics import LatestMetrics as LatestMetrics
+from tapeline.contracts.metrics import ListMetrics as ListMetrics
+from tapeline.contracts.metrics import MetricView as MetricView
 from tapeline.contracts.records import RECORD_EVENTS, RecordEvent, RunCopied
 from tapeline.contracts.records import RunName as RunName
-from tapeline.contracts.references import ARTIFACT, ATTEMPT, CHECKPOINT, LEASE, REVISION, Makes, Names
-
-
-class Status(StrEnum):
-    """The 14 public statuses of a run."""
-
-    RUN_CREATED = "run_created"
-    RUN_STOP_REQUESTED = "run_stop_requested"
-    RUN_RESTART_REQUESTED = "run_restart_requested"
-    JOB_CREATE_FAILED = "job_create_failed"
-    JOB_CREATED = "job_created"
-    JOB_SUBMITTED = "job_submitted"
-    JOB_PENDING = "job_pending"
-    JOB_RUNNING = "job_running"
-    JOB_TERMINATE_REQUESTED = "job_terminate_requested"
-    JOB_TERMINATING = "job_terminating"
-    JOB_TERMINATED = "job_terminated"
-    JOB_FAILED = "job_failed"
-    JOB_COMPLETED = "job_completed"
-    JOB_UNKNOWN = "job_unknown"
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run has ended and only a restart goes on."""
-        return self in FINISHED
-
-
-FINISHED = frozenset({Status.JOB_CREATE_FAILED, Status.JOB_TERMINATED, Status.JOB_FAILED, Status.JOB_COMPLETED})
-
-EndReason = Literal[
-    "user", "pause", "lease_lost", "agent_shutdown", "agent_restarted", "device_lost", "signal",
-    "oom_host", "oom_device",
-    "stalled", "start_timeout", "exit_code", "validation", "asset_refused", "lookahead_refused",
-    "fingerprint_refused", "nan_loss", "timeout", "unschedulable", "disk_full", "resource_limit", "agent_revoked",
-]  # fmt: skip
-"""Why a job ended; which of them are restarted automatically is `tapeline.runs.run.aggregate.RETRIED`."""
-
+from tapeline.contracts.references import CHECKPOINT, Names
+from tapeline.contracts.statuses import FINISHED as FINISHED
+from tapeline.contracts.statuses import STOPPING as STOPPING
+from tapeline.contracts.statuses import EndReason as EndReason
+from tapeline.contracts.statuses import Status as Status
 
 # --- events ---------------------------------------------------------------------------------------
 
@@ -80,91 +76,6 @@ class RunCreated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobCreated:
-    """An attempt has a complete start specification; written by the dispatcher."""
-
-    SCHEMA: ClassVar[int] = 1
-    ESTABLISHES: ClassVar[bool] = True
-    attempt: Annotated[int, Makes(ATTEMPT)]
-    session_name: str
-    seed: int
-    spec: dict[str, Any]
-    canvas_digest: Annotated[str | None, Names(REVISION)] = None
-    asset_id: Annotated[str | None, Names("asset")] = None
-    asset_digest: str | None = None
-    from_checkpoint: Annotated[str | None, Names(CHECKPOINT)] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobCreateFailed:
-    """An attempt could not be specified: something that it names is missing or refused."""
-
-    SCHEMA: ClassVar[int] = 1
-    attempt: int
-    code: str
-    message: str
-    hint: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobSubmitted:
-    """An attempt waits for a device."""
-
-    SCHEMA: ClassVar[int] = 1
-    attempt: Annotated[int, Names(ATTEMPT)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobPending:
-    """No device is free, or none fits; `nearest` says in words what is missing."""
-
-    SCHEMA: ClassVar[int] = 1
-    attempt: Annotated[int, Names(ATTEMPT)]
-    reason: str
-    nearest: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseGranted:
-    """An agent holds the run until it stops renewing; the log admits one holder per epoch."""
-
-    SCHEMA: ClassVar[int] = 1
-    attempt: Annotated[int, Names(ATTEMPT)]
-    agent: Annotated[str, Names("device")]
-    device: str
-    epoch: Annotated[int, Makes(LEASE)]
-    ttl_s: float
-    reclaimed: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseExpired:
-    """The holder was not heard in time, or said itself that it no longer holds the run."""
-
-    SCHEMA: ClassVar[int] = 1
-    epoch: int
-    cause: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobStarted:
-    """The child has built its model and begins to train; reported by the agent."""
-
-    SCHEMA: ClassVar[int] = 1
-    epoch: Annotated[int, Names(LEASE)]
-    pid: int
-    resume: Literal["none", "exact", "approximate"]
-    differs: list[str] = field(default_factory=list)
-    fingerprint: dict[str, Any] = field(default_factory=dict)
-    sandbox: str = "basic"
-    global_step: int = 0
-    training_epochs: int | None = None
-    steps_per_epoch: int | None = None
-    parameters: int | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStopRequested:
     """A user asked the run to stop by `deadline`; a second request can only move it earlier."""
 
@@ -172,72 +83,6 @@ class RunStopRequested:
     grace_s: float
     deadline: datetime
     reason: Literal["user", "pause"] = "user"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobTerminateRequested:
-    """The agent has told the child to stop."""
-
-    SCHEMA: ClassVar[int] = 1
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobTerminating:
-    """The child has begun its last checkpoint, or leaves."""
-
-    SCHEMA: ClassVar[int] = 1
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobTerminated:
-    """The job ended because it was asked to; `forced` when it had to be killed."""
-
-    SCHEMA: ClassVar[int] = 1
-    forced: bool
-    reason: EndReason = "user"
-    exit_code: int | None = None
-    signal: int | None = None
-    last_step: int | None = None
-    checkpoint_id: Annotated[str | None, Names(CHECKPOINT)] = None
-    batches: int | None = None
-    points: int | None = None
-    metrics_rejected: int = 0
-    metrics_dropped: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobCompleted:
-    """Training came to its end."""
-
-    SCHEMA: ClassVar[int] = 1
-    global_step: int
-    training_epochs: int
-    exit_code: int = 0
-    stopped_early: bool = False
-    best: dict[str, Any] | None = None
-    batches: int | None = None
-    points: int | None = None
-    metrics_rejected: int = 0
-    metrics_dropped: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobFailed:
-    """The job ended with a typed reason."""
-
-    SCHEMA: ClassVar[int] = 1
-    reason: EndReason
-    message: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
-    last_step: int | None = None
-    traceback: str | None = None
-    batches: int | None = None
-    points: int | None = None
-    metrics_rejected: int = 0
-    metrics_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,15 +102,6 @@ class RunRestartRequested:
     session_name: str | None = None
     smartfit: bool | None = None
     training_epochs: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportNoted:
-    """A report of the agent that changes nothing of the run; kept so that its count has no hole."""
-
-    SCHEMA: ClassVar[int] = 1
-    epoch: Annotated[int, Names(LEASE)]
-    kind: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,52 +127,6 @@ class NotesChanged:
     notes: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointBegun:
-    """The child began to write a checkpoint; it is incomplete until its bytes are promoted."""
-
-    SCHEMA: ClassVar[int] = 1
-    checkpoint_id: str
-    epoch: Annotated[int, Names(LEASE)]
-    attempt: int
-    global_step: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointCompleted:
-    """Every byte of a checkpoint is in the store under its digest."""
-
-    SCHEMA: ClassVar[int] = 1
-    checkpoint_id: Annotated[str, Makes(CHECKPOINT)]
-    epoch: Annotated[int, Names(LEASE)]
-    attempt: int
-    global_step: int
-    training_epoch: int
-    files: Annotated[list[Artifact], Makes(ARTIFACT)]
-    monitored: dict[str, float] = field(default_factory=dict)
-    weights_digest: str = ""
-    state_digest: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointDeleted:
-    """A checkpoint is no longer listed; `policy` is `user` or `retention`."""
-
-    SCHEMA: ClassVar[int] = 1
-    checkpoint_id: Annotated[str, Names(CHECKPOINT)]
-    policy: str
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointPinned:
-    """A checkpoint is kept whatever the retention says, or no longer is."""
-
-    SCHEMA: ClassVar[int] = 1
-    checkpoint_id: Annotated[str, Names(CHECKPOINT)]
-    pinned: bool
-
-
 RUN_EVENTS = (
     RunCreated, JobCreated, JobCreateFailed, JobSubmitted, JobPending, LeaseGranted, LeaseExpired, JobStarted,
     RunStopRequested, JobTerminateRequested, JobTerminating, JobTerminated, JobCompleted, JobFailed,
@@ -350,9 +140,6 @@ RunEvent = (
     | RunRestartRequested | RunDeleted | RunRenamed | NotesChanged | CheckpointBegun | CheckpointCompleted
     | CheckpointDeleted | CheckpointPinned | ReportNoted | RecordEvent
 )  # fmt: skip
-
-STOPPING = frozenset({Status.RUN_STOP_REQUESTED, Status.JOB_TERMINATE_REQUESTED, Status.JOB_TERMINATING})
-"""A stop is asked for and the job has not ended."""
 
 _STATUS_AFTER: dict[type, Status] = {
     RunCreated: Status.RUN_CREATED,
@@ -456,54 +243,6 @@ class EventView(View):
     position: int | None = None
 
 
-class MetricView(View):
-    """One measurement; NaN and infinities travel as the strings "NaN", "Infinity", "-Infinity"."""
-
-    id: str
-    created_at: datetime
-    run_id: str
-    global_step: int
-    tag: str
-    value: float | int | Literal["NaN", "Infinity", "-Infinity"]
-    job_id: str | None = None
-
-
-class CheckpointView(View):
-    """A checkpoint of a run; `bucket_name` and `key_prefix` describe its place and grant no access."""
-
-    id: str | None = None
-    run_id: str | None = None
-    global_step: int | None = None
-    project_id: str | None = None
-    created_at: datetime | None = None
-    status: str | None = None
-    status_updated_at: datetime | None = None
-    bucket_name: str | None = None
-    key_prefix: str | None = None
-    training_epoch: int | None = None
-    attempt: int | None = None
-    monitored: dict[str, float] | None = None
-    files: list[ArtifactView] | None = None
-    pinned: bool | None = None
-
-
-class BlueprintView(View):
-    """A kind of training: its name, version and the JSON Schema of its config."""
-
-    id: str
-    name: str
-    version: str
-    config_schema: dict[str, Any]
-    entrypoint: str | None = None
-    created_at: datetime | None = None
-
-
-class DeletedView(View):
-    """The checkpoints that a command has deleted."""
-
-    ids: list[str]
-
-
 class SessionView(View):
     """The run that `runs.train` made, and the name of its attempt's session."""
 
@@ -529,13 +268,6 @@ class CreateRun(Command):
     device: str = Field(default="any", min_length=1, max_length=127)
     priority: int = Field(default=0, ge=-10, le=10)
     session_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-
-
-class ValidateRunConfig(Query):
-    """Sent by a user to check a config against a blueprint without making a run."""
-
-    blueprint_id: str = Field(min_length=1, max_length=255)
-    config: dict[str, Any]
 
 
 class TrainCanvas(Command):
@@ -636,13 +368,6 @@ class RenameRun(Command):
         return cls.of(events[0], run=events[0].ref.id)
 
 
-class PinCheckpoint(Command):
-    """Sent by a user to keep a checkpoint whatever the retention says, or no longer."""
-
-    checkpoint: str = Field(min_length=1, max_length=64)
-    pinned: bool = True
-
-
 class SetNotes(Command):
     """Sent by a user to replace the notes of a run."""
 
@@ -654,20 +379,12 @@ class SetNotes(Command):
         return cls.of(events[0], run=events[0].ref.id)
 
 
-class DeleteCheckpoints(Command):
-    """Sent by a user to delete checkpoints by id, by run, or by both."""
-
-    ids: list[str] | None = None
-    run_ids: list[str] | None = None
-
-
 # --- queries of users -----------------------------------------------------------------------------
 
 Select = Literal[
     "*", "id", "project_id", "user_id", "created_at", "name", "version", "blueprint_id", "task_type", "config",
     "resources", "progress", "progress_updated_at", "status", "status_updated_at", "notes", "number",
 ]  # fmt: skip
-Sort = Literal["id:asc", "id:desc", "created_at:asc", "created_at:desc"]
 
 
 class GetRun(Query):
@@ -718,50 +435,8 @@ class ListEvents(Query):
     after: int = Field(default=0, ge=0)
 
 
-class ListMetrics(Query):
-    """Sent by a user to read a run's points, newest first; `attempt` gives one attempt's raw points."""
-
-    run: RunName
-    global_steps: list[int] | None = None
-    tags: list[str] | None = None
-    limit: int = Field(default=1000, ge=0, le=1000)
-    created_before: datetime | None = None
-    attempt: int | Literal["all"] | None = None
-
-
-class LatestMetrics(Query):
-    """Sent by a user to read the last effective value of every tag of a run."""
-
-    run: RunName
-
-
-class ListCheckpoints(Query):
-    """Sent by a user to page through checkpoints."""
-
-    ids: list[str] | None = None
-    run_ids: list[str] | None = None
-    project_ids: list[str] | None = None
-    global_steps: list[int] | None = None
-    statuses: list[Literal["incomplete", "complete"]] | None = None
-    created_before: datetime | None = None
-    created_after: datetime | None = None
-    select: (
-        list[Literal["id", "created_at", "run_id", "project_id", "global_step", "status", "status_updated_at"]] | None
-    ) = None
-    sort: list[Sort] | None = None
-    limit: int = Field(default=10, ge=0, le=1000)
-    offset: int = Field(default=0, ge=0)
-
-
 class ListDevices(Query):
     """Sent by a user to see the devices that the team may train on."""
-
-
-class ListBlueprints(Query):
-    """Sent by a user to see the kinds of training, newest first; `version_ilike` is a pattern."""
-
-    name: str | None = None
-    version_ilike: str | None = None
 
 
 class Hello(Query):
