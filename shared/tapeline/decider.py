@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -70,11 +70,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step(Generic[S]):
-    """One command on one aggregate."""
+    """One command on one aggregate.
+
+    `is_birth` says that nothing of the aggregate is expected to be on the log: it is not looked for before the
+    append, which is refused if there is something after all.
+    """
 
     decider: Decider[S, Any, Any]
     ref: Ref
     command: Any
+    is_birth: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +173,11 @@ class Deciders:
             hint="repeat the command",
         )
 
+    def knows(self, ref: Ref) -> bool:
+        """Whether something of an aggregate was folded here not long ago."""
+        folded = self._cache.get(ref)
+        return folded is not None and folded.position > 0
+
     async def state(self, decider: Decider[S, Any, Any], ref: Ref) -> S:
         """The aggregate's state as the log has it now."""
         async with self._lock(ref):
@@ -195,7 +205,12 @@ class Deciders:
     async def _attempt(
         self, steps: list[Step[Any]], origin: Origin, now: datetime, *, fresh: bool
     ) -> list[Outcome[Any]]:
-        folds = [await self._fold(step.decider, step.ref, fresh=fresh) for step in steps]
+        folds = [
+            _Folded(step.decider.initial())
+            if step.is_birth and not fresh and not self.knows(step.ref)
+            else await self._fold(step.decider, step.ref, fresh=fresh)
+            for step in steps
+        ]
         known = [self._known(step, folded, origin) for step, folded in zip(steps, folds, strict=True)]
         if any(known):
             # An atomic append is on the log whole: what knows nothing of the command had decided to nothing.
@@ -287,6 +302,7 @@ class Deciders:
     def _advance(self, step: Step[Any], folded: _Folded, events: list[Any], place: Appended, commit: NewCommit) -> None:
         for event in events:
             folded.state = step.decider.evolve(folded.state, event)
+        self._keep(step.ref, folded)
         folded.position, folded.sequence, folded.digest = place.position, place.sequence, place.digest
         folded.created_at = commit.created_at
         for index in range(len(events)):
@@ -297,11 +313,8 @@ class Deciders:
     async def _fold(self, decider: Decider[Any, Any, Any], ref: Ref, *, fresh: bool) -> _Folded:
         folded, stale = self._cache.get(ref), fresh
         if folded is None:
-            folded = self._cache[ref] = _Folded(decider.initial())
-            stale = True
-        self._cache.move_to_end(ref)
-        while len(self._cache) > CACHED_AGGREGATES:
-            self._cache.popitem(last=False)
+            folded, stale = _Folded(decider.initial()), True
+        self._keep(ref, folded)
         if stale:
             try:
                 for commit in await self._log.load(ref, after=folded.position, leader=fresh):
@@ -311,6 +324,12 @@ class Deciders:
                 self._cache.pop(ref, None)
                 raise
         return folded
+
+    def _keep(self, ref: Ref, folded: _Folded) -> None:
+        self._cache[ref] = folded
+        self._cache.move_to_end(ref)
+        while len(self._cache) > CACHED_AGGREGATES:
+            self._cache.popitem(last=False)
 
     def _take(self, decider: Decider[Any, Any, Any], folded: _Folded, commit: StoredCommit) -> None:
         events = self._codec.decode(commit)
@@ -327,7 +346,7 @@ class Deciders:
 def _stamp(step: Step[Any], now: datetime) -> Step[Any]:
     if not hasattr(step.command, "at"):
         return step
-    return Step(decider=step.decider, ref=step.ref, command=step.command.model_copy(update={"at": now}))
+    return replace(step, command=step.command.model_copy(update={"at": now}))
 
 
 def origin_of(

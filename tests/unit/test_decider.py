@@ -150,6 +150,57 @@ async def test_several_aggregates_change_together_or_not_at_all(deciders: Decide
     assert (await log.head()).position == 3
 
 
+class Counting(InMemoryLog):
+    """A log that counts how often an aggregate is looked for."""
+
+    loads = 0
+
+    async def load(self, *args, **kwargs):
+        self.loads += 1
+        return await super().load(*args, **kwargs)
+
+
+def birth(holder: str = "a") -> Step[Claim]:
+    return Step(decider=names, ref=REF, command=claim(holder), is_birth=True)
+
+
+async def test_a_birth_is_not_looked_for_before_it(codec: Codec) -> None:
+    log = Counting(codec)
+    deciders = Deciders(log, codec, FakeClock())
+    (outcome,) = await deciders.handle_together([birth()], mine())
+    again = await deciders.handle(names, REF, ReleaseName(name="demo", holder="a"), mine())
+
+    assert (outcome.state, outcome.position, again.position, log.loads) == (Claim(holder="a"), 1, 2, 0)
+
+
+async def test_a_birth_of_what_is_there_is_decided_on_what_is_there(log: InMemoryLog, codec: Codec) -> None:
+    await Deciders(log, codec, FakeClock()).handle(names, REF, claim("a"), mine())
+    later = Deciders(log, codec, FakeClock())
+    with pytest.raises(TapelineError, match="exists already"):
+        await later.handle_together([birth("b")], mine())
+
+    assert (await later.handle(names, REF, claim("a"), mine())).events == []
+    assert (await log.head()).position == 1
+
+
+async def test_a_birth_that_is_repeated_in_another_copy_has_one_effect(log: InMemoryLog, codec: Codec) -> None:
+    origin = mine(new_id())
+    (first,) = await Deciders(log, codec, FakeClock()).handle_together([birth()], origin)
+    (again,) = await Deciders(log, codec, FakeClock()).handle_together([birth()], origin)
+
+    assert again.replayed
+    assert (again.position, again.sequence, again.state) == (first.position, first.sequence, first.state)
+
+
+async def test_a_birth_that_is_refused_leaves_nothing_behind(deciders: Deciders) -> None:
+    with pytest.raises(TapelineError, match="counter stands at 0"):
+        await deciders.handle_together(
+            [Step(decider=names, ref=REF, command=TakeNumber(number=7, holder="a"), is_birth=True)], mine()
+        )
+
+    assert not deciders.knows(REF)
+
+
 async def test_each_commit_names_the_digest_of_the_one_before(deciders: Deciders, log: InMemoryLog) -> None:
     for _ in range(3):
         await deciders.handle(names, REF, claim(), mine())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -57,6 +59,13 @@ def quantity(text: str, field: str) -> Fraction:
 
 def wanted(resources: dict[str, Any]) -> Wanted:
     """What resources come to; `invalid` when they are malformed."""
+    # Runs by the thousand ask for the same.
+    return _wanted(json.dumps(resources))
+
+
+@lru_cache(maxsize=1024)
+def _wanted(text: str) -> Wanted:
+    resources = json.loads(text)
     try:
         given = ResourcesView.model_validate(resources, strict=True)
     except pydantic.ValidationError as error:

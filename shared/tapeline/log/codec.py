@@ -20,11 +20,13 @@ from uuid import UUID
 import msgspec
 
 from tapeline.errors import TapelineError
+from tapeline.ids import named_id
 from tapeline.log import GENESIS, NewCommit, StoredCommit, StoredEvent
 from tapeline.log.erased import ERASED, blanks
 from tapeline.subjects import Ref, ref_of
 
 NAMESPACE = UUID("6f2c1d5e-8b0a-5c57-9d0e-7461706c696e")
+_SPACE = NAMESPACE.bytes
 """Tapeline's name space of event ids; it never changes."""
 
 FORMAT = 1
@@ -134,15 +136,9 @@ def link(commit: StoredCommit) -> str:
 def event_id(subject: str, command_id: str, index: int) -> str:
     """The id of a command's event: the same whenever the command is repeated.
 
-    It is the UUIDv5 of `<subject>:<command id>:<index>` in `NAMESPACE`, made at a quarter of the cost of
-    `uuid.uuid5`.
+    It is the UUIDv5 of `<subject>:<command id>:<index>` in `NAMESPACE`.
     """
-    name = f"{subject}:{command_id}:{index}".encode()
-    hashed = bytearray(hashlib.sha1(NAMESPACE.bytes + name, usedforsecurity=False).digest()[:16])
-    hashed[6] = hashed[6] & 0x0F | 0x50
-    hashed[8] = hashed[8] & 0x3F | 0x80
-    text = hashed.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return named_id(_SPACE, f"{subject}:{command_id}:{index}")
 
 
 def _time_text(at: datetime) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from tapeline.contracts.runs import BlueprintView
@@ -13,6 +14,7 @@ CREATED_US = 1_767_225_600_000_000
 """When the bundled blueprints came to be, in microseconds: they are older than any run."""
 
 
+@lru_cache(maxsize=1024)
 def blueprint_id(team: str | None, name: str, version: str) -> str:
     """The id of a blueprint, which its name and version tell; None for one that every team has."""
     return derived_id("blueprint", *([team] if team else []), name, version)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, RowMapping, bindparam, select
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, select
 
 from tapeline.contracts.runs import BlueprintView, ListBlueprints
 from tapeline.errors import TapelineError
+from tapeline.projections import row_of
 from tapeline.runs.blueprint.builtin import BUNDLED, Blueprint
 from tapeline.runs.blueprint.tables import blueprints
 from tapeline.runs.moments import moment
 from tapeline.runs.patterns import matches
 
-_BY_ID = select(blueprints).where(blueprints.c.team == bindparam("of"), blueprints.c.id == bindparam("named"))
+_BUNDLED = {one.id: one for one in BUNDLED}
 LISTED = 50
 """How many blueprints a refusal names."""
 
@@ -24,10 +28,9 @@ def find(connection: Connection, team: str, blueprint_id: str, *, removed: bool 
     TapelineError
         `not_found`, naming those that there are; a removed one is found only when `removed`.
     """
-    for one in BUNDLED:
-        if one.id == blueprint_id:
-            return one
-    row = connection.execute(_BY_ID, {"of": team, "named": blueprint_id}).mappings().first()
+    if (bundled := _BUNDLED.get(blueprint_id)) is not None:
+        return bundled
+    row = row_of(connection, blueprints, team, blueprint_id)
     if row is not None and (removed or not row["is_removed"]):
         return _blueprint(row)
     known = ", ".join(f"{one.name} {one.version} ({one.id})" for one in _all(connection, team)[:LISTED])
@@ -63,7 +66,7 @@ def _all(connection: Connection, team: str) -> list[Blueprint]:
     return [*map(_blueprint, connection.execute(statement).mappings()), *BUNDLED]
 
 
-def _blueprint(row: RowMapping) -> Blueprint:
+def _blueprint(row: Mapping[Any, Any]) -> Blueprint:
     return Blueprint(
         name=row["name"],
         version=row["version"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, bindparam, false, func, or_, select
@@ -25,6 +25,7 @@ from tapeline.runs.metrics.queries import progress_of
 from tapeline.runs.moments import moment, us_of
 from tapeline.runs.patterns import lowered
 from tapeline.runs.run.tables import artifacts, checkpoints, run_events, runs
+from tapeline.subjects import Ref
 
 _COLUMNS = {
     "id": "id", "project_id": "project_id", "user_id": "user_id", "created_at": "created_us", "name": "name",
@@ -32,6 +33,10 @@ _COLUMNS = {
     "resources": "resources", "status": "status", "status_updated_at": "status_updated_us", "notes": "notes",
     "number": "number",
 }  # fmt: skip
+_EVERYTHING = (
+    *_COLUMNS, "device", "wanted_device", "agent", "attempt", "session_name", "reason", "message", "hint", "exit_code",
+)  # fmt: skip
+_TIMES = ("created_at", "status_updated_at")
 _BY_NUMBER = select(runs).where(runs.c.team == bindparam("of"), runs.c.number == bindparam("named"))
 _PROGRESS = frozenset({"progress", "progress_updated_at"})
 
@@ -54,57 +59,63 @@ def resolve(connection: Connection, team: str, name: str, *, deleted: bool = Fal
     return row
 
 
+def number_of(connection: Connection, ref: Ref) -> int:
+    """The number of a run, 0 when there is no such run."""
+    row = row_of(connection, runs, ref.team, ref.id)
+    return 0 if row is None else int(row["number"])
+
+
 def one(connection: Connection, team: str, name: str) -> RunView:
     """A run with everything."""
     row = resolve(connection, team, name)
     said = progress_of(connection, team, [row["id"]])
-    return _view(row, said.get(row["id"]), everything=True)
+    values = [row[_COLUMNS.get(field, field)] for field in _EVERYTHING]
+    return _view(_EVERYTHING, values, said.get(row["id"]), _PROGRESS)
 
 
 def _view(
-    row: Mapping[Any, Any], said: tuple[list[ProgressView], int] | None, *, everything: bool = False, wanted: Any = ()
+    names: Sequence[str],
+    values: Iterable[Any],
+    said: tuple[list[ProgressView], int] | None,
+    progress: Collection[str],
 ) -> RunView:
-    fields: dict[str, Any] = {}
-    for field, column in _COLUMNS.items():
-        if column in row:
-            value = row[column]
-            fields[field] = moment(value) if column.endswith("_us") else value
-    if everything or _PROGRESS & set(wanted):
+    """The view of a run's columns; what the tables hold was checked when it came and is not checked again."""
+    fields = dict(zip(names, values, strict=True))
+    for name in _TIMES:
+        if name in fields:
+            fields[name] = moment(fields[name])
+    if "wanted_device" in fields:
+        fields["device"] = fields["device"] or fields["wanted_device"]
+        del fields["wanted_device"]
+    if progress:
         views, updated_us = said or ([], 0)
-        if everything or "progress" in wanted:
+        if "progress" in progress:
             fields["progress"] = views
-        if (everything or "progress_updated_at" in wanted) and views:
+        if "progress_updated_at" in progress and views:
             fields["progress_updated_at"] = moment(updated_us)
-    if everything:
-        fields |= {
-            "device": row["device"] or row["wanted_device"], "agent": row["agent"], "attempt": row["attempt"],
-            "session_name": row["session_name"], "reason": row["reason"], "message": row["message"],
-            "hint": row["hint"], "exit_code": row["exit_code"],
-        }  # fmt: skip
-    return RunView(**fields)
+    return RunView.model_construct(**fields)
 
 
 def listed(connection: Connection, team: str, query: ListRuns) -> list[RunView]:
     """A page of runs."""
     if query.limit == 0:
         return []
-    everything = query.select is None or "*" in query.select
     if query.select == []:
         raise TapelineError("select is empty", code="invalid", hint='leave it out, or select "*"')
-    wanted: set[str] = set(query.select or ())
-    columns = [runs.c[column] for field, column in _COLUMNS.items() if field in wanted]
-    statement: Select[Any] = select(runs) if everything else select(runs.c.id.label("key"), *columns)
+    wanted = set(query.select or "*")
+    everything = "*" in wanted
+    names = _EVERYTHING if everything else [field for field in _COLUMNS if field in wanted]
+    progress = _PROGRESS if everything else _PROGRESS & wanted
+    columns = [runs.c[_COLUMNS.get(name, name)] for name in names]
+    statement: Select[Any] = select(runs.c.id.label("key"), *columns)
     found = _filtered(statement, team, query)
     if found is None:
         return []
-    statement = _sorted(found, runs, query.sort).limit(query.limit).offset(query.offset)
-    rows = connection.execute(statement).mappings().all()
+    rows = connection.execute(_sorted(found, runs, query.sort).limit(query.limit).offset(query.offset)).all()
     said: dict[str, tuple[list[ProgressView], int]] = {}
-    if everything or wanted & _PROGRESS:
-        said = progress_of(connection, team, [row["id" if everything else "key"] for row in rows])
-    return [
-        _view(row, said.get(row["id" if everything else "key"]), everything=everything, wanted=wanted) for row in rows
-    ]
+    if progress:
+        said = progress_of(connection, team, [row[0] for row in rows])
+    return [_view(names, row[1:], said.get(row[0]), progress) for row in rows]
 
 
 def counted(connection: Connection, team: str, query: CountRuns) -> int:
