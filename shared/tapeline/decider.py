@@ -178,10 +178,10 @@ class Deciders:
         folded = self._cache.get(ref)
         return folded is not None and folded.position > 0
 
-    async def state(self, decider: Decider[S, Any, Any], ref: Ref) -> S:
-        """The aggregate's state as the log has it now."""
+    async def state(self, decider: Decider[S, Any, Any], ref: Ref, *, fresh: bool = True) -> S:
+        """The aggregate's state as the log has it now; unless it is to be `fresh`, as it was last seen here."""
         async with self._lock(ref):
-            folded = await self._fold(decider, ref, fresh=True)
+            folded = await self._fold(decider, ref, fresh=fresh)
             state: S = folded.state
             return state
 

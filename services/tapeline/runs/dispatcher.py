@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
-from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import fields
 from typing import Any, assert_never
 
-from sqlalchemy import or_, select
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from tapeline import subjects
 from tapeline.clock import Clock
 from tapeline.contracts.agents import Stop
-from tapeline.contracts.runs import FINISHED, Status
+from tapeline.contracts.runs import Status
 from tapeline.database import Engine
 from tapeline.decider import Deciders, Outcome, origin_of
 from tapeline.errors import TapelineError
@@ -32,7 +31,7 @@ from tapeline.log import StoredCommit, StoredEvent
 from tapeline.log.codec import Codec, read_header
 from tapeline.logs import get_logger
 from tapeline.process import Progress
-from tapeline.projections import Reader, Tail
+from tapeline.projections import Reader, Tail, row_of
 from tapeline.projections.turns import first_of
 from tapeline.runs import jobs, process, schedule
 from tapeline.runs.blueprint import queries as blueprints
@@ -41,6 +40,7 @@ from tapeline.runs.device.queries import devices
 from tapeline.runs.leases import Leases
 from tapeline.runs.moments import us_of
 from tapeline.runs.offers import Offers
+from tapeline.runs.open_jobs import OpenJobs, all_open, of_keys
 from tapeline.runs.process import UNKNOWN_GRACE_S, Ask, Expire, Job, Lease, Needs, Propose, Specify, State, Tell, Wait
 from tapeline.runs.quantities import wanted
 from tapeline.runs.run import aggregate
@@ -57,22 +57,17 @@ SWEEP_EVERY_S = 5.0
 BREATH_S = 0.02
 SAVE_EVERY_S = 0.25
 """A position is stored this often at most: what is repeated after a crash has one effect all the same."""
+REREAD_EVERY_S = 15.0
+"""All open runs are read anew this often at most: rows also change without an event, when an aggregate is unparked."""
+REREAD_SHARE = 50
+"""Reading them all takes at most this part of the time."""
+AT_ONCE = 64
+"""Jobs that one look asks for: who waits for a device does not wait for a thousand births as well."""
 
-_WATCHED = [status.value for status in Status if status not in FINISHED]
 _STARTABLE = frozenset({Status.RUN_CREATED, Status.RUN_RESTART_REQUESTED})
 QUIET = frozenset({"NotesChanged", "RunRenamed", "CheckpointBegun", "CheckpointCompleted", "CheckpointPinned",
                    "CheckpointDeleted", "NameClaimed", "NameReleased", "NumberTaken"})  # fmt: skip
 """Events that leave nothing to do: users write notes and trainers keep checkpoints all the time."""
-_COLUMNS = [field.name for field in fields(Job)]
-
-_OPEN = (
-    select(*(runs.c[name] for name in _COLUMNS))
-    .where(
-        or_(runs.c.status.in_(_WATCHED), runs.c.lease_ttl_s.is_not(None)),
-        runs.c.is_deleted.is_(False),
-    )
-    .order_by(runs.c.created_us)
-)
 
 
 class Dispatcher:
@@ -110,7 +105,9 @@ class Dispatcher:
         self._woken = asyncio.Event()
         self._unknown_since: dict[Lease, float] = {}
         self._told: dict[Lease, int] = {}
-        self._needs: dict[tuple[str, str], Needs] = {}
+        self._open = OpenJobs()
+        self._reread_at = -math.inf
+        self._is_following = False
         self._pending: deque[tuple[int, list[StoredEvent]]] = deque()
         self._saved_at = -SAVE_EVERY_S
         self.position = -1
@@ -122,7 +119,8 @@ class Dispatcher:
     async def start(self) -> None:
         """Find the leases that are live on the log; each gets one full ttl from now."""
         await self._reader.projector.wait_for(0)
-        self._reconcile(await self._jobs())
+        await self._read_all()
+        self._reconcile()
 
     async def run(self) -> None:
         """React to every commit, and look once a second, from the moment that the tables have caught up."""
@@ -131,6 +129,7 @@ class Dispatcher:
         self.leases.renew_all()
         self.position = await self._progress.open(self._reader.projector.log_id, self._reader.projector.position)
         self._pending.clear()
+        self._is_following, self._reread_at = True, -math.inf
         await first_of(self._follow(self.position), self._work())
 
     async def _follow(self, after: int) -> None:
@@ -181,13 +180,23 @@ class Dispatcher:
                 await asyncio.sleep(0.2)
 
     async def look(self) -> None:
-        """Do all that follows from what has come, and all that is due now; then the position is stored."""
+        """Do what follows from what has come, and what is due now; then the position is stored."""
         come = list(self._pending)
-        state = await self._state()
-        wishes = [wish for _, events in come for event in events for wish in process.react(state, event)]
-        wishes += process.tick(state, self._clock.now())
-        for wish in process.once(wishes):
+        events = [event for _, many in come for event in many]
+        state = await self._state({(event.ref.team, event.ref.id) for event in events if event.ref.kind == "run"})
+        wishes = [wish for event in events for wish in process.react(state, event)]
+        wishes = process.once([*wishes, *process.tick(state, self._clock.now())])
+        left = AT_ONCE
+        for wish in wishes:
+            if isinstance(wish, Specify):
+                left -= 1
+                if left < 0:
+                    continue
             await self._do(wish)
+        if left < 0:
+            # What came is looked at again: it is not done with before all that follows was asked for.
+            self.wake()
+            return
         for position, _ in come:
             self._pending.popleft()
             self.position = position
@@ -204,35 +213,45 @@ class Dispatcher:
 
     # --- what is known ----------------------------------------------------------------------------
 
-    async def _jobs(self) -> list[Job]:
-        rows = await self._reader.at(None, lambda connection: connection.execute(_OPEN).mappings().all())
-        return [Job(**{**row, "status": Status(row["status"])}) for row in rows]
+    async def _read_all(self) -> None:
+        began = self._clock.monotonic()
+        self._open.replace(await self._reader.at(None, all_open))
+        now = self._clock.monotonic()
+        self._reread_at = now + max(REREAD_EVERY_S, REREAD_SHARE * (now - began))
 
-    async def _state(self) -> State:
-        found = await self._jobs()
-        self._reconcile(found)
+    async def _state(self, changed: set[tuple[str, str]]) -> State:
+        if not self._is_following or self._clock.monotonic() >= self._reread_at:
+            await self._read_all()
+        elif changed:
+            self._open.update(changed, await self._reader.at(None, of_keys, changed))
+        self._reconcile()
         for lapsed in self.offers.lapse():
             # An agent that is alive and did not want it is asked again soon; a silent one rests.
             is_alive = self.presence.heard_since(lapsed.agent, lapsed.made)
             self.presence.rest(lapsed.agent, SHORT_REST_S if is_alive else REST_S)
             log.info("offer_lapsed", run=lapsed.offer.run, agent=lapsed.agent, device=lapsed.offer.device)
-        offered = frozenset(
-            job.key for job in found if self.offers.is_offered(*job.key) or self.leases.is_ahead(*job.lease)
-        )
-        now = self._clock.monotonic()
-        waiting = [job for job in found if job.is_waiting and job.key not in offered]
+        open_ = self._open
+        for job in open_.unknown():
+            open_.tell(job, await self._needs_of(job))
+        waiting: list[Job] = []
         known: list[schedule.Device] = []
-        if waiting:
-            known = await self._reader.at(None, devices, self.presence, self.leases)
+        if open_.any_waits:
+            found = await self._reader.at(None, devices, self.presence, self.leases)
+            known = process.spoken_for(found, [one.key for one in found if self._is_spoken_for(one)])
+            offered = self.offers.runs()
+            waiting = open_.candidates(
+                sum(one.is_free and one.is_online for one in known),
+                lambda job: job.key in offered or self.leases.is_ahead(*job.lease),
+            )
+        now = self._clock.monotonic()
         return State(
-            jobs=found,
+            jobs=[*open_.moving, *waiting],
             told=dict(self._told),
             unknown_for_s={lease: now - since for lease, since in self._unknown_since.items()},
             unrenewed=self._unrenewed(now),
-            needs={job.key: await self._needs_of(job) for job in waiting},
-            devices=process.spoken_for(known, [one.key for one in known if self._is_spoken_for(one)]),
+            needs={job.key: needs for job in waiting if (needs := open_.needs(job)) is not None},
+            devices=known,
             busy=self.leases.busy(),
-            offered=offered,
             unknown_grace_s=self._unknown_grace_s,
         )
 
@@ -242,42 +261,44 @@ class Dispatcher:
         self._swept = now
         return [(held.team, held.run, held.epoch) for held in self.leases.expired()]
 
-    def _reconcile(self, found: Sequence[Job]) -> None:
-        live = [job for job in found if job.lease_ttl_s is not None]
+    def _reconcile(self) -> None:
+        live = [job for job in self._open.moving if job.lease_ttl_s is not None]
         for job in live:
             self.leases.hold(
                 job.team, job.id, epoch=job.epoch, agent=job.agent or "", device=job.device or "",
                 ttl_s=job.lease_ttl_s or 0.0,
             )  # fmt: skip
-        self.leases.keep_only([job.lease for job in live], {job.key: job.epoch for job in found})
-        known = {job.key for job in found}
-        for key in [key for key in self._needs if key not in known]:
-            del self._needs[key]
-        for told in [lease for lease in self._told if lease[:2] not in known]:
+        self.leases.keep_only([job.lease for job in live], self._epoch)
+        for told in [lease for lease in self._told if self._open.get(lease[:2]) is None]:
             del self._told[told]
-        unknown = {job.lease for job in found if job.status == Status.JOB_UNKNOWN and job.lease_ttl_s is None}
+        unknown = {
+            job.lease for job in self._open.moving if job.status == Status.JOB_UNKNOWN and job.lease_ttl_s is None
+        }
         for lost in [lease for lease in self._unknown_since if lease not in unknown]:
             del self._unknown_since[lost]
         for lease in unknown:
             self._unknown_since.setdefault(lease, self._clock.monotonic())
 
+    def _epoch(self, key: tuple[str, str]) -> int:
+        job = self._open.get(key)
+        return 0 if job is None else job.epoch
+
     def _is_spoken_for(self, device: schedule.Device) -> bool:
         return self.offers.is_reserved(device.agent, device.name) or self.presence.is_resting(device.agent)
 
     async def _needs_of(self, job: Job) -> Needs:
-        needs = self._needs.get(job.key)
-        if needs is None:
-            statement = select(runs.c.config).where(runs.c.team == job.team, runs.c.id == job.id)
-            found: Any = await self._reader.at(None, lambda connection: connection.scalar(statement))
-            config: dict[str, Any] = found or {}
-            blueprint = await self._reader.at(None, blueprints.of_run, job.team, job.blueprint_id)
-            needs = self._needs[job.key] = Needs(
+        def asked(connection: Connection) -> Needs:
+            row = row_of(connection, runs, job.team, job.id)
+            config: dict[str, Any] = (row or {}).get("config") or {}
+            blueprint = blueprints.of_run(connection, job.team, job.blueprint_id)
+            return Needs(
                 wanted=wanted(job.resources),
                 blueprint=(blueprint.name, blueprint.version),
                 backend=str(config.get("backend", "auto")),
                 queue_timeout_s=config.get("queue_timeout_s"),
             )
-        return needs
+
+        return await self._reader.at(None, asked)
 
     # --- what is done -----------------------------------------------------------------------------
 
@@ -317,7 +338,9 @@ class Dispatcher:
             return None
 
     async def _create_job(self, job: Job) -> None:
-        run = await self._deciders.state(aggregate, Ref(job.team, "run", job.id))
+        self._open.defer(job.key)
+        # What is known here is enough: an attempt that another copy has moved on refuses the command.
+        run = await self._deciders.state(aggregate, Ref(job.team, "run", job.id), fresh=False)
         if run.status not in _STARTABLE or run.is_deleted:
             return
         # Whatever the user's command named was in the tables at the position of the birth.

@@ -7,7 +7,7 @@ decides who holds a run; this register only knows when to ask it to expire a lea
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tapeline.clock import Clock
@@ -92,17 +92,17 @@ class Leases:
         """How many devices each team has busy."""
         return Counter(held.team for held in self._held.values() if not held.device.startswith(ATTACHED))
 
-    def keep_only(self, live: Iterable[tuple[str, str, int]], seen: dict[tuple[str, str], int]) -> None:
+    def keep_only(self, live: Iterable[tuple[str, str, int]], seen: Callable[[tuple[str, str]], int]) -> None:
         """Drop what the tables show to be over.
 
         Parameters
         ----------
         live : iterable of (team, run, epoch)
             Leases that the tables show.
-        seen : dict
-            The epoch of every unfinished run that the tables show.
+        seen : callable
+            The epoch of an unfinished run that the tables show, 0 when they show none.
         """
         alive = set(live)
         for key, held in list(self._held.items()):
-            if (*key, held.epoch) not in alive and seen.get(key, 0) >= held.epoch:
+            if (*key, held.epoch) not in alive and seen(key) >= held.epoch:
                 self.end(*key, held.epoch)

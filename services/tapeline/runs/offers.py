@@ -32,9 +32,9 @@ class Offers:
         self._open[offer.offer] = Open(offer, agent, self._clock.monotonic())
         return offer
 
-    def is_offered(self, team: str, run: str) -> bool:
-        """Whether an offer of a run is open."""
-        return any((one.offer.team, one.offer.run) == (team, run) for one in self._open.values())
+    def runs(self) -> frozenset[tuple[str, str]]:
+        """The runs of which an offer is open."""
+        return frozenset((one.offer.team, one.offer.run) for one in self._open.values())
 
     def is_reserved(self, agent: str, device: str) -> bool:
         """Whether something is offered to a device."""

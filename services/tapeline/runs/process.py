@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from tapeline.contracts.metrics import ATTACHED
@@ -84,13 +85,13 @@ class Needs:
     queue_timeout_s: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class State:
     """What is known when something is to be decided.
 
     Attributes
     ----------
-    jobs : the open runs, oldest first
+    jobs : the open runs to which something can happen now
     told : the deadline of the stop that the holder of a lease was told
     unknown_for_s : for how long a lost lease has been looked after
     unrenewed : leases whose deadline has passed
@@ -109,6 +110,11 @@ class State:
     busy: Counter[str] = field(default_factory=Counter)
     offered: frozenset[tuple[str, str]] = frozenset()
     unknown_grace_s: float = UNKNOWN_GRACE_S
+
+    @cached_property
+    def by_event(self) -> Mapping[str, Job]:
+        """The jobs by the event that led to their status."""
+        return {job.status_event: job for job in self.jobs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +167,8 @@ Wish = Specify | Tell | Ask | Expire | Propose | Wait
 
 def react(state: State, event: StoredEvent) -> list[Wish]:
     """What follows from an event, unless the job has moved on since."""
-    return [wish for job in state.jobs if job.status_event == event.id for wish in _due(state, job, event.created_at)]
+    job = state.by_event.get(event.id)
+    return [] if job is None else _due(state, job, event.created_at)
 
 
 def tick(state: State, now: datetime) -> list[Wish]:

@@ -90,7 +90,7 @@ class Capturing(Deciders):
         self._events[events[0].ref] += [event.data for event in events]
         self.position = events[0].position + 1
 
-    async def state(self, decider: Decider[Any, Any, Any], ref: Ref) -> Any:
+    async def state(self, decider: Decider[Any, Any, Any], ref: Ref, *, fresh: bool = True) -> Any:
         """The aggregate as of what has been taken."""
         state = decider.initial()
         for event in self._events[ref]:

@@ -81,7 +81,7 @@ def test_an_offer_lapses_and_is_for_one_agent_and_device() -> None:
     clock = FakeClock()
     offers = Offers(clock)
     offer = offers.make(team="t", run="r", attempt=1, agent="a1", device="cpu0")
-    assert offers.is_offered("t", "r")
+    assert ("t", "r") in offers.runs()
     assert offers.is_reserved("a1", "cpu0")
     named = {"agent": "a1", "team": "t", "run": "r", "device": "cpu0"}
     assert offers.accepted(offer.offer, **named).offer == offer
