@@ -5,7 +5,8 @@ No clock, host or user enters; the same spec on the same tapes gives the same by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,18 @@ from tapeline.assets.component import Instance
 from tapeline.assets.components import Registry
 from tapeline.assets.edges import too_good
 from tapeline.assets.indexing import Places, places
-from tapeline.assets.plan import Plan, make_plan
-from tapeline.assets.samples import Samples, joined, nothing, one_after_another
+from tapeline.assets.plan import Plan, Shard, make_plan
+from tapeline.assets.samples import Samples, joined, nothing, one_after_another, together
 from tapeline.assets.shard import ShardData, compute
 from tapeline.assets.soundness import merged_gaps, soundness, universe
-from tapeline.assets.split import DROPPED, assign, must_have_rows
+from tapeline.assets.split import DROPPED, Parts, assign, must_have_rows
 from tapeline.assets.uniqueness import overlap, uniqueness
 from tapeline.errors import TapelineError
 from tapeline.tape.view import OpenTape
 
 INDEX_BYTES = 8
+AHEAD_BYTES = 8 * 2**20
+"""Of trades that are read in one go."""
 Tell = Callable[[str, int, int, str], None]
 """Called with `(operation, value, final_value, units)`; may raise to end the build."""
 
@@ -84,11 +87,23 @@ def build(
     """
     plan = make_plan(spec, tapes, components)
     tell("plan", 1, 1, "plans")
-    parts = []
-    for done, shard in enumerate(plan.shards, 1):
+    parts: list[ShardData] = []
+    for shard in _read_ahead(plan):
         parts.append(compute(plan, shard))
-        tell("shards", done, len(plan.shards), "shards")
+        tell("shards", len(parts), len(plan.shards), "shards")
     return assemble(plan, parts, name=name, team=team, spec_digest=spec_digest, folder=folder, tell=tell)
+
+
+def _read_ahead(plan: Plan) -> Iterator[Shard]:
+    """The shards; the next days are read, and their digests compared, while bars are cut from those before them."""
+    stretches = plan.stretches(AHEAD_BYTES)
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(plan.expect, stretches[0] if stretches else [])
+        for k, stretch in enumerate(stretches):
+            coming.result()
+            if k + 1 < len(stretches):
+                coming = reader.submit(plan.expect, stretches[k + 1])
+            yield from stretch
 
 
 def assemble(
@@ -108,20 +123,63 @@ def assemble(
     """
     spec, features, labels = plan.spec, list(plan.features), list(plan.labels)
     symbols = list(plan.symbols)
-    of_symbol = {
-        symbol: [part for shard, part in zip(plan.shards, parts, strict=True) if shard.symbol == symbol]
-        for symbol in symbols
-    }
+    of_symbol = _of_symbols(plan, parts)
     samples, symbol = joined([_of_one_symbol(of_symbol[each], plan) for each in symbols])
     _must_have_samples(samples, [*features, *labels])
-    embargo = spec["split"]["embargo_ns"]
-    split = assign(samples.t0, samples.t1.max(axis=1), samples.session, plan.opens, plan.of_session, embargo)
+    ends, embargo = samples.t1.max(axis=1), spec["split"]["embargo_ns"]
+    split = assign(samples.t0, ends, samples.session, plan.opens, plan.of_session, embargo)
     must_have_rows(split)
     kept = split.part != DROPPED
     stored, part, codes = samples.take(kept), split.part[kept], symbol[kept]
     own = _uniqueness(stored, part, codes)
     if spec["uniqueness"]:
         stored = replace(stored, weight=(stored.weight * own).astype(np.float32))
+    contents = _contents(stored, part, codes, places(plan, parts, stored, codes))
+    with ThreadPoolExecutor(1) as beside:
+        # Hashing lets go of the interpreter: the digest is computed while the checks are made and the files written.
+        digest = beside.submit(layout.data_digest, [each.hashed for each in contents])
+        fitted, proof = _checked(plan, parts, samples, split, stored, part, codes, own, tell)
+        files = _write(
+            folder,
+            name,
+            {"schema": FILE_SCHEMA, "team": team, "name": name, "spec_digest": spec_digest}
+            | ({"lookahead": "true"} if plan.ahead else {}),
+            contents,
+            {"spec": dict(spec), "stats": fitted, "columns": _columns(features, labels)},
+            symbols,
+            tell,
+        )
+    return Built(
+        files=files,
+        datasets=[each.name for each in (*features, *labels)],
+        features={each.name: list(each.columns.shape) for each in features},
+        labels={each.name: list(each.columns.types) for each in labels},
+        data_digest=digest.result(),
+        stats=fitted | {"rows": _counts(part), "dropped": dict(samples.dropped), "filled": dict(samples.filled)},
+        certificate=proof,
+    )
+
+
+def _checked(
+    plan: Plan,
+    parts: Sequence[ShardData],
+    samples: Samples,
+    split: Parts,
+    stored: Samples,
+    part: NDArray[np.uint8],
+    codes: NDArray[np.uint16],
+    own: NDArray[np.float64],
+    tell: Tell,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The statistics of the train rows, and the certificate.
+
+    Parameters
+    ----------
+    samples : all of them; `stored` are those that are left by the split
+    own : uniqueness of each stored sample
+    """
+    spec, features, labels, symbols = plan.spec, list(plan.features), list(plan.labels), list(plan.symbols)
+    of_symbol = _of_symbols(plan, parts)
     in_train = np.flatnonzero(part == TRAIN)
     learnt = stored.take(in_train)
     fitted = stats.of_train(learnt.features, learnt.labels, labels) | {"fitted": stats.of_fits(features, plan.train)}
@@ -130,7 +188,7 @@ def assemble(
     calendar_dates = sorted({date for each in plan.symbols.values() for date in each.tape.trade_dates})
     checks = [
         *_experiments(plan, parts, samples),
-        certify.split(samples, split, embargo),
+        certify.split(samples, split, spec["split"]["embargo_ns"]),
         overlap(own[in_train], is_weighed=spec["uniqueness"]),
         certify.fit_range(fitted, stored.features, part, with_fits, plan.train),
         soundness(
@@ -163,28 +221,14 @@ def assemble(
             hint="a feature may use complete bars before its time only; see the certificate",
             data={"certificate": proof, "failure": failure},
         )
-    files, digest = _write(
-        folder,
-        name,
-        {"schema": FILE_SCHEMA, "team": team, "name": name, "spec_digest": spec_digest}
-        | ({"lookahead": "true"} if plan.ahead else {}),
-        stored,
-        part,
-        codes,
-        {"spec": dict(spec), "stats": fitted, "columns": _columns(features, labels)},
-        symbols,
-        places(plan, parts, stored, codes),
-        tell,
-    )
-    return Built(
-        files=files,
-        datasets=[each.name for each in (*features, *labels)],
-        features={each.name: list(each.columns.shape) for each in features},
-        labels={each.name: list(each.columns.types) for each in labels},
-        data_digest=digest,
-        stats=fitted | {"rows": _counts(part), "dropped": dict(samples.dropped), "filled": dict(samples.filled)},
-        certificate=proof,
-    )
+    return fitted, proof
+
+
+def _of_symbols(plan: Plan, parts: Sequence[ShardData]) -> dict[str, list[ShardData]]:
+    found: dict[str, list[ShardData]] = {symbol: [] for symbol in plan.symbols}
+    for shard, each in zip(plan.shards, parts, strict=True):
+        found[shard.symbol].append(each)
+    return found
 
 
 def _of_one_symbol(parts: Sequence[ShardData], plan: Plan) -> Samples:
@@ -247,51 +291,70 @@ def _uniqueness(stored: Samples, part: NDArray[np.uint8], codes: NDArray[np.uint
     return own
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Content:
+    """What one file will hold."""
+
+    ending: str
+    rows: int
+    datasets: Mapping[str, NDArray[Any] | layout.Indexed]
+    index: layout.Columns
+    grids: layout.Columns
+
+    @property
+    def hashed(self) -> tuple[str, layout.Columns]:
+        """What the digest of the data covers."""
+        return self.ending, {
+            **{key: each.past if isinstance(each, layout.Indexed) else each for key, each in self.datasets.items()},
+            **{f"_index/{key}": values for key, values in self.index.items()},
+            **{f"_grid/{key}": values for key, values in self.grids.items()},
+        }
+
+
+def _contents(stored: Samples, part: NDArray[np.uint8], codes: NDArray[np.uint16], windows: Places) -> list[_Content]:
+    """What each file will hold; of the samples nothing is copied that lies together."""
+    columns = {**stored.features, **stored.labels}
+    row_bytes = sum(INDEX_BYTES if name in windows.past else values[:1].nbytes for name, values in columns.items())
+    made: list[_Content] = []
+    for ending, rows in layout.file_rows(part, row_bytes):
+        indexed, grids = windows.of(rows)
+        chosen = together(rows)
+        datasets = {key: indexed[key] if key in indexed else values[chosen] for key, values in columns.items()}
+        index: dict[str, NDArray[Any]] = {
+            "t0": stored.t0[chosen],
+            "t1": stored.t1[chosen],
+            "symbol": codes[chosen],
+            "session": stored.session[chosen].astype(np.int32),
+            "part": part[chosen],
+            "sample_weight": stored.weight[chosen],
+        }
+        made.append(_Content(ending, len(rows), datasets, index, grids))
+    return made
+
+
 def _write(
     folder: Path,
     name: str,
     attributes: dict[str, str],
-    stored: Samples,
-    part: NDArray[np.uint8],
-    codes: NDArray[np.uint16],
+    contents: Sequence[_Content],
     meta: dict[str, Any],
     symbols: list[str],
-    windows: Places,
     tell: Tell,
-) -> tuple[list[BuiltFile], str]:
-    columns = {**stored.features, **stored.labels}
-    row_bytes = sum(INDEX_BYTES if name in windows.past else values[:1].nbytes for name, values in columns.items())
+) -> list[BuiltFile]:
     files: list[BuiltFile] = []
-    hashed: list[tuple[str, layout.Columns]] = []
-    done = 0
-    for ending, rows in layout.file_rows(part, row_bytes):
-        file_name = f"{name}_{ending}.h5"
-        indexed, grids = windows.of(rows)
-        datasets = {key: indexed[key] if key in indexed else values[rows] for key, values in columns.items()}
-        index: dict[str, NDArray[Any]] = {
-            "t0": stored.t0[rows],
-            "t1": stored.t1[rows],
-            "symbol": codes[rows],
-            "session": stored.session[rows].astype(np.int32),
-            "part": part[rows],
-            "sample_weight": stored.weight[rows],
-        }
+    done, total = 0, sum(each.rows for each in contents)
+    for each in contents:
+        file_name = f"{name}_{each.ending}.h5"
         layout.write(
             folder / file_name,
-            attributes={**attributes, "file": file_name, "rows": len(rows)},
-            datasets=datasets,
-            index=index,
+            attributes={**attributes, "file": file_name, "rows": each.rows},
+            datasets=each.datasets,
+            index=each.index,
             meta=meta,
             symbols=symbols,
-            grids=grids,
+            grids=each.grids,
         )
-        files.append(BuiltFile(file_name, folder / file_name, len(rows)))
-        kept: dict[str, NDArray[Any]] = {
-            **{key: each.past if isinstance(each, layout.Indexed) else each for key, each in datasets.items()},
-            **{f"_index/{key}": values for key, values in index.items()},
-            **{f"_grid/{key}": values for key, values in grids.items()},
-        }
-        hashed.append((ending, kept))
-        done += len(rows)
-        tell("assemble", done, len(part), "rows")
-    return files, layout.data_digest(hashed)
+        files.append(BuiltFile(file_name, folder / file_name, each.rows))
+        done += each.rows
+        tell("assemble", done, total, "rows")
+    return files

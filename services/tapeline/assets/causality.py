@@ -19,10 +19,10 @@ from tapeline.assets.component import Instance, LabelParams
 from tapeline.assets.samples import computed
 from tapeline.assets.view import Market, View, iso, number
 from tapeline.errors import TapelineError
+from tapeline.measures import disturb
 
 CUTS = 32
 CUTS_PER_SYMBOL = 8
-NOISE = 0.05
 TOLERANCE = 1e-9
 NAMES = ("causality", "truncation", "adapter_flags", "label_time")
 
@@ -48,20 +48,20 @@ def cut_rows(n: int, shares: Sequence[float]) -> list[int]:
     return sorted({min(int(share * n), n - 1) for share in shares}) if n else []
 
 
+def disturbance(market: Market, digest: str) -> Market:
+    """The market with every price and volume of its own trades changed by 5 % noise.
+
+    What one cut after another is followed by: the noise of a trade does not depend on where the cut is.
+    """
+    trades = market.trades
+    first = int(trades.ts[0]) if len(trades.ts) else 0
+    seed = int(_draws(digest, market.symbol, first).integers(0, 2**63))
+    return market.changed(*disturb(trades.price, trades.volume, seed))
+
+
 def disturbed(market: Market, cut: int, digest: str) -> Market:
     """The market with every price and volume from a time on changed by 5 % noise."""
-    trades = market.trades
-    start = int(np.searchsorted(trades.ts, cut, "left"))
-    draw = _draws(digest, cut)
-    n = len(trades.ts) - start
-    price, volume = trades.price.copy(), trades.volume.copy()
-    price[start:] = price[start:] * (1.0 + NOISE * draw.standard_normal(n).clip(-3, 3))
-    changed = volume[start:] * (1.0 + NOISE * draw.standard_normal(n).clip(-3, 3))
-    if volume.dtype == np.int64:
-        # A few units more at least: 5 % of a small whole number would often be no change.
-        changed = np.rint(changed) + draw.integers(1, 4, size=n)
-    volume[start:] = changed.astype(volume.dtype)
-    return market.changed(price, volume)
+    return market.followed_by(cut, disturbance(market, digest))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,8 +156,9 @@ def examine(
         return found
     if known is None:
         known = computed(subject.market, features, labels, subject.times, ahead=subject.ahead)
+    later = disturbance(subject.market, digest)
     for row in rows:
-        _examine(subject, row, features, labels, digest, known, found)
+        _examine(subject, row, features, labels, later, known, found)
         found.cuts += 1
     return found
 
@@ -167,13 +168,13 @@ def _examine(
     row: int,
     features: Sequence[Instance],
     labels: Sequence[Instance],
-    digest: str,
+    later: Market,
     known: Mapping[str, Any],
     found: Found,
 ) -> None:
     market, times, symbol = subject.market, subject.times, subject.market.symbol
     cut = int(times[row])
-    other, ended = disturbed(market, cut, digest), market.until(cut)
+    other, ended = market.followed_by(cut, later), market.followed_by(cut, None)
     seen = int(np.searchsorted(times, cut, "right"))
     for feature in features:
         before = np.asarray(known[feature.name])

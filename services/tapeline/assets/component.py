@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -190,7 +191,7 @@ class Component:
     inputs: Callable[[Any], Mapping[str, FeatureSpec] | None] = _nothing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Instance:
     """A component with its parameters under the name that a user gave it.
 
@@ -206,7 +207,7 @@ class Instance:
     fitted: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     inputs: Mapping[str, Instance] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def warmup_bars(self) -> int:
         """Bars that must lie before a sample's time."""
         own = self.component.warmup_bars(self.params) + int(getattr(self.params, "shift", 0))
@@ -215,13 +216,13 @@ class Instance:
     def _shares_bars(self, other: Instance) -> bool:
         return (self.params.unit, self.params.size) == (other.params.unit, other.params.size)
 
-    @property
+    @cached_property
     def history(self) -> History:
         """How much of the past the formula needs for one sample."""
         shift = int(getattr(self.params, "shift", 0))
         return History(self.warmup_bars, self.component.sessions(self.params), shift)
 
-    @property
+    @cached_property
     def columns(self) -> Columns:
         """Names, types and the shape of one sample."""
         return self.component.columns(self.params)
@@ -236,13 +237,13 @@ class Instance:
     def compute(self, view: View) -> Any:
         """What the component gives for the view's samples."""
         given: dict[str, Any] = {
-            key: each.compute(replace(view, ahead=False, history=view.history or each.history))
+            key: each.compute(View(view.market, view.times, view.history or each.history))
             for key, each in self.inputs.items()
         }
         if self.fitted:
             given["fitted"] = self.fitted[view.market.symbol]
         ahead = view.ahead or self.component.kind == "label"
-        return self.component.compute(replace(view, given=given, ahead=ahead), self.params)
+        return self.component.compute(view.given_to(given, ahead=ahead), self.params)
 
     def to_spec(self) -> dict[str, Any]:
         """The full spec: nothing in it has a default left to look up."""

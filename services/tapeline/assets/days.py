@@ -82,10 +82,19 @@ class SymbolDays:
         self.segments: NDArray[np.int64] = np.ascontiguousarray(np.concatenate([*rows, np.empty((0, 2), np.int64)]))
         self.session = np.repeat(np.arange(len(rows), dtype=np.int64), [len(each) for each in rows])
         self._pieces = pieces or Pieces()
+        self._sizes = {
+            str(day["trade_date"]): int(day["artifact"]["size"])
+            for day in tape.manifest["days"]
+            if day["symbol"] == symbol
+        }
 
     def trades(self, number: int) -> Trades:
         """The trades of one session."""
         return self.tape.trades(self.symbol, self.dates[number])
+
+    def size(self, number: int) -> int:
+        """The bytes of one session's trades, about."""
+        return self._sizes[self.dates[number]]
 
     def first_segment(self, number: int) -> int:
         """The first segment of a session."""

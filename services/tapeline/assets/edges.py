@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from tapeline.assets.certificate import Check
 from tapeline.assets.component import Instance
+from tapeline.measures import shared_ranks
 
 TOO_GOOD = 0.9
 EDGE = 0.2
@@ -54,15 +54,17 @@ def too_good(
         )
         for column in _targets(values[rows].astype(np.float64), kind)
     ]
+    sought = _Targets([target for *_, target in targets], [kind for *_, kind, _ in targets])
     for feature, values in features.items():
-        now, earlier = _Columns(_flat(values, rows)), _flat(values, before[rows])
-        for label, column, kind, target in targets:
-            found = now.edges(target, kind)
-            if not len(found):
-                continue
-            k = int(np.abs(found).argmax())
-            edge = float(found[k])
-            shifted = float(_Columns(earlier[:, k : k + 1]).edges(target, kind)[0])
+        found_of, earlier = _Columns(_flat(values, rows)).edges(sought), _flat(values, before[rows])
+        best = np.abs(found_of).argmax(axis=1) if found_of.size else np.empty(0, np.int64)
+        # The strongest column of each target, a row earlier; most are strongest for several.
+        chosen = np.unique(best)
+        later = _Columns(np.ascontiguousarray(earlier[:, chosen])).edges(sought)
+        for i, k in enumerate(best.tolist()):
+            label, column, kind, _ = targets[i]
+            edge = float(found_of[i, k])
+            shifted = float(later[i, int(np.searchsorted(chosen, k))])
             edges.append({"feature": feature, "column": k, "label": label, "label_column": column,
                           "edge": round(edge, 6), "one_bar_later": round(shifted, 6)})  # fmt: skip
             limit = TOO_GOOD if kind == "regression" else 2 * TOO_GOOD - 1
@@ -83,51 +85,47 @@ def _targets(values: Floats, kind: str) -> list[Floats]:
     return [(values == number).astype(np.float64) for number in np.unique(values)]
 
 
-def _flat(values: NDArray[np.float32], rows: NDArray[np.int64]) -> Floats:
+def _flat(values: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     wide = int(np.prod(values.shape[1:])) > COLUMNS
     chosen = values[rows, -1] if wide and values.ndim > 2 else values[rows]
-    return np.asarray(chosen.reshape(len(rows), -1)[:, :COLUMNS], dtype=np.float64)
+    return chosen.reshape(len(rows), -1)[:, :COLUMNS]
+
+
+class _Targets:
+    """Label columns as matrices: what all features are measured against."""
+
+    def __init__(self, targets: Sequence[Floats], kinds: Sequence[str]) -> None:
+        n = len(targets[0]) if targets else 0
+        whole = np.stack(targets) if targets else np.empty((0, n))
+        self.is_number = np.array([kind == "regression" for kind in kinds], bool)
+        numbers = whole[self.is_number]
+        self.about = numbers - numbers.mean(axis=1, keepdims=True) if n else numbers
+        self.positive = (whole[~self.is_number] > 0).astype(np.float64)
 
 
 class _Columns:
-    """The columns of a feature, with their ranks and deviations, which all labels share."""
+    """The columns of a feature, which all labels are held against: float32, shape (n, k)."""
 
-    def __init__(self, values: Floats) -> None:
+    def __init__(self, values: NDArray[np.float32]) -> None:
         self._values = values
 
-    @cached_property
-    def _ranks(self) -> Floats:
-        # Twice the rank; equal values share theirs: a sum of ranks is then the area under the curve.
-        n = len(self._values)
-        ranks = np.empty((self._values.shape[1], n))
-        for column, out in zip(np.ascontiguousarray(self._values.T), ranks, strict=True):
-            order = np.argsort(column)
-            ordered = column[order]
-            first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-            stop = np.append(first[1:], n)
-            out[order] = np.repeat(first + stop + 1, stop - first)
-        return ranks
-
-    @cached_property
-    def _deviations(self) -> tuple[Floats, Floats]:
-        about = self._values - self._values.mean(axis=0)
-        return about, np.square(about).sum(axis=0)
-
-    def edges(self, target: Floats, kind: str) -> Floats:
-        """2 AUC - 1, or the correlation, of each column with a target: shape (k,); 0 where either does not vary."""
-        if len(target) < 2 or self._values.shape[1] == 0:
-            return np.empty(0)
-        if kind == "regression":
-            about, squares = self._deviations
-            b = target - target.mean()
-            spread = np.sqrt(squares * np.square(b).sum())
-            out = np.zeros(about.shape[1])
-            np.divide(b @ about, spread, out=out, where=spread > 0)
+    def edges(self, targets: _Targets) -> Floats:
+        """2 AUC - 1, or the correlation, of each column with each target: shape (targets, k); 0 where one is constant."""
+        n, k = self._values.shape
+        out = np.zeros((len(targets.is_number), k if n >= 2 else 0))
+        if out.size == 0:
             return out
-        positive = target > 0
-        ones = float(positive.sum())
-        zeros = len(target) - ones
-        if ones == 0 or zeros == 0:
-            return np.zeros(self._values.shape[1])
-        above = self._ranks @ positive.astype(np.float64) / 2 - ones * (ones + 1) / 2
-        return np.asarray(2 * above / (ones * zeros) - 1, dtype=np.float64)
+        if bool(targets.is_number.any()):
+            about = self._values.astype(np.float64)
+            about -= about.mean(axis=0)
+            spread = np.sqrt(np.outer(np.square(targets.about).sum(axis=1), np.einsum("ij,ij->j", about, about)))
+            found = targets.about @ about
+            out[targets.is_number] = np.divide(found, spread, out=np.zeros_like(found), where=spread > 0)
+        if not bool(targets.is_number.all()):
+            ones = targets.positive.sum(axis=1, keepdims=True)
+            # A sum of ranks is an area under a curve; equal values share theirs.
+            above = targets.positive @ shared_ranks(self._values).T / 2 - ones * (ones + 1) / 2
+            pairs = ones * (n - ones)
+            found = 2 * above / np.maximum(pairs, 1) - 1
+            out[~targets.is_number] = np.where(pairs > 0, found, 0.0)
+        return out

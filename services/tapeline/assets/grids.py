@@ -49,14 +49,7 @@ class Grid:
     def cut(self, first: int, stop: int) -> Grid:
         """The rows from `first` to before `stop`."""
         rows = slice(max(first, 0), stop)
-        return Grid(
-            self.unit,
-            self.size,
-            np.ascontiguousarray(self.bars[rows]),
-            self.end[rows],
-            self.segment[rows],
-            self.session[rows],
-        )
+        return Grid(self.unit, self.size, self.bars[rows], self.end[rows], self.segment[rows], self.session[rows])
 
 
 def joined_grids(parts: Sequence[Grid]) -> Grid:

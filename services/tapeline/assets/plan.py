@@ -93,6 +93,28 @@ class Plan:
         """The bars that indexed features are windows of, each once."""
         return tuple(dict.fromkeys((each.params.unit, each.params.size) for each in self.indexed))
 
+    def stretches(self, most_bytes: int) -> list[list[Shard]]:
+        """The shards in order, in runs whose trades are some bytes together, a shard at least."""
+        made: list[list[Shard]] = []
+        held = 0
+        for shard in self.shards:
+            size = self.symbols[shard.symbol].size(shard.number)
+            if not made or held + size > most_bytes:
+                made.append([])
+                held = 0
+            made[-1].append(shard)
+            held += size
+        return made
+
+    def expect(self, shards: Iterable[Shard]) -> None:
+        """Read the days that some shards are about to need."""
+        wanted: dict[str, list[int]] = {}
+        for shard in shards:
+            wanted.setdefault(shard.symbol, []).extend(range(shard.number, shard.stop))
+        for symbol, numbers in wanted.items():
+            days = self.symbols[symbol]
+            days.tape.expect(symbol, [days.dates[number] for number in sorted(set(numbers))])
+
     @property
     def bar(self) -> tuple[Unit, int]:
         """The bars in which samples are taken, and gaps counted."""

@@ -14,6 +14,7 @@ from tapeline.assets.component import Instance
 from tapeline.assets.sampling import Times
 from tapeline.assets.view import Market, View, iso
 from tapeline.errors import TapelineError
+from tapeline.measures import has_nan
 
 CARRY_ROWS = 5
 
@@ -43,8 +44,9 @@ class Samples:
     dropped: Mapping[str, int] = field(default_factory=dict)
     filled: Mapping[str, int] = field(default_factory=dict)
 
-    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Samples:
-        """Some of the rows."""
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Samples:
+        """Some of the rows; they are not copied where they lie together."""
+        rows = together(np.flatnonzero(chosen) if chosen.dtype == np.bool_ else np.asarray(chosen, np.int64))
         return Samples(
             self.t0[rows],
             self.session[rows],
@@ -55,6 +57,13 @@ class Samples:
             self.dropped,
             self.filled,
         )
+
+
+def together(rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Ascending rows as a slice where they lie together, so that what is taken by them is no copy."""
+    if len(rows) and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and bool((rows[1:] > rows[:-1]).all()):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 def as_stored(values: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float32]:
@@ -174,7 +183,7 @@ def fill(values: NDArray[np.float32], session: NDArray[np.int64], *, carry: bool
 
 
 def _has_nan(values: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return np.asarray(np.isnan(values).reshape(len(values), -1).any(axis=1), dtype=np.bool_)
+    return has_nan(values)
 
 
 def nothing(features: Sequence[Instance], labels: Sequence[Instance]) -> Samples:
@@ -192,6 +201,8 @@ def nothing(features: Sequence[Instance], labels: Sequence[Instance]) -> Samples
 
 def one_after_another(parts: Sequence[Samples]) -> Samples:
     """The samples of all parts in their order; what was left out and filled is added up."""
+    if len(parts) == 1:
+        return parts[0]
     dropped, filled = Counter[str](), Counter[str]()
     for part in parts:
         dropped.update(part.dropped)

@@ -15,10 +15,10 @@ from tapeline.assets.certificate import Check
 from tapeline.assets.samples import Samples
 from tapeline.assets.split import DROPPED
 from tapeline.assets.view import Market, Unit, iso
+from tapeline.measures import first_not_finite, weigh
 
 NAN_SHARE = 0.01
 MAX_HASHED = 200_000
-HASHED_AT_ONCE = 8192
 GAP_BARS = 3
 SHOWN = 5
 SPLITS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 10, 1 / 20)
@@ -54,8 +54,9 @@ def soundness(
         if bool((steps == 0).any()):
             warnings.append(f"symbol {number} has {int((steps == 0).sum())} duplicate times")
     for name, values in {**samples.features, **samples.labels}.items():
-        if not bool(np.isfinite(values).all()) and failure is None:
-            row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
+        bad = first_not_finite(values) if failure is None else -1
+        if bad >= 0:
+            row = bad // int(np.prod(values.shape[1:]))
             time = iso(samples.t0[row])
             failure = {"feature": name, "row": row, "time": time, "message": f"{name!r} is not finite at {time}"}
     total = len(samples.t0) + sum(samples.dropped.values())
@@ -116,14 +117,12 @@ def merged_gaps(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _equal_rows(samples: Samples, part: NDArray[np.uint8]) -> int:
     n = min(len(samples.t0), MAX_HASHED)
-    flat = [values[:n].reshape(n, -1).view(np.uint32) for values in samples.features.values()]
+    flat = [values[:n].reshape(n, -1) for values in samples.features.values()]
     # A sum of words with odd weights: rows of equal sums are compared whole.
     sums = np.zeros(n, np.uint64)
     draw = np.random.Generator(np.random.PCG64(1))
     for words in flat:
-        weights = draw.integers(0, 2**63, size=words.shape[1], dtype=np.uint64) | np.uint64(1)
-        for start in range(0, n, HASHED_AT_ONCE):
-            sums[start : start + HASHED_AT_ONCE] += words[start : start + HASHED_AT_ONCE].astype(np.uint64) @ weights
+        weigh(words, draw.integers(0, 2**63, size=words.shape[1], dtype=np.uint64) | np.uint64(1), sums)
     train = np.flatnonzero(part[:n] == TRAIN)
     later = np.flatnonzero((part[:n] != TRAIN) & (part[:n] != DROPPED))
     if not len(train) or not len(later):
@@ -132,7 +131,9 @@ def _equal_rows(samples: Samples, part: NDArray[np.uint8]) -> int:
     place = np.minimum(np.searchsorted(known, sums[later]), len(known) - 1)
     alike = np.flatnonzero(known[place] == sums[later])
     pairs = zip(later[alike].tolist(), train[first[place[alike]]].tolist(), strict=True)
-    return sum(all(np.array_equal(words[a], words[b]) for words in flat) for a, b in pairs)
+    return sum(
+        all(np.array_equal(words[a].view(np.uint32), words[b].view(np.uint32)) for words in flat) for a, b in pairs
+    )
 
 
 @dataclass(frozen=True, slots=True)

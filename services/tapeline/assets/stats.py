@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from tapeline.assets.component import Instance
 from tapeline.assets.view import Grid, Market, iso, number
-
-BLOCK = 8192
+from tapeline.measures import moments
 
 
 def of_train(
@@ -23,8 +22,8 @@ def of_train(
 
     Notes
     -----
-    In float64, one number for each column of the last axis, over all rows and all other axes. Blocks of
-    8,192 rows are merged in order (Chan), so that one order of summation serves every machine.
+    In float64, one number for each column of the last axis, over all rows and all other axes; one order of summation
+    serves every machine.
     """
     rows = len(next(iter(features.values())))
     return {
@@ -61,26 +60,14 @@ def _reach(grid: Grid) -> dict[str, str | None]:
 
 
 def _moments(values: NDArray[np.float32]) -> dict[str, Any]:
-    width = values.shape[-1]
-    count, mean, second = 0, np.zeros(width), np.zeros(width)
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    for start in range(0, len(values), BLOCK):
-        block = values[start : start + BLOCK].reshape(-1, width).astype(np.float64)
-        n = len(block)
-        own = block.mean(axis=0)
-        delta = own - mean
-        total = count + n
-        mean = mean + delta * (n / total)
-        second = second + np.square(block - own).sum(axis=0) + np.square(delta) * (count * n / total)
-        count = total
-        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-    variance = second / count if count else second
+    found = moments(values)
+    variance = found.second / found.count if found.count else found.second
     return {
-        "count": count,
-        "mean": mean.tolist(),
+        "count": found.count,
+        "mean": found.mean.tolist(),
         "variance": variance.tolist(),
-        "min": low.tolist() if count else [],
-        "max": high.tolist() if count else [],
+        "min": found.low.tolist() if found.count else [],
+        "max": found.high.tolist() if found.count else [],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,9 +16,9 @@ from tapeline.assets.grids import UNIT_NS as UNIT_NS
 from tapeline.assets.grids import Grid as Grid
 from tapeline.assets.grids import Stretch, joined_grids
 from tapeline.assets.grids import Unit as Unit
-from tapeline.bars import ranks
+from tapeline.bars import ranks, tick_bars
 from tapeline.errors import TapelineError
-from tapeline.tape.trades import Trades
+from tapeline.tape.trades import Trades, join
 
 
 def iso(ns: int) -> str:
@@ -47,7 +48,7 @@ class Past(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Market:
     """The trades of one symbol and its sessions, as far as a build may read them.
 
@@ -66,6 +67,11 @@ class Market:
     dates: tuple[str, ...]
     past: Past | None = None
     _grids: dict[tuple[str, int], Grid] = field(default_factory=dict)
+
+    @cached_property
+    def closes(self) -> NDArray[np.int64]:
+        """When each segment closes: int64 ns, shape (k,)."""
+        return np.ascontiguousarray(self.segments[:, 1])
 
     def grid(self, unit: Unit, size: int) -> Grid:
         """The bars of a unit and size; cut once.
@@ -103,6 +109,65 @@ class Market:
         """The same market with other prices and volumes, its bars not yet cut."""
         trades = Trades(self.trades.ts, price, volume, self.trades.flags)
         return Market(self.symbol, trades, self.segments, self.session, self.dates, self.past)
+
+    def followed_by(self, cut: int, later: Market | None) -> Market:
+        """The market of trades before `cut` and, from then on, of another one with trades at the same times, or none.
+
+        Bars that were complete at the cut are this market's, all others those of `later`.
+        """
+        return Spliced(self, cut, later)
+
+
+class Spliced(Market):
+    """A market whose trades from a time on are another's; see `Market.followed_by`."""
+
+    _parts: tuple[Market, int, Market | None]
+
+    def __init__(self, before: Market, cut: int, later: Market | None) -> None:
+        for name in ("symbol", "segments", "session", "dates", "past"):
+            object.__setattr__(self, name, getattr(before, name))
+        object.__setattr__(self, "_grids", {})
+        object.__setattr__(self, "_parts", (before, cut, later))
+
+    @cached_property
+    def trades(self) -> Trades:
+        before, cut, later = self._parts
+        own = before.trades
+        row = int(own.ts.searchsorted(cut, "left"))
+        first = Trades(own.ts[:row], own.price[:row], own.volume[:row], own.flags[:row])
+        if later is None:
+            return first
+        last = later.trades
+        return join([first, Trades(last.ts[row:], last.price[row:], last.volume[row:], last.flags[row:])])
+
+    def _cut(self, unit: Unit, size: int) -> Grid:
+        before, cut, later = self._parts
+        own = before.grid(unit, size)
+        stop = int(own.end.searchsorted(cut, "right"))
+        if later is None:
+            return self._ended(own, stop)
+        # The same times and flags make the same rows: only what is in them differs.
+        bars = np.concatenate([own.bars[:stop], later.grid(unit, size).bars[stop:]])
+        return Grid(unit, size, bars, own.end, own.segment, own.session)
+
+    def _ended(self, own: Grid, stop: int) -> Grid:
+        """The bars of a tape that ends: one of what the running bar had so far, the others empty."""
+        before, cut, _ = self._parts
+        if own.unit == "tick":
+            return before.until(cut).grid(own.unit, own.size)
+        bars = own.bars.copy()
+        carry = float(bars[stop - 1, 3]) if stop else np.nan
+        low = int(own.end[stop - 1]) if stop else 0
+        rows = slice(*before.trades.ts.searchsorted((low, cut), "left").tolist())
+        bars[stop:, :4], bars[stop:, 4:] = carry, 0.0
+        if rows.start < rows.stop and stop < len(bars):
+            own_trades = before.trades
+            price, volume, flags = own_trades.price[rows], own_trades.volume[rows], own_trades.flags[rows]
+            running, _ = tick_bars(price, volume, flags, size=rows.stop - rows.start, carry=carry)
+            if len(running):
+                bars[stop] = running[0]
+                bars[stop + 1 :, :4] = running[0, 3]
+        return Grid(own.unit, own.size, bars, own.end, own.segment, own.session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +214,8 @@ class View:
     history: History | None = None
     ahead: bool = False
     given: Mapping[str, Any] = field(default_factory=dict)
+    _grids: dict[tuple[str, int], Grid] = field(default_factory=dict)
+    _past: dict[tuple[str, int], NDArray[np.int64]] = field(default_factory=dict)
 
     def grid(self, unit: Unit, size: int, *, future: bool = False) -> Grid:
         """The bars of a unit and size that are complete at the last sample's time; with `ahead` all bars.
@@ -164,25 +231,42 @@ class View:
                 code="lookahead_refused",
                 hint="a feature reads complete bars before its time; labels may read both ways",
             )
-        whole = self.market.grid(unit, size)
         if self.ahead and self.history is None:
-            return whole
+            return self.market.grid(unit, size)
+        found = self._grids.get((unit, size))
+        if found is None:
+            found = self._grids[unit, size] = self._shown(self.market.grid(unit, size))
+        return found
+
+    def _shown(self, whole: Grid) -> Grid:
         if len(self.times) == 0:
             return whole.cut(0, 0)
-        first, stop = np.searchsorted(whole.end, (self.times[0], self.times[-1]), "right").tolist()
-        return whole.cut(0 if self.history is None else self.history.first_row(whole, first), stop)
+        stop = int(whole.end.searchsorted(self.times[-1], "right"))
+        if self.history is None:
+            return whole.cut(0, stop)
+        first = int(whole.end.searchsorted(self.times[0], "right"))
+        return whole.cut(self.history.first_row(whole, first), stop)
+
+    def given_to(self, given: Mapping[str, Any], *, ahead: bool) -> View:
+        """The same view with what a component is given besides."""
+        if ahead == self.ahead:
+            return View(self.market, self.times, self.history, ahead, given, self._grids, self._past)
+        return View(self.market, self.times, self.history, ahead, given)
 
     def past(self, unit: Unit, size: int) -> NDArray[np.int64]:
         """For each sample the row one past its newest complete bar: int64, shape (n,).
 
         A bar whose end is the sample's time is complete: it holds trades before that time only.
         """
-        return ranks(self.grid(unit, size).end, self.times, right=True)
+        found = self._past.get((unit, size))
+        if found is None:
+            found = self._past[unit, size] = ranks(self.grid(unit, size).end, self.times, right=True)
+        return found
 
     def segment(self) -> NDArray[np.int64]:
         """The session segment of each sample, `open < time <= close`: int64, shape (n,); -1 outside of all."""
         segments = self.market.segments
-        found = np.searchsorted(segments[:, 1], self.times, "left").astype(np.int64)
+        found = ranks(self.market.closes, self.times)
         inside = found < len(segments)
         inside[inside] = segments[found[inside], 0] < self.times[inside]
         return np.where(inside, found, -1)
@@ -196,9 +280,13 @@ def newest(values: NDArray[np.float64], past: NDArray[np.int64], shift: int) -> 
     values : float64, shape (rows,) or (rows, k), one a bar
     past : int64, shape (n,), as `View.past` gives it
     """
-    row = past - 1 - shift
+    row = past - (1 + shift)
+    n = len(row)
     if len(values) == 0:
-        return np.full((len(past), *values.shape[1:]), np.nan)
+        return np.full((n, *values.shape[1:]), np.nan)
+    if n and row[0] >= 0 and row[-1] - row[0] == n - 1 and bool((row[1:] - row[:-1] == 1).all()):
+        # One sample a bar: as they lie.
+        return values[int(row[0]) : int(row[-1]) + 1].astype(np.float64)
     out = values[np.maximum(row, 0)].astype(np.float64)
     out[row < 0] = np.nan
     return out

@@ -112,6 +112,10 @@ def _walk(manifest: Manifest) -> None:
                 raise ValueError(f"digest {text!r}")
         if not isinstance(day["rows"], int) or day["rows"] < 1 or not isinstance(day["artifact"]["size"], int):
             raise ValueError(f"day {day['trade_date']} has no rows or no size")
+        for name, place in day["artifact"].get("places", {}).items():
+            offsets = place["at"]
+            if not isinstance(place["dtype"], str) or not all(isinstance(at, int) and at >= 0 for at in offsets):
+                raise ValueError(f"column {name!r} of day {day['trade_date']} lies nowhere")
     previous = -1
     for row in manifest["sessions"]:
         day, number, *times = row

@@ -109,6 +109,7 @@ class TapeWriter:
             )
         path = self.folder / f"{sha256}.h5"
         size = draft.stat().st_size
+        places = day_file.places(draft)
         draft.replace(path)
         self.files[sha256] = PreparedFile(path, sha256, size)
         self.days.append(
@@ -117,7 +118,7 @@ class TapeWriter:
                 "trade_date": trade_date,
                 "rows": len(trades),
                 "columns": digests.result(),
-                "artifact": {"sha256": sha256, "size": size},
+                "artifact": {"sha256": sha256, "size": size} | ({"places": places} if places else {}),
             }
         )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -139,15 +139,37 @@ class OpenTape:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        entry = self._days.get(key)
-        if entry is None:
+        if key not in self._days:
             return none()
-        stored = day_file.read(self._path_of(entry["artifact"]["sha256"]), entry, open_file=self._open_file)
-        found = self._seen(stored, trade_date)
-        for column in found.columns.values():
-            column.flags.writeable = False
+        return self._read([key])[0]
+
+    def expect(self, symbol: str, trade_dates: Sequence[str]) -> None:
+        """Read some days before they are asked for, their digests side by side; as many as the cache has room for."""
+        self._known(symbol)
+        wanted: list[tuple[str, str]] = []
+        room = self._cache_bytes
         with self._lock:
-            self._cache[key] = found
+            for date in trade_dates:
+                key = (symbol, date)
+                if key in self._days and key not in self._cache:
+                    room -= int(self._days[key]["artifact"]["size"])
+                    if room < 0 and wanted:
+                        break
+                    wanted.append(key)
+        if wanted:
+            self._read(wanted)
+
+    def _read(self, keys: Sequence[tuple[str, str]]) -> list[Trades]:
+        entries = [self._days[key] for key in keys]
+        stored = day_file.read_each(
+            [(self._path_of(entry["artifact"]["sha256"]), entry) for entry in entries], open_file=self._open_file
+        )
+        found = [self._seen(day, date) for day, (_, date) in zip(stored, keys, strict=True)]
+        for day in found:
+            for column in day.columns.values():
+                column.flags.writeable = False
+        with self._lock:
+            self._cache.update(zip(keys, found, strict=True))
             held = sum(c.nbytes for t in self._cache.values() for c in t.columns.values())
             while held > self._cache_bytes and len(self._cache) > 1:
                 _, gone = self._cache.popitem(last=False)
@@ -255,13 +277,16 @@ class OpenTape:
 
     def _seen(self, trades: Trades, trade_date: str) -> Trades:
         """The trades that the view shows."""
-        mask = trades.flags != 0
+        rows = [(0, len(trades))]
         if self.view != "all":
-            inside = np.zeros(len(trades), np.bool_)
-            for low, high in self.segments(trade_date).tolist():
-                inside |= (trades.ts >= low) & (trades.ts < high)
-            mask &= inside
-        return trades if bool(mask.all()) else trades.take(mask)
+            rows = [tuple(trades.ts.searchsorted(segment).tolist()) for segment in self.segments(trade_date)]
+        first, stop = (rows[0][0], rows[-1][1]) if rows else (0, 0)
+        if (first, stop) != (0, len(trades)):
+            trades = Trades(**{name: column[first:stop] for name, column in trades.columns.items()})
+        shown = trades.flags != 0
+        for (_, before), (after, _) in pairwise(rows):
+            shown[before - first : after - first] = False
+        return trades if bool(shown.all()) else trades.take(shown)
 
     def _known(self, symbol: str) -> None:
         if symbol not in self.symbols:

@@ -143,3 +143,46 @@ def test_a_spoilt_manifest_is_refused(tape: PreparedTape, spoil: Callable[[dict[
     with pytest.raises(TapelineError) as caught:
         manifest.parse(spoil(json.loads(tape.manifest_file.path.read_bytes())))
     assert caught.value.code == "tape_corrupt"
+
+
+def test_a_manifest_says_where_columns_lie_and_they_are_read_from_there(tape: PreparedTape, tmp_path: Path) -> None:
+    entry = tape.manifest["days"][0]
+    path = tape.path_of(entry["artifact"]["sha256"])
+    places = entry["artifact"]["places"]
+    assert places == day_file.places(path)
+    by_places, by_library = read(path, entry), read(path, entry | {"artifact": {"sha256": "", "size": 1}})
+    assert by_places.digests() == by_library.digests() == entry["columns"]
+    zipped = tmp_path / "zipped.h5"
+    day_file.write(zipped, by_places, symbol="X", trade_date="2024-01-02", codec="gzip")
+    assert day_file.places(zipped) == {}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda p: p["price"].update(at=[at + 8 for at in p["price"]["at"]]),
+        lambda p: p["price"].update(at=[10**9]),
+        lambda p: p["price"].update(at=[]),
+        lambda p: p["price"].update(dtype="<f4"),
+        lambda p: p.pop("price"),
+        lambda p: p.update(other=p["price"]),
+    ],
+)
+def test_places_that_are_wrong_are_found(tape: PreparedTape, spoil: Callable[[dict[str, Any]], object]) -> None:
+    entry = json.loads(json.dumps(tape.manifest["days"][0]))
+    path = tape.path_of(entry["artifact"]["sha256"])
+    spoil(entry["artifact"]["places"])
+    for check_it in (read, verify_day_file):
+        with pytest.raises(TapelineError) as caught:
+            check_it(path, entry)
+        assert caught.value.code == "tape_corrupt"
+
+
+def test_some_days_are_read_as_each_of_them_is(tape: PreparedTape) -> None:
+    days = [(tape.path_of(entry["artifact"]["sha256"]), entry) for entry in tape.manifest["days"]]
+    together = day_file.read_each(days)
+    assert [each.digests() for each in together] == [read(*day).digests() for day in days]
+    gone = (days[0][0].with_name("gone.h5"), days[0][1])
+    with pytest.raises(TapelineError) as caught:
+        day_file.read_each([*days, gone])
+    assert caught.value.code == "not_found"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,10 @@ def call(function: str, *columns: Floats, needs: int, outputs: int = 1, **period
     """
     whole = [np.ascontiguousarray(column, np.float64) for column in columns]
     # TA-Lib raises on input that is empty or NaN throughout.
-    if any(np.count_nonzero(~np.isnan(column)) < needs for column in whole):
+    rows = len(whole[0])
+    if any(rows - np.count_nonzero(column != column) < needs for column in whole):
         return np.full((len(whole[0]), outputs) if outputs > 1 else len(whole[0]), np.nan)
-    found = getattr(_talib(), function)(*whole, **periods)
+    found = _function(function)(*whole, **periods)
     return np.stack(found, axis=1) if outputs > 1 else np.asarray(found, np.float64)
 
 
@@ -61,11 +63,14 @@ def relative(values: Floats) -> tuple[Floats, float]:
     return (values / first - 1.0) * 1e4, first
 
 
-def _talib() -> Any:
+@cache
+def _function(name: str) -> Any:
     try:
         import talib
     except ImportError as error:
         raise TapelineError(
             "indicators need the package TA-Lib", code="dependency_missing", hint="pip install 'tapeline[assets]'"
         ) from error
-    return talib
+    found = getattr(talib, name)
+    # What it is wrapped in looks for columns of pandas and Polars; ours are arrays.
+    return getattr(found, "__wrapped__", found)

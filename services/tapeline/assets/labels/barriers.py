@@ -14,9 +14,9 @@ from tapeline.assets.features.per_bar import means
 from tapeline.assets.features.returns import log_returns
 from tapeline.assets.labels.reach import Answer, Reach, reach
 from tapeline.assets.view import Grid, View
+from tapeline.measures import touches
 
-STOP, TIME_OUT, TARGET = 0, 1, 2
-STEPS = 32
+TARGET = 2
 Measure = Literal["atr", "pct", "sigma"]
 
 
@@ -59,53 +59,11 @@ def _warmup(params: BarrierParams | MetaParams) -> int:
     return {"pct": 1, "atr": (1 + talib.WILDER_FORGETS) * params.n + 1, "sigma": params.n + 1}[params.measure]
 
 
-def touches(
-    found: Reach, up: NDArray[np.float64], down: NDArray[np.float64], side: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """How each window ends: its class, the price at which it does, and after how many bars.
-
-    Parameters
-    ----------
-    up, down : float64, shape (m,): prices of the upper and the lower barrier; inf for none
-    side : float64, shape (m,): 1 where the upper barrier is the target, -1 where the lower one is
-
-    Notes
-    -----
-    Bars t + d + 1 to t + d + h are looked at. Both barriers touched inside one bar counts as stop: which came
-    first cannot be known. A stop that the price jumped over is filled at the bar's open, a target at the target.
-    """
-    bars, m = found.grid.bars, len(found.entry)
-    how = np.full(m, TIME_OUT, np.int64)
-    price, after = bars[found.last, 3].copy(), found.last - found.entry
-    long = side > 0
-    open_ = np.arange(m)
-    most = int(after.max(initial=0))
-    for begin in range(1, most + 1, STEPS):
-        # Some bars at a time: rows whose barrier is touched early are not looked at any longer.
-        rows = found.entry[open_, None] + np.arange(begin, min(begin + STEPS, most + 1))
-        top, bottom = bars[rows, 1] >= up[open_, None], bars[rows, 2] <= down[open_, None]
-        touched = top | bottom
-        any_ = touched.any(axis=1)
-        ended = open_[any_]
-        if len(ended):
-            step = touched[any_].argmax(axis=1)
-            at = np.arange(len(ended))
-            is_stop = np.where(long[ended], bottom[any_][at, step], top[any_][at, step])
-            opened = bars[rows[any_][at, step], 0]
-            how[ended] = np.where(is_stop, STOP, TARGET)
-            at_stop = np.where(long[ended], np.minimum(down[ended], opened), np.maximum(up[ended], opened))
-            price[ended] = np.where(is_stop, at_stop, np.where(long[ended], up[ended], down[ended]))
-            after[ended] = begin + step
-            open_ = open_[~any_]
-        if len(open_) == 0:
-            break
-    return how, price, after
-
-
 def _outcomes(found: Reach, params: BarrierParams) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     price = found.grid.bars[found.entry, 3]
     one = measures(found.grid, params)[found.now] * price
-    how, end, after = touches(found, price + params.tp * one, price - params.sl * one, np.ones(len(price)))
+    up, down = price + params.tp * one, price - params.sl * one
+    how, end, after = touches(found.grid.bars, found.entry, found.last, up, down, np.ones(len(price)))
     with np.errstate(divide="ignore", invalid="ignore"):
         # Without a measure there are no barriers, and no sample.
         return how, np.where(np.isfinite(one), end / price - 1.0, np.nan), after
@@ -117,7 +75,9 @@ def triple_barrier(view: View, params: BarrierParams) -> Answer:
     Notes
     -----
     López de Prado, Advances in Financial Machine Learning, section 3.4. The measure is that of bar t, before
-    the entry. t1 is the end of the whole horizon: the label reads it all, whenever a barrier is touched.
+    the entry. Bars t + d + 1 to t + d + h are looked at. Both barriers touched inside one bar counts as stop: which
+    came first cannot be known. A stop that the price jumped over is filled at the bar's open, a target at the target.
+    t1 is the end of the whole horizon: the label reads it all, whenever a barrier is touched.
     """
     found = reach(view, params)
     how, move, after = _outcomes(found, params)
@@ -149,7 +109,7 @@ def meta_label(view: View, params: MetaParams) -> Answer:
     behind = none if params.sl is None else params.sl * one
     up = price + np.where(side > 0, ahead, behind)
     down = price - np.where(side > 0, behind, ahead)
-    _, end, _ = touches(found, up, down, side)
+    _, end, _ = touches(found.grid.bars, found.entry, found.last, up, down, side)
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = side * (end / price - 1.0)
     bet = np.isfinite(gain) & np.isfinite(one) & (side != 0)

@@ -1,0 +1,202 @@
+# cython: freethreading_compatible=True
+"""Loops of the asset build over rows of samples and over bars. Called by `tapeline.measures`, which checks and
+allocates; see `reference.py` for what each of them does in plain words."""
+
+from libc.math cimport INFINITY, rint
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+ctypedef fused volume_t:
+    int64_t
+    double
+
+
+cdef inline uint64_t stirred(uint64_t x) noexcept nogil:
+    """SplitMix64, by Steele, Lea and Flood (2014): a well mixed number for each number."""
+    x += <uint64_t> 0x9E3779B97F4A7C15
+    x = (x ^ (x >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * <uint64_t> 0x94D049BB133111EB
+    return x ^ (x >> 31)
+
+
+def disturb(const double[::1] price, const volume_t[::1] volume, uint64_t seed, double scale,
+            double[::1] out_price, volume_t[::1] out_volume):
+    """Every price and volume times 1 plus noise; OUT out_price, out_volume (n,)."""
+    cdef Py_ssize_t i
+    cdef Py_ssize_t n = price.shape[0]
+    cdef uint64_t x
+    cdef double a
+    cdef double b
+    with nogil:
+        for i in range(n):
+            x = stirred(seed + <uint64_t> i)
+            # Of two numbers from 0 to 1, their sum less 1: -1 to 1, seldom near 0.
+            a = (<double> (x & 0xFFFF) + <double> ((x >> 16) & 0xFFFF) + 1.0) / 65536.0 - 1.0
+            b = (<double> ((x >> 32) & 0xFFFF) + <double> (x >> 48) + 1.0) / 65536.0 - 1.0
+            out_price[i] = price[i] * (1.0 + scale * a)
+            if volume_t is double:
+                out_volume[i] = volume[i] * (1.0 + scale * b)
+            else:
+                out_volume[i] = <int64_t> rint(<double> volume[i] * (1.0 + scale * b)) + 1 + <int64_t> (x % 3)
+
+
+def touches(const double[:, ::1] bars, const int64_t[::1] entry, const int64_t[::1] last, const double[::1] up,
+            const double[::1] down, const double[::1] side, int64_t[::1] how, double[::1] price,
+            int64_t[::1] after):
+    """How each window ends; OUT how, price, after (m,)."""
+    cdef Py_ssize_t k
+    cdef int64_t row
+    cdef bint top
+    cdef bint bottom
+    cdef bint stop
+    with nogil:
+        for k in range(entry.shape[0]):
+            how[k] = 1
+            price[k] = bars[last[k], 3]
+            after[k] = last[k] - entry[k]
+            for row in range(entry[k] + 1, last[k] + 1):
+                top = bars[row, 1] >= up[k]
+                bottom = bars[row, 2] <= down[k]
+                if not (top or bottom):
+                    continue
+                stop = bottom if side[k] > 0 else top
+                how[k] = 0 if stop else 2
+                if stop and side[k] > 0:
+                    price[k] = bars[row, 0] if bars[row, 0] < down[k] else down[k]
+                elif stop:
+                    price[k] = bars[row, 0] if bars[row, 0] > up[k] else up[k]
+                else:
+                    price[k] = up[k] if side[k] > 0 else down[k]
+                after[k] = row - entry[k]
+                break
+
+
+def moments(const float[:, ::1] values, Py_ssize_t block, double[::1] mean, double[::1] second, double[::1] low,
+            double[::1] high, double[::1] total, double[::1] about):
+    """Mean, sum of squares about it, least and greatest of each column; OUT mean, second, low, high (width,); WORK
+    total, about (width,)."""
+    cdef Py_ssize_t n = values.shape[0]
+    cdef Py_ssize_t width = values.shape[1]
+    cdef Py_ssize_t start = 0
+    cdef Py_ssize_t stop
+    cdef Py_ssize_t i
+    cdef Py_ssize_t c
+    cdef double x
+    cdef double count
+    cdef double own
+    cdef double delta
+    cdef double* sums = &total[0]
+    cdef double* squares = &about[0]
+    cdef double* least = &low[0]
+    cdef double* most = &high[0]
+    cdef const float* row
+    with nogil:
+        for c in range(width):
+            mean[c] = 0.0
+            second[c] = 0.0
+            low[c] = INFINITY
+            high[c] = -INFINITY
+        while start < n:
+            stop = start + block if n - start > block else n
+            for c in range(width):
+                sums[c] = 0.0
+                squares[c] = 0.0
+            for i in range(start, stop):
+                row = &values[i, 0]
+                for c in range(width):
+                    x = row[c]
+                    sums[c] += x
+                    least[c] = x if x < least[c] else least[c]
+                    most[c] = x if x > most[c] else most[c]
+            count = <double> (stop - start)
+            for c in range(width):
+                sums[c] /= count
+            for i in range(start, stop):
+                row = &values[i, 0]
+                for c in range(width):
+                    x = row[c] - sums[c]
+                    squares[c] += x * x
+            for c in range(width):
+                # Chan: two sets of values, put together.
+                own = sums[c]
+                delta = own - mean[c]
+                mean[c] += delta * (count / <double> stop)
+                second[c] += squares[c] + delta * delta * (<double> start * count / <double> stop)
+            start = stop
+
+
+def first_not_finite(const uint32_t[::1] bits):
+    """The place of the first float32 that is NaN or infinite, -1 without one; IN bits: the floats as they lie."""
+    cdef Py_ssize_t n = bits.shape[0]
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t k
+    cdef uint32_t any_bad
+    with nogil:
+        while i + 64 <= n:
+            any_bad = 0
+            for k in range(64):
+                any_bad |= (bits[i + k] & <uint32_t> 0x7F800000) == <uint32_t> 0x7F800000
+            if any_bad:
+                break
+            i += 64
+        while i < n and (bits[i] & <uint32_t> 0x7F800000) != <uint32_t> 0x7F800000:
+            i += 1
+    return i if i < n else -1
+
+
+def has_nan(const float[:, ::1] values, unsigned char[::1] out):
+    """Whether each row holds a NaN; OUT out (n,)."""
+    cdef Py_ssize_t i
+    cdef Py_ssize_t c
+    cdef Py_ssize_t width = values.shape[1]
+    cdef unsigned char found
+    cdef const float* row
+    if width == 0:
+        out[:] = 0
+        return
+    with nogil:
+        for i in range(values.shape[0]):
+            row = &values[i, 0]
+            found = 0
+            for c in range(width):
+                found |= row[c] != row[c]
+            out[i] = found
+
+
+def weigh(const uint32_t[:, ::1] words, const uint64_t[::1] weights, uint64_t[::1] out):
+    """Add to each row's number the sum of its words, each times its weight; IN and OUT out (n,)."""
+    cdef Py_ssize_t i
+    cdef Py_ssize_t c
+    cdef Py_ssize_t width = words.shape[1]
+    cdef uint64_t found
+    cdef const uint32_t* row
+    cdef const uint64_t* weight
+    if width == 0:
+        return
+    weight = &weights[0]
+    with nogil:
+        for i in range(words.shape[0]):
+            row = &words[i, 0]
+            found = 0
+            for c in range(width):
+                found += <uint64_t> row[c] * weight[c]
+            out[i] += found
+
+
+def shared_ranks(const uint64_t[:, ::1] ordered, double[:, ::1] out):
+    """Twice the rank of each value of a row, from 2, equal values sharing theirs; IN ordered (k, n): sorted, the value
+    in the upper and its place in the lower half; OUT out (k, n)."""
+    cdef Py_ssize_t k
+    cdef Py_ssize_t n = ordered.shape[1]
+    cdef Py_ssize_t start
+    cdef Py_ssize_t stop
+    cdef Py_ssize_t i
+    with nogil:
+        for k in range(ordered.shape[0]):
+            start = 0
+            while start < n:
+                stop = start + 1
+                while stop < n and ordered[k, stop] >> 32 == ordered[k, start] >> 32:
+                    stop += 1
+                for i in range(start, stop):
+                    out[k, <Py_ssize_t> (ordered[k, i] & <uint64_t> 0xFFFFFFFF)] = <double> (start + stop + 1)
+                start = stop
