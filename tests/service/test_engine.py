@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, text
 
+from tapeline import database
 from tapeline.database import Engine, make_engine, sqlite_url
 from tapeline.errors import TapelineError
+from tapeline.projections import Row, rows_of
+from tapeline.projections.statements import upsert
 
 LONG = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT count(*) FROM n")
 
@@ -68,6 +71,27 @@ async def test_a_long_question_is_answered_in_a_thread_and_holds_up_nobody(tmp_p
     assert seen[0] == threading.main_thread().name
     assert seen[1].startswith("sqlite-reader")
     assert turns > 10
+    await engine.dispose()
+
+
+async def test_rows_by_key_that_are_cut_off_while_they_come_are_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SHORT_S", 0.0)
+    # Late enough for the first row to be there, and early enough for the last one not to be.
+    monkeypatch.setattr(database, "LOOK_EVERY", 500)
+    engine = make_engine(sqlite_url(tmp_path / "t.db"))
+    table = Table("t", MetaData(), Column("a", Integer, primary_key=True), Column("b", String(8)))
+    await engine.write(table.create)
+    await engine.write(lambda connection: upsert(connection, table, [{"a": i, "b": str(i)} for i in range(300)]))
+    seen: list[str] = []
+
+    def work(connection: Connection) -> list[Row]:
+        seen.append(threading.current_thread().name)
+        return rows_of(connection, table, [(i,) for i in range(300)])
+
+    assert sorted(row["a"] for row in await engine.read(work)) == list(range(300))
+    assert [name.startswith("sqlite-reader") for name in seen] == [False, True]
     await engine.dispose()
 
 

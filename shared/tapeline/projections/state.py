@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from tapeline.database import physical
-from tapeline.projections.statements import run, upsert
+from tapeline.projections.statements import fetched, run, upsert
 
 ACTIVE, HANDED, BUILDING, KEPT = "active", "handed", "building", "kept"
 """Handed: still shown, but at rest, because another generation is about to take its place."""
@@ -129,7 +129,7 @@ def active(connection: Connection, name: str) -> Known | None:
 def place_of(connection: Connection, name: str, generation: int, state: str) -> Place | None:
     """Where a generation is; None when it is not there, or not in this state any more."""
     if connection.dialect.name == "sqlite":
-        found = run(connection, _LOOK_SQLITE, (name, generation)).fetchone()
+        found = next(iter(fetched(connection, _LOOK_SQLITE, (name, generation))), None)
     else:
         found = connection.execute(_LOOK, {"n": name, "g": generation}).first()
     return None if found is None or found[2] != state else Place(found[0], found[1])

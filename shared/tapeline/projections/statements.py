@@ -136,6 +136,16 @@ def run(connection: Connection, statement: str, values: Sequence[Any] = (), *, m
         raise DBAPIError.instance(statement, None, error, sqlite3.Error) from error
 
 
+def fetched(connection: Connection, statement: str, values: Sequence[Any] = ()) -> list[Sequence[Any]]:
+    """All rows of a statement of SQLite's own; what comes late may fail as well, as an error of SQLAlchemy."""
+    raw: Any = connection.connection.driver_connection
+    try:
+        found: list[Sequence[Any]] = raw.execute(statement, values).fetchall()
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(statement, None, error, sqlite3.Error) from error
+    return found
+
+
 def rows_of(connection: Connection, table: Table, keys: Sequence[Key]) -> list[Row]:
     """The rows with these primary keys, in any order."""
     if not keys:
@@ -149,7 +159,7 @@ def rows_of(connection: Connection, table: Table, keys: Sequence[Key]) -> list[R
         left = len(keys) - start
         lot = next((size for size in reversed(LOTS) if size <= left), 1)
         values = [value for key in keys[start : start + lot] for value in key]
-        found += [plan.found(row) for row in run(connection, plan.select(lot), values).fetchall()]
+        found += [plan.found(row) for row in fetched(connection, plan.select(lot), values)]
         start += lot
     return found
 
@@ -158,8 +168,8 @@ def row_of(connection: Connection, table: Table, *key: Any) -> Row | None:
     """The row with this primary key: the question that is asked most, without a statement made for it each time."""
     plan = plan_of(table, connection.dialect)
     if connection.dialect.name == "sqlite":
-        values = run(connection, plan.select(1), key).fetchone()
-        return None if values is None else plan.found(values)
+        found = fetched(connection, plan.select(1), key)
+        return plan.found(found[0]) if found else None
     row = connection.execute(plan.one, {f"k{i}": value for i, value in enumerate(key)}).mappings().first()
     return None if row is None else dict(row)
 
