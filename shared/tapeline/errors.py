@@ -275,6 +275,7 @@ CODES: dict[str, Code] = {
     "spec_too_large": Code(413, ValidationError, 7),
     "leak_found": Code(422, ValidationError, 7),
     "not_reproducible": Code(422, ValidationError, 5),
+    "not_rebuildable": Code(422, ValidationError, 7),
     "asset_refused": Code(422, ValidationError, 7),
     "corrupt": Code(422, ValidationError, 5),
     # canvases and models

@@ -52,6 +52,7 @@ def build(platform: Platform, components: Registry | None = None) -> Service:
         deciders=platform.deciders,
         store=platform.store,
         assets=assets,
+        metrics=platform.metrics,
         folder=platform.home / "builds",
         shards=shards,
         queue=platform.builds,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tapeline.cli import output
+from tapeline.cli import asset_shown, output
 from tapeline.cli.nouns import group
 from tapeline.cli.output import OPTIONS, Json, Yes
 from tapeline.cli.run_verbs import document_of
@@ -31,10 +32,29 @@ def build(
     """Cut an asset from tapes."""
     from tapeline import sdk as tl
 
-    asset = tl.Asset.build(team(), document_of(file), wait=wait, quiet=OPTIONS.quiet)
+    spec = document_of(file)
+    asset = tl.Asset.build(team(), spec, wait=wait, quiet=OPTIONS.quiet)
     if output.wants_json(json):
         return output.document(asset.view)
-    output.said(f"asset {asset.name} {asset.status}")
+    _said(asset)
+    if spec.get("name") not in (None, asset.name):
+        output.said(f"this spec was built before, as {asset.name}: there is no asset {spec['name']}")
+
+
+@app.command()
+def rebuild(
+    name: str,
+    wait: Annotated[bool, typer.Option(help="Come back when the build has ended.")] = True,
+    json: Json = False,
+) -> None:
+    """Build an asset again from its recipe and compare; exit 5 when other data comes out."""
+    from tapeline import sdk as tl
+
+    asset = tl.Asset(team(), name)
+    asset.rebuild(wait=wait, quiet=OPTIONS.quiet)
+    if output.wants_json(json):
+        return output.document(asset.view)
+    output.said(f"asset {name}: " + ("built again, the same data" if wait else "is being built again"))
 
 
 @app.command()
@@ -46,8 +66,8 @@ def ls(json: Json = False) -> None:
     if output.wants_json(json):
         return output.document([each.view for each in found])
     output.table(
-        ("name", "status", "rows", "datasets", "created"),
-        ((a.name, a.status, _rows(a), len(a.datasets), a.view["created_at"]) for a in found),
+        ("name", "status", "rows", "datasets", "size", "created"),
+        ((a.name, a.status, _rows(a), len(a.datasets), _size(a), _at(a)) for a in found),
     )
 
 
@@ -72,24 +92,35 @@ def show(
     found = asset.view
     if output.wants_json(json):
         return output.document(found)
-    output.fields({key: value for key, value in found.items() if value not in (None, [], {})})
+    asset_shown.show(found)
 
 
 @app.command()
 def features(json: Json = False) -> None:
-    """List the components of features and labels, and the built-in ones by name."""
+    """List what features and labels can be made of, and those that have a name: the built-in ones, then the team's."""
     from tapeline.sdk.client import current_client
 
     found = current_client().query("assets", "features")
     if output.wants_json(json):
         return output.document(found)
     output.table(
-        ("kind", "name", "component", "params"),
-        (
-            (kind, each["name"], each["component"], each.get("params"))
-            for kind in ("features", "labels")
-            for each in found[kind]
-        ),
+        ("component", "kind", "params", "formula"),
+        ((each["id"], each["kind"], _defaults(each["params"]), each["doc"]) for each in found["components"]),
+    )
+    print()
+    named = [(each, kind) for kind in ("feature", "label") for each in found[f"{kind}s"]]
+    named += [(each, each["kind"]) for each in found["saved"]]
+    output.table(
+        ("name", "kind", "component", "params"),
+        ((each["name"], kind, each["component"], asset_shown.written(each["params"])) for each, kind in named),
+    )
+
+
+def _defaults(schema: dict[str, Any]) -> str:
+    """The parameters of a component with their defaults; one that has none is to be given."""
+    return ", ".join(
+        f"{name}={each['default']}" if "default" in each else f"{name}=..."
+        for name, each in schema.get("properties", {}).items()
     )
 
 
@@ -117,13 +148,18 @@ def _says(check: dict[str, Any]) -> str:
 
 
 @app.command()
-def verify(name: str) -> None:
-    """Fetch an asset's files and compare their hashes."""
+def verify(name: str, json: Json = False) -> None:
+    """Fetch an asset's files and compare their hashes; ends with 5 when one differs."""
     from tapeline import sdk as tl
 
-    if not tl.Asset(team(), name).verify():
+    asset = tl.Asset(team(), name)
+    is_whole = asset.verify()
+    if output.wants_json(json):
+        output.document({"name": name, "ok": is_whole, "files": [file.name for file in asset.files]})
+    elif is_whole:
+        output.said(f"asset {name}: every file has its digest")
+    if not is_whole:
         raise typer.Exit(5)
-    output.said(f"asset {name}: every file has its digest")
 
 
 @app.command()
@@ -135,5 +171,22 @@ def rm(name: str, yes: Yes = False) -> None:
     tl.Asset(team(), name).remove()
 
 
+def _said(asset: Any) -> None:
+    """What became of a build, in a sentence."""
+    view = asset.view
+    told = [f"{asset_shown.samples(view)}"] if view.get("rows") else []
+    told += [f"certificate {found}"] if (found := asset_shown.certified(view)) else []
+    output.said(f"asset {asset.name} {asset.status}" + "".join(f"\n  {each}" for each in told))
+
+
 def _rows(asset: Any) -> int | None:
     return len(asset) if asset.view.get("rows") else None
+
+
+def _size(asset: Any) -> str | None:
+    files = asset.view.get("files")
+    return asset_shown.size(sum(each["size_bytes"] for each in files)) if files else None
+
+
+def _at(asset: Any) -> datetime:
+    return datetime.fromisoformat(asset.view["created_at"])

@@ -82,6 +82,32 @@ class AssetMarkedStale:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AssetRebuildRequested:
+    """A user wants the asset built again and compared; it stays what it is meanwhile."""
+
+    SCHEMA: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetRebuilt:
+    """Built again from nothing but the tapes, the asset has the same data."""
+
+    SCHEMA: ClassVar[int] = 1
+    data_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetRebuildFailed:
+    """The build again gave other data (`not_reproducible`, of `data_digest`), or none; the asset is as it was."""
+
+    SCHEMA: ClassVar[int] = 1
+    code: str
+    message: str
+    hint: str | None = None
+    data_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AssetRemoved:
     """The asset is gone from every view and its name is free."""
 
@@ -116,18 +142,19 @@ FEATURE_EVENTS = (FeatureSaved, FeatureRemoved)
 FeatureEvent = FeatureSaved | FeatureRemoved
 ASSET_EVENTS = (
     AssetBuildRequested, AssetBuildFailed, AssetBuildCancelled, AssetChecked, AssetBuilt, AssetMarkedStale,
-    AssetRemoved,
+    AssetRebuildRequested, AssetRebuilt, AssetRebuildFailed, AssetRemoved,
 )  # fmt: skip
 AssetEvent = (
     AssetBuildRequested | AssetBuildFailed | AssetBuildCancelled | AssetChecked | AssetBuilt | AssetMarkedStale
-    | AssetRemoved
+    | AssetRebuildRequested | AssetRebuilt | AssetRebuildFailed | AssetRemoved
 )  # fmt: skip
 
 
 class BuildAsset(Command):
     """Sent by a user to cut an asset from tapes; `spec` is a `tapeline.asset-spec/1`.
 
-    Answered when the build is accepted; `assets.get` and the feed tell how it goes.
+    Answered when the build is accepted; `assets.get` and the feed tell how it goes. A spec that has been built is
+    answered with its asset, which is built again and compared where the spec says `rebuild: true`.
     """
 
     spec: dict[str, Any]
@@ -182,6 +209,38 @@ class FailBuild(Command):
     def from_events(cls, events: Sequence[Told], state: Any) -> Self:
         certificate = events[0].data.certificate if len(events) > 1 else None
         return cls.of(events[-1], spec_digest=state.spec_digest, certificate=certificate)
+
+
+class RebuildAsset(Command):
+    """Sent by a user to have an asset built again from its recipe and compared with what is there."""
+
+    name: Text255
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(name=events[0].ref.id)
+
+
+class FinishRebuild(Command):
+    """Sent by the build itself: the digest of the data that it gave this time."""
+
+    data_digest: str
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(data_digest=events[0].data.data_digest)
+
+
+class FailRebuild(Command):
+    """Sent by the build itself: it gave no data this time."""
+
+    code: str
+    message: str
+    hint: str | None = None
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls.of(events[0])
 
 
 class CancelBuild(Command):
@@ -312,6 +371,16 @@ class FeaturesView(View):
     saved: list[FeatureView] = []
 
 
+class RebuildView(View):
+    """How the last build again goes or ended: `same` data, or `failed` with what came in its place."""
+
+    status: Literal["building", "same", "failed"]
+    at: datetime
+    code: str | None = None
+    message: str | None = None
+    hint: str | None = None
+
+
 class AssetView(View):
     """An asset: status, recipe, files, what is in them, and its certificate once built."""
 
@@ -336,5 +405,8 @@ class AssetView(View):
     code: str | None = None
     message: str | None = None
     hint: str | None = None
+    rebuild: RebuildView | None = None
+    not_rebuildable: str | None = None
+    """Why the asset can never be built again: a component of its recipe is no longer there; None in lists too."""
     stale: bool | None = None
     """True when a later event could not be folded: the log knows more than this view."""

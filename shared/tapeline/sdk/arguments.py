@@ -6,7 +6,10 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+
+from tapeline.errors import NotFoundError
 
 PAGE_ROWS = 1000
 _SEMVER = re.compile(
@@ -33,6 +36,25 @@ def one_of(name: str, value: Any, valid: Sequence[str]) -> str:
     near = difflib.get_close_matches(str(value), valid, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{name} {value!r} is not one of {', '.join(valid)}{hint}")
+
+
+def picture_path(path: str | Path, *endings: str) -> Path:
+    """Where a picture is to be written: with an ending that can be drawn, in a folder that is there.
+
+    Raises
+    ------
+    ValueError
+        Another ending.
+    NotFoundError
+        There is no such folder.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in endings:
+        ending = target.suffix or "nothing"
+        raise ValueError(f"{target.name} ends in {ending}; a drawing ends in {' or '.join(endings)}")
+    if not target.parent.is_dir():
+        raise NotFoundError.of("not_found", f"there is no folder {target.parent}", hint="make it, or name another one")
+    return target
 
 
 def some_of(name: str, values: Any, valid: Sequence[str]) -> list[str] | None:

@@ -172,15 +172,17 @@ class Asset:
         Parameters
         ----------
         path : str or Path, optional
-            Where to write it too.
+            Where to write it too, a file ending in `.svg`.
         symbol, label : str, optional
             Which one; the first without.
         """
+        from tapeline.sdk.arguments import picture_path
         from tapeline.sdk.asset_picture import drawn, picture_of
 
+        target = None if path is None else picture_path(path, ".svg")
         text = drawn(picture_of(self, symbol, label))
-        if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+        if target is not None:
+            target.write_text(text, encoding="utf-8")
         return text
 
     @lit_error_handler(LitModelError)
@@ -261,6 +263,9 @@ class Asset:
     ) -> Asset:
         """Cut an asset from tapes by a `tapeline.asset-spec/1`.
 
+        A spec that has been built already gives its asset, under the name that it has. With `rebuild: true` in the
+        spec that asset is built again and compared, as by `rebuild()`.
+
         Parameters
         ----------
         wait : bool
@@ -283,12 +288,32 @@ class Asset:
         accepted = client.command("assets", "build", spec=spec, command_id=command_id).view
         asset = Asset(team, str(accepted["name"]))
         if wait:
-            asset.wait(timeout, quiet=quiet)
+            asset._wait(timeout, quiet=quiet, again=accepted.get("rebuild") is not None)
         return asset
+
+    @lit_error_handler(LitModelError)
+    def rebuild(
+        self, wait: bool = True, timeout: float | None = None, *, quiet: bool = True, command_id: str | None = None
+    ) -> None:
+        """Build the asset again from its recipe and compare; what is there is never replaced.
+
+        Raises
+        ------
+        LitModelError
+            `not_reproducible` when other data came out, `not_rebuildable` when a component of the recipe is no
+            longer there.
+        """
+        client_of(self.team).command("assets", "rebuild", name=self.name, command_id=command_id)
+        self.reload()
+        if wait:
+            self._wait(timeout, quiet=quiet, again=True)
 
     @lit_error_handler(LitModelError)
     def wait(self, timeout: float | None = None, *, quiet: bool = True) -> None:
         """Wait until the build has ended, drawing its progress unless `quiet`."""
+        self._wait(timeout, quiet=quiet, again=False)
+
+    def _wait(self, timeout: float | None, *, quiet: bool, again: bool) -> None:
         from tapeline.sdk.progress import Bars
         from tapeline.sdk.records import Progress
 
@@ -298,24 +323,28 @@ class Asset:
             while True:
                 hint.clear()
                 self.reload()
-                bars.show(
-                    [
-                        Progress(**{field: each[field] for field in Progress.model_fields})
-                        for each in self.view.get("progress", [])
-                    ],
-                    self.status,
-                )
-                if self.status not in _UNFINISHED:
+                fields = Progress.model_fields
+                said = [Progress(**{field: each[field] for field in fields}) for each in self.view.get("progress", [])]
+                status = self._now(again)
+                is_over = status not in _UNFINISHED
+                bars.show(said, "" if is_over else status)
+                if is_over:
+                    bars.show((), status)
                     break
                 if end is not None and time.monotonic() >= end:
                     raise TimeoutError(f"asset {self.name} is still building after {timeout} s")
                 hint.wait(_CHECK_S)
-        if self.status in ("failed", "cancelled"):
+        ended = self.view["rebuild"] if again else self.view
+        if status in ("failed", "cancelled"):
             raise ValidationError.of(
-                str(self.view.get("code") or "invalid"),
-                str(self.view.get("message") or f"the build of asset {self.name} was {self.status}"),
-                hint=self.view.get("hint"),
+                str(ended.get("code") or "invalid"),
+                str(ended.get("message") or f"the build of asset {self.name} was {self.status}"),
+                hint=ended.get("hint"),
             )
+
+    def _now(self, again: bool) -> str:
+        """The status, or that of the build again."""
+        return str((self.view.get("rebuild") or self.view)["status"]) if again else self.status
 
 
 @lit_error_handler(LitModelError)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tapeline.errors import NotFoundError, ValidationError
 from tapeline.sdk import artifacts
-from tapeline.sdk.arguments import given, paged
+from tapeline.sdk.arguments import given, paged, picture_path
 from tapeline.sdk.client import client_of
 from tapeline.sdk.errors import LitModelError, lit_error_handler
 
@@ -225,20 +225,16 @@ class Canvas:
         """
         from tapeline.canvas.drawing import lay_out, svg
 
+        target = None if path is None else picture_path(path, ".svg", ".png")
         found = self._validation(asset)
         layout = lay_out(found.require(), shapes=found.shapes, title=self.name)
         drawn = svg(layout)
-        if path is not None:
-            target = Path(path)
-            match target.suffix.lower():
-                case ".svg":
-                    target.write_text(drawn, encoding="utf-8")
-                case ".png":
-                    from tapeline.canvas.drawing.png import png
+        if target is not None and target.suffix.lower() == ".png":
+            from tapeline.canvas.drawing.png import png
 
-                    target.write_bytes(png(layout))
-                case other:
-                    raise ValueError(f"{target.name} ends in {other or 'nothing'}; a drawing ends in .svg or .png")
+            target.write_bytes(png(layout))
+        elif target is not None:
+            target.write_text(drawn, encoding="utf-8")
         return drawn
 
     def _repr_html_(self) -> str:

@@ -35,6 +35,8 @@ from tapeline.contracts.assets import (
     CancelBuild,
     FailBuild,
     FinishBuild,
+    FinishRebuild,
+    RebuildAsset,
     RemoveAsset,
     RemoveFeature,
     RequestBuild,
@@ -232,6 +234,9 @@ async def _assets(play: Scenario) -> None:
         labels={"y": ["binary"]}, data_digest="2" * 64,
     )  # fmt: skip
     await play.say(assets, second, finished, actor="service:assets")
+    for digest in ("2" * 64, "3" * 64):
+        await play.say(assets, second, RebuildAsset(name="second"))
+        await play.say(assets, second, FinishRebuild(data_digest=digest), actor="service:assets")
     await play.say(assets, second, RemoveAsset(name="second"))
     await play.release("asset", "second", second)
 

@@ -28,8 +28,11 @@ from tapeline.contracts.artifacts import Artifact, ArtifactView
 from tapeline.contracts.assets import (
     CancelBuild,
     FailBuild,
+    FailRebuild,
     FinishBuild,
+    FinishRebuild,
     MarkStale,
+    RebuildAsset,
     RemoveAsset,
     RemoveFeature,
     RequestBuild,
@@ -213,7 +216,11 @@ async def others_of(story: Story) -> None:
         features={"x": [1]}, labels={}, data_digest="e",
     )  # fmt: skip
     failed = FailBuild(spec_digest="d", code="leak_found", message="it leaks")
-    await life(asset, "asset", "a1", asked, built, MarkStale(tape="t"), RemoveAsset(name="a"))
+    again = RebuildAsset(name="a")
+    await life(
+        asset, "asset", "a1", asked, built, MarkStale(tape="t"), again, FinishRebuild(data_digest="e"), again,
+        FinishRebuild(data_digest="f"), again, FailRebuild(code="unknown_tape", message="gone"), RemoveAsset(name="a"),
+    )  # fmt: skip
     await life(asset, "asset", "a2", asked, failed, asked, failed.model_copy(update={"certificate": {"c": 1}}))
     await life(asset, "asset", "a3", asked, CancelBuild(name="a"), asked, RemoveAsset(name="a"))
     saved = StoreFeature(

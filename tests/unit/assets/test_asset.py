@@ -13,12 +13,19 @@ from tapeline.contracts.assets import (
     AssetBuildRequested,
     AssetBuilt,
     AssetChecked,
+    AssetRebuildFailed,
+    AssetRebuildRequested,
+    AssetRebuilt,
     AssetRemoved,
     CancelBuild,
     FailBuild,
+    FailRebuild,
     FeatureRemoved,
     FeatureSaved,
     FinishBuild,
+    FinishRebuild,
+    MarkStale,
+    RebuildAsset,
     RemoveAsset,
     RemoveFeature,
     RequestBuild,
@@ -48,6 +55,7 @@ def finish(digest: str = "a") -> FinishBuild:
 FAIL = FailBuild(spec_digest="a", code="leak_found", message="feature 'x' leaks", certificate={"verdict": "failed"})
 CANCEL = CancelBuild(name="demo")
 REMOVE = RemoveAsset(name="demo")
+AGAIN = RebuildAsset(name="demo")
 
 
 def given(*commands: aggregate.AssetCommand) -> aggregate.State:
@@ -160,3 +168,51 @@ def test_the_name_of_a_feature_is_no_asset() -> None:
         with pytest.raises(TapelineError, match="there is no asset"):
             aggregate.decide(feature, command)
     assert kinds(feature, FAIL) == []
+
+
+def test_an_asset_is_built_again_to_be_compared_and_stays_what_it_is() -> None:
+    ready = given(request(), finish(), MarkStale(tape="t"))
+    assert kinds(ready, AGAIN) == [AssetRebuildRequested]
+    again = given(request(), finish(), MarkStale(tape="t"), AGAIN)
+    assert isinstance(again, aggregate.Ready)
+    assert (again.rebuilding, again.stale, again.built) == (True, True, ready.built)  # type: ignore[union-attr]
+    assert kinds(again, AGAIN) == []
+    assert kinds(again, FinishRebuild(data_digest="d" * 64)) == [AssetRebuilt]
+    ended = given(request(), finish(), MarkStale(tape="t"), AGAIN, FinishRebuild(data_digest="d" * 64))
+    assert ended == ready
+    assert kinds(ended, FinishRebuild(data_digest="e" * 64)) == []
+
+
+def test_other_data_is_told_with_both_digests_and_replaces_nothing() -> None:
+    again = given(request(), finish(), AGAIN)
+    (failed,) = aggregate.decide(again, FinishRebuild(data_digest="e" * 64))
+    assert isinstance(failed, AssetRebuildFailed)
+    assert (failed.code, failed.data_digest) == ("not_reproducible", "e" * 64)
+    assert "e" * 12 in failed.message
+    assert "d" * 12 in failed.message
+    assert failed.hint
+    assert aggregate.evolve(again, failed) == given(request(), finish())
+    assert kinds(again, FailRebuild(code="unknown_tape", message="gone")) == [AssetRebuildFailed]
+
+
+def test_a_build_again_is_cancelled_and_goes_with_its_asset() -> None:
+    again = given(request(), finish(), AGAIN)
+    assert kinds(again, CANCEL) == [AssetRebuildFailed]
+    assert given(request(), finish(), AGAIN, CANCEL) == given(request(), finish())
+    assert kinds(again, REMOVE) == [AssetRemoved]
+    assert kinds(given(request(), finish(), AGAIN, REMOVE), FailRebuild(code="internal", message="late")) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "code"),
+    [
+        ((), "not_found"),
+        ((request(),), "conflict"),
+        ((request(), FAIL), "conflict"),
+        ((request(), REMOVE), "not_found"),
+    ],
+)
+def test_what_is_not_there_is_not_built_again(before: tuple[Any, ...], code: str) -> None:
+    with pytest.raises(TapelineError) as refused:
+        aggregate.decide(given(*before), AGAIN)
+    assert (refused.value.code, bool(refused.value.hint)) == (code, True)

@@ -1,6 +1,7 @@
 """What can happen to an asset: its build is requested, ends, and the asset is removed.
 
-A build that failed or was cancelled may be requested again under the same name. Features and labels that a team
+A build that failed or was cancelled may be requested again under the same name. An asset that is there may be built
+again to see whether the same data comes out; what is there is never replaced. Features and labels that a team
 has named are kept here too, each on a stream of its own made from its name: a name is saved, and removed.
 """
 
@@ -18,14 +19,20 @@ from tapeline.contracts.assets import (
     AssetChecked,
     AssetEvent,
     AssetMarkedStale,
+    AssetRebuildFailed,
+    AssetRebuildRequested,
+    AssetRebuilt,
     AssetRemoved,
     CancelBuild,
     FailBuild,
+    FailRebuild,
     FeatureEvent,
     FeatureRemoved,
     FeatureSaved,
     FinishBuild,
+    FinishRebuild,
     MarkStale,
+    RebuildAsset,
     RemoveAsset,
     RemoveFeature,
     RequestBuild,
@@ -34,8 +41,9 @@ from tapeline.contracts.assets import (
 from tapeline.errors import TapelineError
 
 AssetCommand = (
-    RequestBuild | FinishBuild | FailBuild | CancelBuild | MarkStale | RemoveAsset | StoreFeature | RemoveFeature
-)
+    RequestBuild | FinishBuild | FailBuild | CancelBuild | MarkStale | RebuildAsset | FinishRebuild | FailRebuild
+    | RemoveAsset | StoreFeature | RemoveFeature
+)  # fmt: skip
 Event = AssetEvent | FeatureEvent
 
 
@@ -68,11 +76,12 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The asset is there."""
+    """The asset is there; `rebuilding` while it is built again to be compared."""
 
     request: Building
     built: AssetBuilt
     stale: bool = False
+    rebuilding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,14 @@ def decide(state: State, command: AssetCommand) -> list[Event]:
         case MarkStale():
             is_fresh = isinstance(state, Ready) and not state.stale
             return [AssetMarkedStale(tape=command.tape)] if is_fresh else []
+        case RebuildAsset():
+            return _rebuild(state, command)
+        case FinishRebuild() if isinstance(state, Ready) and state.rebuilding:
+            return [_compared(state, command)]
+        case FailRebuild() if isinstance(state, Ready) and state.rebuilding:
+            return [AssetRebuildFailed(code=command.code, message=command.message, hint=command.hint)]
+        case FinishRebuild() | FailRebuild():
+            return []  # cancelled, removed, or another copy of the service was first
         case RemoveAsset():
             return _remove(state, command)
         case StoreFeature():
@@ -204,12 +221,46 @@ def _request(state: State, command: RequestBuild) -> list[Event]:
             assert_never(state)
 
 
+def _rebuild(state: State, command: RebuildAsset) -> list[Event]:
+    match state:
+        case Ready():
+            return [] if state.rebuilding else [AssetRebuildRequested()]
+        case Building() | Ended():
+            raise TapelineError(
+                f"asset {command.name!r} is {state.status if isinstance(state, Ended) else 'building'}; "
+                "there is nothing to compare a build with",
+                code="conflict",
+                hint="build it by its spec" if isinstance(state, Ended) else "wait until it is ready",
+            )
+        case Unborn() | Removed() | Feature():
+            raise _missing(command.name)
+        case _:
+            assert_never(state)
+
+
+def _compared(state: Ready, command: FinishRebuild) -> AssetRebuilt | AssetRebuildFailed:
+    if command.data_digest == state.built.data_digest:
+        return AssetRebuilt(data_digest=command.data_digest)
+    return AssetRebuildFailed(
+        code="not_reproducible",
+        message=f"asset {state.request.name!r} was built again and its data came out different: digest "
+        f"{command.data_digest[:12]} in place of {state.built.data_digest[:12]}",
+        hint="a formula or a library has changed since it was built: remove the asset and build it anew to train on "
+        "what is computed today",
+        data_digest=command.data_digest,
+    )
+
+
 def _cancel(state: State, command: CancelBuild) -> list[Event]:
     match state:
         case Building():
             return [AssetBuildCancelled()]
         case Ended():
             return []
+        case Ready() if state.rebuilding:
+            return [
+                AssetRebuildFailed(code="cancelled", message="the build again was cancelled", hint="the asset is there")
+            ]
         case Ready():
             raise TapelineError(
                 f"asset {command.name!r} is ready; there is no build to cancel",
@@ -266,6 +317,10 @@ def evolve(state: State, event: Event) -> State:
             return Ready(request, event)
         case AssetMarkedStale() if isinstance(state, Ready):
             return replace(state, stale=True)
+        case AssetRebuildRequested() if isinstance(state, Ready):
+            return replace(state, rebuilding=True)
+        case AssetRebuilt() | AssetRebuildFailed() if isinstance(state, Ready):
+            return replace(state, rebuilding=False)
         case AssetRemoved():
             return Removed(request.name if request else "")
         case FeatureSaved():
@@ -273,6 +328,8 @@ def evolve(state: State, event: Event) -> State:
         case FeatureRemoved():
             return replace(state, spec=None) if isinstance(state, Feature) else Feature("", 0, None)
         case AssetChecked() | AssetBuildFailed() | AssetBuildCancelled() | AssetBuilt() | AssetMarkedStale():
+            return state
+        case AssetRebuildRequested() | AssetRebuilt() | AssetRebuildFailed():
             return state
         case _:
             assert_never(event)

@@ -11,7 +11,6 @@ import asyncio
 import shutil
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +19,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tapeline.assets.asset import aggregate, queries
 from tapeline.assets.asset.work import Shards, messages, offer
-from tapeline.contracts.assets import FailBuild, FinishBuild
+from tapeline.contracts.assets import FailBuild, FailRebuild, FinishBuild, FinishRebuild
 from tapeline.decider import Deciders, origin_of
 from tapeline.errors import CODES, TapelineError
 from tapeline.ids import derived_id
+from tapeline.log import progress
+from tapeline.log.metrics import MetricsStream
 from tapeline.log.work import WorkQueue
 from tapeline.logs import get_logger
 from tapeline.projections import Reader
@@ -43,7 +44,6 @@ RETRY_S = 2.0
 TRIES = 5
 LOOK_S = 2.0
 TOLD_EVERY_S = 0.2
-REMEMBERED = 256
 TRANSIENT = frozenset({"unavailable", "timeout", "unknown_outcome", "conflict"})
 
 
@@ -55,10 +55,11 @@ class _Ended(Exception):
 
 
 class Builder:
-    """Builds what `AssetBuildRequested` asks for.
+    """Builds what `AssetBuildRequested` asks for, and again what `AssetRebuildRequested` does.
 
     Parameters
     ----------
+    metrics : where other processes read how far a build is
     folder : private folder for files that are not yet promoted
     queue : where other processes find shards to compute; without one all are computed here
     """
@@ -69,6 +70,7 @@ class Builder:
         deciders: Deciders,
         store: ArtifactStore,
         assets: Reader,
+        metrics: MetricsStream,
         folder: Path,
         shards: Shards,
         queue: WorkQueue | None = None,
@@ -76,13 +78,14 @@ class Builder:
         self._deciders = deciders
         self._store = store
         self._assets = assets
+        self._metrics = metrics
         self._folder = folder
         self._shards = shards
         self._queue = queue
         self._asked: asyncio.Queue[Ref] = asyncio.Queue()
         self._waiting: set[Ref] = set()
         self._stops: dict[Ref, threading.Event] = {}
-        self._progress: OrderedDict[str, dict[str, dict[str, Any]]] = OrderedDict()
+        self._progress: dict[Ref, dict[str, dict[str, Any]]] = {}
 
     def wake(self, ref: Ref) -> None:
         """Have an asset built; a repeat is nothing new."""
@@ -95,9 +98,13 @@ class Builder:
         if ref in self._stops:
             self._stops[ref].set()
 
-    def progress(self, asset_id: str) -> list[dict[str, Any]]:
-        """How far a build is: `{operation, value, final_value, units}`, the latest of each operation."""
-        return list(self._progress.get(asset_id, {}).values())
+    def progress(self, ref: Ref) -> list[dict[str, Any]]:
+        """How far a build of this process is: `{operation, value, final_value, units}`, the latest of each."""
+        return list(self._progress.get(ref, {}).values())
+
+    async def progress_of(self, ref: Ref) -> list[dict[str, Any]]:
+        """How far a build is, whichever process it is in, or how far the last one was."""
+        return self.progress(ref) if ref in self._progress else await progress.latest(self._metrics, ref.team, ref.id)
 
     async def run(self) -> None:
         """Build for ever; a task of the service. Begins with what an earlier process left unfinished."""
@@ -133,22 +140,31 @@ class Builder:
 
     async def _build(self, ref: Ref) -> None:
         state = await self._deciders.state(aggregate, ref)
-        if not isinstance(state, aggregate.Building):
+        is_again = isinstance(state, aggregate.Ready) and state.rebuilding
+        wanted = aggregate.request_of(state)
+        if wanted is None or not (is_again or isinstance(state, aggregate.Building)):
             return
         led = await self._deciders.cause(aggregate, ref)
         stop = self._stops[ref] = threading.Event()
+        said = self._progress[ref] = {}
         folder = self._folder / ref.id
-        log.info("build_begins", asset=ref.id, team=ref.team, name=state.name)
+        log.info("build_begins", asset=ref.id, team=ref.team, name=wanted.name, again=is_again)
+        command: FinishBuild | FailBuild | FinishRebuild | FailRebuild
         try:
             await asyncio.to_thread(_emptied, folder)
-            built = await self._built(ref, state, folder, self._teller(self._begun(ref.id), stop))
-            command: FinishBuild | FailBuild = await self._finish(state, built)
+            async with progress.told(self._metrics, ref.team, ref.id, said):
+                tell = self._teller(said, stop)
+                if is_again:
+                    built = await self._built_again(ref, wanted, folder, tell)
+                    command = FinishRebuild(data_digest=built.data_digest)
+                else:
+                    command = await self._finish(wanted, await self._built(ref, wanted, folder, tell))
         except _Ended:
             return
         except TapelineError as error:
             if error.code in TRANSIENT:
                 raise
-            command = _failure(state, error)
+            command = _failure(wanted, error, is_again)
         except OSError as error:
             log.exception("build_cannot_write", asset=ref.id, team=ref.team)
             full = TapelineError(
@@ -156,21 +172,23 @@ class Builder:
                 code="insufficient_storage",
                 hint="free some disk space, then build again: what is computed is kept",
             )
-            command = _failure(state, full)
+            command = _failure(wanted, full, is_again)
         except (MemoryError, ValueError, ArithmeticError, LookupError, TypeError) as error:
             # A defect in a formula must not leave the asset building for ever.
             log.exception("build_broke", asset=ref.id, team=ref.team)
             broken = TapelineError(f"the build broke: {type(error).__name__}: {error}", code="internal")
-            command = _failure(state, broken)
+            command = _failure(wanted, broken, is_again)
         finally:
             # The thread may outlive a cancelled task: it ends at its next word of progress.
             stop.set()
             self._stops.pop(ref, None)
+            self._progress.pop(ref, None)
             await asyncio.to_thread(shutil.rmtree, folder, True)
-        command_id = derived_id("build", ref.id, state.spec_digest, type(command).__name__, str(command.model_dump()))
-        origin = origin_of(ACTOR, command_id, cause=led.cause, correlation=led.correlation_id)
+        # What was asked for is in the id: the next build may end in the very same words, and has ended nevertheless.
+        said_id = derived_id("build", ref.id, led.cause or "", type(command).__name__, str(command.model_dump()))
+        origin = origin_of(ACTOR, said_id, cause=led.cause, correlation=led.correlation_id)
         await self._deciders.handle(aggregate, ref, command, origin)
-        log.info("build_ended", asset=ref.id, team=ref.team, name=state.name, result=type(command).__name__)
+        log.info("build_ended", asset=ref.id, team=ref.team, name=wanted.name, result=type(command).__name__)
 
     async def _built(self, ref: Ref, state: aggregate.Building, folder: Path, tell: Tell) -> Built:
         from tapeline.assets.build import assemble
@@ -191,11 +209,23 @@ class Builder:
                 tell=tell,
             )
 
-    def _begun(self, asset_id: str) -> dict[str, dict[str, Any]]:
-        progress = self._progress[asset_id] = {}
-        while len(self._progress) > REMEMBERED:
-            self._progress.popitem(last=False)
-        return progress
+    async def _built_again(self, ref: Ref, state: aggregate.Building, folder: Path, tell: Tell) -> Built:
+        """The asset from nothing but its tapes: shards that are kept are not read, or they would prove themselves."""
+        from tapeline.assets.build import build
+
+        tapes = await self._shards.tapes(ref.team, state)
+        async with self._shards.hand:
+            return await asyncio.to_thread(
+                build,
+                state.spec,
+                name=state.name,
+                team=ref.team,
+                spec_digest=state.spec_digest,
+                tapes=tapes,
+                folder=folder,
+                components=self._shards.components(),
+                tell=tell,
+            )
 
     async def _shards_of(self, ref: Ref, state: aggregate.Building, plan: Plan, tell: Tell) -> list[ShardData]:
         """Every shard of a plan, computed here and by whoever else takes from the queue.
@@ -221,11 +251,11 @@ class Builder:
         tell("shards", total, total, "shards")
         return [await self._shards.read(ref.team, plan, i) for i in range(total)]
 
-    def _teller(self, progress: dict[str, dict[str, Any]], stop: threading.Event) -> Tell:
+    def _teller(self, said: dict[str, dict[str, Any]], stop: threading.Event) -> Tell:
         def tell(operation: str, value: int, final_value: int, units: str) -> None:
             if stop.is_set():
                 raise _Ended
-            progress[operation] = {
+            said[operation] = {
                 "operation": operation,
                 "value": value,
                 "final_value": final_value,
@@ -253,9 +283,11 @@ class Builder:
         )
 
 
-def _failure(state: aggregate.Building, error: TapelineError) -> FailBuild:
-    certificate = error.data.get("certificate") if isinstance(error.data, dict) else None
+def _failure(state: aggregate.Building, error: TapelineError, is_again: bool) -> FailBuild | FailRebuild:
     code = error.code if isinstance(error.code, str) and error.code in CODES else "internal"
+    if is_again:
+        return FailRebuild(code=code, message=error.message, hint=error.hint)
+    certificate = error.data.get("certificate") if isinstance(error.data, dict) else None
     return FailBuild(
         spec_digest=state.spec_digest, code=code, message=error.message, hint=error.hint, certificate=certificate
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from tapeline.contracts.assets import (
     GetAsset,
     ListAssets,
     ListFeatures,
+    RebuildAsset,
+    RebuildView,
     RemoveAsset,
     RequestBuild,
 )
@@ -59,27 +62,22 @@ def add_verbs(
         from tapeline.assets.asset.spec import asset_name, parse, resolve
 
         asked = parse(request.spec)
+        name = asset_name(asked, int(request.at.timestamp() * 1000))
         command_id = request.command_id or new_id()
         known = await tapes.at(request.min_position, _known_tapes, caller, asked.tapes)
         saved = await assets.at(request.min_position, queries.saved, caller)
         resolved = resolve(asked, known, components(), {each.name: each.model_dump() for each in saved})
         same = await assets.at(request.min_position, queries.of_digest, caller.team, resolved.digest)
-        if same is not None and (asked.name is None or same.name == asked.name):
+        if same is not None and asked.rebuild and same.status != "building":
+            return await again(caller, RebuildAsset(name=same.name, command_id=command_id, at=request.at))
+        if same is not None:
             return Accepted(
-                view=_with_progress(same, builder),
+                view=await _with_progress(caller, same, builder),
                 sequence=1,
                 position=max(assets.projector.position, 0),
                 log_id=log_id,
                 replayed=True,
             )
-        if same is not None:
-            raise TapelineError(
-                f"this spec has been built already, as asset {same.name!r}",
-                code="already_exists",
-                hint=f"use asset {same.name!r}",
-                data={"name": same.name, "id": same.id},
-            )
-        name = asset_name(asked, int(request.at.timestamp() * 1000))
         holder = await holders.of(caller.team, name)
         asset_id = holder or born_of(command_id, "asset")
         ref = Ref(caller.team, "asset", asset_id)
@@ -94,6 +92,26 @@ def add_verbs(
             ],
             origin_of(caller.actor, command_id),
         )
+        builder.wake(ref)
+        return accepted(outcome, _view(ref, outcome.state, request.at, builder), log_id)
+
+    @verbs.user("rebuild")
+    async def rebuild(caller: Principal, request: RebuildAsset) -> Accepted[AssetView]:
+        return await again(caller, request)
+
+    async def again(caller: Principal, request: RebuildAsset) -> Accepted[AssetView]:
+        from tapeline.assets.asset.instances import not_rebuildable
+
+        ref = await _ref(holders, caller, request.name, request.command_id)
+        recipe = aggregate.request_of(await deciders.state(aggregate, ref))
+        why = None if recipe is None else await asyncio.to_thread(lambda: not_rebuildable(recipe.spec, components()))
+        if why is not None:
+            raise TapelineError(
+                f"asset {request.name!r} cannot be built again: {why}",
+                code="not_rebuildable",
+                hint="install the version of tapeline, or of the package with the component, that it was built with",
+            )
+        outcome = await deciders.handle(aggregate, ref, request, origin_of(caller.actor, request.command_id))
         builder.wake(ref)
         return accepted(outcome, _view(ref, outcome.state, request.at, builder), log_id)
 
@@ -133,10 +151,14 @@ def add_verbs(
 
     @verbs.user("get")
     async def get(caller: Principal, request: GetAsset) -> Answer[AssetView]:
-        view = await assets.at(request.min_position, queries.get, caller, request.name)
-        return answered(
-            assets.marked(caller.team, "asset", _with_progress(view, builder)), assets.projector.position, log_id
-        )
+        from tapeline.assets.asset.instances import not_rebuildable
+
+        found = await assets.at(request.min_position, queries.get, caller, request.name)
+        view = await _with_progress(caller, found, builder)
+        if view.status in ("ready", "stale"):
+            why = await asyncio.to_thread(lambda: not_rebuildable(view.spec, components()))
+            view = view.model_copy(update={"not_rebuildable": why})
+        return answered(assets.marked(caller.team, "asset", view), assets.projector.position, log_id)
 
     @verbs.user("list")
     async def list_(caller: Principal, request: ListAssets) -> Answer[Page[AssetView]]:
@@ -188,8 +210,8 @@ async def _ref(holders: Holders, caller: Principal, name: str, command_id: str |
     return Ref(caller.team, "asset", asset_id)
 
 
-def _with_progress(view: AssetView, builder: Builder) -> AssetView:
-    return view.model_copy(update={"progress": builder.progress(view.id)})
+async def _with_progress(caller: Principal, view: AssetView, builder: Builder) -> AssetView:
+    return view.model_copy(update={"progress": await builder.progress_of(Ref(caller.team, "asset", view.id))})
 
 
 def _view(ref: Ref, state: aggregate.State, at: datetime, builder: Builder) -> AssetView:
@@ -213,6 +235,7 @@ def _view(ref: Ref, state: aggregate.State, at: datetime, builder: Builder) -> A
             "labels": built.labels,
             "data_digest": built.data_digest,
             "stats": built.stats,
+            "rebuild": RebuildView(status="building", at=at) if state.rebuilding else None,
         }
     return AssetView(
         id=ref.id,
@@ -223,6 +246,6 @@ def _view(ref: Ref, state: aggregate.State, at: datetime, builder: Builder) -> A
         created_at=at,
         updated_at=at,
         user=request.user,
-        progress=builder.progress(ref.id),
+        progress=builder.progress(ref),
         **made,
     )

@@ -28,6 +28,53 @@ def refusal(code: str, pointer: str, message: str, hint: str | None = None, valu
     )
 
 
+_BOUNDS = {
+    "greater_than": ("above", "gt"),
+    "less_than": ("below", "lt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def sentence(fault: Any, what: str, known: Iterable[str]) -> tuple[str, str]:
+    """What a model refused, for people: a sentence and a remedy.
+
+    Parameters
+    ----------
+    fault : one of the errors of a `ValidationError`, with its context
+    what : what the field is called where there is no such one
+    known : the fields that there are
+    """
+    kind, context = fault["type"], fault.get("ctx") or {}
+    name = str(fault["loc"][-1]) if fault["loc"] else "the spec"
+    given = repr(fault.get("input"))
+    given = given if len(given) <= 60 else f"{given[:57]}..."
+    fields = sorted(known)
+    if kind in _BOUNDS:
+        word, key = _BOUNDS[kind]
+        return f"{name} must be {word} {context[key]:g}, got {given}", f"use a number {word} {context[key]:g}"
+    match kind:
+        case "missing":
+            return f"{name} is missing", f"give {name}: it has no default"
+        case "extra_forbidden":
+            return f"there is no {what} {name!r}", near(name, fields) or f"there are {', '.join(fields)}"
+        case "literal_error":
+            return f"{given} is not one of {context['expected']}", f"use {context['expected']}"
+        case "too_short" | "too_long":
+            least = context.get("min_length") if kind == "too_short" else context.get("max_length")
+            word = "at least" if kind == "too_short" else "at most"
+            return f"{name} has {context.get('actual_length')} entries, needs {word} {least}", f"name {word} {least}"
+        case "date_from_datetime_parsing" | "date_parsing" | "date_type" | "date_from_datetime_inexact":
+            return f"{given} is no date", "write YYYY-MM-DD, as 2013-10-07"
+        case "string_pattern_mismatch":
+            return f"{given} is not written as it must be", "write a time of day as HH:MM or HH:MM:SS"
+        case "value_error":
+            return str(fault["msg"]).removeprefix("Value error, "), f"parameters are {', '.join(fields)}"
+        case _:
+            message = str(fault["msg"])
+            return f"{message[0].lower()}{message[1:]}, got {given}", f"give {name} another value"
+
+
 def near(word: str, known: Iterable[str]) -> str | None:
     """Up to three near matches as a question, or None."""
     found = difflib.get_close_matches(word, list(known), 3, 0.5)
@@ -43,6 +90,17 @@ def instances_of(specs: Sequence[Mapping[str, Any]], components: Registry) -> li
         `unknown_component` when this version has no such component any more.
     """
     return [_instance_of(spec, components) for spec in specs]
+
+
+def not_rebuildable(spec: Mapping[str, Any], components: Registry) -> str | None:
+    """Why a resolved spec can no longer be built: a component that is not there any more; None when it can."""
+    try:
+        instances_of([*spec["features"], *spec["labels"]], components)
+    except TapelineError as error:
+        return f"{error.message}, which is not installed"
+    except pydantic.ValidationError as error:
+        return f"a component has other parameters than the recipe gives it: {error.errors()[0]['msg']}"
+    return None
 
 
 def _instance_of(spec: Mapping[str, Any], components: Registry) -> Instance:
@@ -84,6 +142,10 @@ def instance(
             name: components[spec["component"]].kind for name, spec in known.items() if spec["component"] in components
         }
         if kinds.get(item) != kind:
+            if item in kinds:
+                raise refusal(
+                    f"unknown_{kind}", pointer, f"{item!r} is a {kinds[item]}, not a {kind}", f"name a {kind}", item
+                )
             names = sorted(name for name, each in kinds.items() if each == kind)
             shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
             hint = near(item, names) or f"{kind}s with a name are {shown}; or spell it out"
@@ -115,33 +177,24 @@ def _spelled(given: Mapping[str, Any], pointer: str) -> FeatureSpec:
     try:
         return FeatureSpec.model_validate(given)
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         place = "/".join([pointer, *(str(step) for step in first["loc"])])
-        raise refusal("invalid", place, str(first["msg"]), "a feature has name, component and params") from error
+        raise refusal("invalid", place, *sentence(first, "field", FeatureSpec.model_fields)) from error
 
 
 def _params(component: Component, given: Mapping[str, Any], pointer: str) -> Any:
     try:
         params = component.params.model_validate(given)
     except pydantic.ValidationError as error:
-        known = sorted(component.params.model_fields)
-        faults = error.errors(include_url=False, include_context=False)
+        faults = error.errors(include_url=False)
         # A misspelt parameter explains that another one is missing.
         faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
         refused = []
         for fault in faults:
             place = "".join(f"/{step}" for step in fault["loc"])
-            hint = near(place[1:], known) if fault["type"] == "extra_forbidden" else None
-            message = "no such parameter" if fault["type"] == "extra_forbidden" else str(fault["msg"])
-            refused.append(
-                refusal(
-                    "invalid",
-                    f"{pointer}/params{place}",
-                    message,
-                    hint or f"parameters of {component.id!r} are {', '.join(known)}",
-                    repr(fault.get("input"))[:200],
-                )
-            )
+            message, hint = sentence(fault, f"parameter of {component.id!r} named", component.params.model_fields)
+            value = repr(fault.get("input"))[:200]
+            refused.append(refusal("invalid", f"{pointer}/params{place}", message, hint, value))
         refused[0].data = {"errors": [each.data["errors"][0] for each in refused]}
         raise refused[0] from error
     if isinstance(params, LabelParams):

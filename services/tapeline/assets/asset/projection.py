@@ -15,6 +15,9 @@ from tapeline.contracts.assets import (
     AssetBuilt,
     AssetChecked,
     AssetMarkedStale,
+    AssetRebuildFailed,
+    AssetRebuildRequested,
+    AssetRebuilt,
     AssetRemoved,
     FeatureRemoved,
     FeatureSaved,
@@ -23,7 +26,7 @@ from tapeline.log import StoredEvent
 from tapeline.projections import Key, Rows
 
 name = "assets.assets"
-version = 2
+version = 3
 kinds = frozenset({"asset"})
 tables: Sequence[Table] = (assets, features)
 
@@ -100,6 +103,13 @@ def apply(rows: Rows, event: StoredEvent) -> None:
                 message=f"tape {data.tape}, of which it was cut, has been corrected",
                 hint="build it again from the tape that is right",
             )
+        case AssetRebuildRequested():
+            rows.change(assets, team, asset_id, rebuilding=True, rebuild={"status": "building", "at": at})
+        case AssetRebuilt():
+            rows.change(assets, team, asset_id, rebuilding=False, rebuild={"status": "same", "at": at})
+        case AssetRebuildFailed() as data:
+            failed = {"status": "failed", "at": at, "code": data.code, "message": data.message, "hint": data.hint}
+            rows.change(assets, team, asset_id, rebuilding=False, rebuild=failed)
         case AssetRemoved():
             rows.delete(assets, team, asset_id)
         case FeatureSaved() as data:

@@ -101,14 +101,15 @@ def saved(connection: Connection, caller: Principal) -> list[FeatureView]:
 
 
 def building(connection: Connection) -> list[tuple[str, str]]:
-    """Team and id of every asset whose build has not ended, of all teams: for the builder alone."""
-    found = select(assets.c.team, assets.c.id).where(assets.c.status == "building").order_by(assets.c.id)
+    """Team and id of every asset that is to be built, or built again, of all teams: for the builder alone."""
+    is_wanted = (assets.c.status == "building") | assets.c.rebuilding
+    found = select(assets.c.team, assets.c.id).where(is_wanted).order_by(assets.c.id)
     return [(str(row.team), str(row.id)) for row in connection.execute(found)]
 
 
 def view_of(row: dict[str, Any]) -> AssetView:
     """A row as the view that is answered."""
-    made = {key: value for key, value in row.items() if key != "team"}
+    made = {key: value for key, value in row.items() if key not in ("team", "rebuilding")}
     made["created_at"] = datetime.fromisoformat(row["created_at"])
     made["updated_at"] = datetime.fromisoformat(row["updated_at"])
     made["files"] = [ArtifactView.model_validate(file) for file in row["files"]]

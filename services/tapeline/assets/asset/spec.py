@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from tapeline.assets.asset.instances import Known, looked_up, near, refusal
+from tapeline.assets.asset.instances import Known, looked_up, near, refusal, sentence
 from tapeline.assets.component import FeatureSpec, Instance, LabelParams, duration_ns
 from tapeline.assets.components import BUILT_IN, Registry
 from tapeline.assets.view import Unit
@@ -110,6 +110,11 @@ class AssetSpec(_Part):
     missing: Literal["drop", "zero", "carry"] = "drop"
     uniqueness: bool = False
     allow_lookahead: bool = False
+    rebuild: bool = False
+
+
+_PARTS: Mapping[str, type[_Part]] = {"split": Split, "range": Range}
+"""The parts whose fields a fault may name, by the field that holds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,7 @@ def parse(content: Mapping[str, Any]) -> AssetSpec:
     try:
         return AssetSpec.model_validate(content)
     except pydantic.ValidationError as error:
-        faults = [_fault(each, content) for each in error.errors(include_url=False, include_context=False)]
+        faults = [_fault(each, content) for each in error.errors(include_url=False)]
         first = faults[0]
         raise TapelineError(
             f"{first['pointer'] or 'spec'}: {first['message']}",
@@ -173,16 +178,12 @@ def _fault(error: Any, content: Mapping[str, Any]) -> dict[str, Any]:
         elif error["type"] != "missing":
             continue
         path.append(step)
-    hint: str | None = "give it as the schema tapeline.asset-spec/1 has it, or leave it out for its default"
-    if error["type"] == "missing":
-        hint = "it has no default"
-    elif error["type"] == "extra_forbidden":
-        fields = {field.alias or name for name, field in AssetSpec.model_fields.items()}
-        hint = near(str(path[-1]), fields) or f"its fields are {', '.join(sorted(fields))}"
+    known = _PARTS.get(str(path[-2]) if len(path) > 1 else "", AssetSpec)
+    message, hint = sentence(error, "field", (field.alias or name for name, field in known.model_fields.items()))
     return {
         "path": path,
         "pointer": "".join(f"/{step}" for step in path),
-        "message": error["msg"],
+        "message": message,
         "value": repr(error.get("input"))[:200],
         "hint": hint,
     }

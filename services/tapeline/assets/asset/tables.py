@@ -30,6 +30,8 @@ assets = Table(
     Column("code", String(64)),
     Column("message", Text),
     Column("hint", Text),
+    Column("rebuilding", Boolean, nullable=False, default=False),
+    Column("rebuild", JSON),
 )
 """One row an asset that is there, whatever its status; a removed asset has none."""
 

@@ -57,7 +57,7 @@ class Shards:
         self._deciders = deciders
         self._store = store
         self._folder = folder
-        self._components = components
+        self.components = components
         self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
         self._planning = asyncio.Lock()
         self.hand = asyncio.Lock()
@@ -76,8 +76,8 @@ class Shards:
         async with self._planning:
             key = (team, state.spec_digest)
             if key not in self._plans:
-                tapes = await self._tapes(team, state)
-                self._plans[key] = await asyncio.to_thread(make_plan, state.spec, tapes, self._components())
+                tapes = await self.tapes(team, state)
+                self._plans[key] = await asyncio.to_thread(make_plan, state.spec, tapes, self.components())
                 while len(self._plans) > PLANS:
                     self._plans.popitem(last=False)
             self._plans.move_to_end(key)
@@ -119,7 +119,14 @@ class Shards:
         """Remove shards that nothing has asked for in a week."""
         return await self._store.sweep(PREFIX, KEPT_S)
 
-    async def _tapes(self, team: str, state: aggregate.Building) -> dict[str, OpenTape]:
+    async def tapes(self, team: str, state: aggregate.Building) -> dict[str, OpenTape]:
+        """The tapes of a recipe by id, opened.
+
+        Raises
+        ------
+        TapelineError
+            `unknown_tape` when one is gone.
+        """
         from tapeline.tape.manifest import parse
         from tapeline.tape.view import OpenTape
 
