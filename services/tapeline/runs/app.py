@@ -66,7 +66,7 @@ def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
         presence=presence,
         intake=intake,
         measured=measured,
-        numbers=Numbers(platform.deciders),
+        numbers=Numbers(platform.deciders, platform.clock),
         log_id=platform.log_id,
     )
     gate = reports.Gate(

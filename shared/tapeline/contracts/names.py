@@ -33,7 +33,10 @@ class NameReleased:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberTaken:
-    """The team's counter of this kind stands at `number`, which belongs to `holder`."""
+    """The team's counter of this kind stands at `number`, which belongs to `holder`.
+
+    A number that was taken in advance belongs to `ahead-<id>`, the copy of the service that gives it to the next one.
+    """
 
     SCHEMA: ClassVar[int] = 1
     number: int
