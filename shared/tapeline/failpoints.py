@@ -32,6 +32,7 @@ POINTS = frozenset(
         "store.staged", "store.hashed", "store.promoted",
         # Proof and copies of the log.
         "seal.signed", "seal.stored", "export.segment", "export.manifest", "import.batch",
+        "import.synced",
     }
 )  # fmt: skip
 

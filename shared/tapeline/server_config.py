@@ -26,6 +26,7 @@ FREE_BYTES_NEEDED = GIB
 MAX_FILE_BYTES = 8 * GIB
 FREE_RATIO = 0.8
 FLOOR = (2, 15, 1)
+IMPORT_SYNC = '"10m"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,10 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def render(accounts: Accounts, settings: ServerSettings, home: Home) -> str:
+def render(accounts: Accounts, settings: ServerSettings, home: Home, *, syncs_always: bool = True) -> str:
     """The text of the server configuration.
+
+    Without `syncs_always` it may lose what it has acknowledged: for an import alone, which syncs at its end.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def render(accounts: Accounts, settings: ServerSettings, home: Home) -> str:
         'ping_interval: "20s"',
         "jetstream {",
         f"  store_dir: {_quoted(str(home.log))}",
-        "  sync_interval: always",
+        f"  sync_interval: {'always' if syncs_always else IMPORT_SYNC}",
         "  max_mem: 0",
         f"  max_file: {settings.max_file_bytes}",
         "}",

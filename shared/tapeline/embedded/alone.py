@@ -15,8 +15,11 @@ from tapeline.security.keys import read_credentials
 
 
 @asynccontextmanager
-async def server_alone(home: Home) -> AsyncIterator[str]:
+async def server_alone(home: Home, *, syncs_always: bool = True) -> AsyncIterator[str]:
     """The address of a home's server, which runs with its streams made while the context is open.
+
+    Without `syncs_always` what it acknowledges may be lost with the power, and none but `admin` can write to it: for
+    who syncs its files afterwards.
 
     Raises
     ------
@@ -27,7 +30,7 @@ async def server_alone(home: Home) -> AsyncIterator[str]:
     held = hold(home)
     try:
         teams.make_identities(home, team=TEAM, agent=AGENT)
-        server = EmbeddedServer(home)
+        server = EmbeddedServer(home, syncs_always=syncs_always)
         child = Child(server.spec(), home.logs, lambda: None)
         child.start()
         try:

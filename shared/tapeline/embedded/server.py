@@ -34,11 +34,12 @@ class EmbeddedServer:
     """The nats-server of one instance.
 
     Its first start takes free ports; every later start of the same instance takes the same ones, so that
-    clients find it again.
+    clients find it again. Only an import's own server does not sync always.
     """
 
-    def __init__(self, home: Home, *, port: int = -1) -> None:
+    def __init__(self, home: Home, *, port: int = -1, syncs_always: bool = True) -> None:
         self._home = home
+        self._syncs_always = syncs_always
         self._program = find_server()
         room = max_file_bytes(shutil.disk_usage(home.root).free)
         before = load_settings(home)
@@ -77,13 +78,16 @@ class EmbeddedServer:
         with teams.changing(self._home):
             save_settings(self._home, self.settings)
             accounts = principals.load_accounts(self._home.teams_file)
-            install(self._home, render(accounts, self.settings, self._home))
+            if not self._syncs_always:
+                accounts = principals.alone(accounts)
+            install(self._home, render(accounts, self.settings, self._home, syncs_always=self._syncs_always))
 
     async def _is_ready(self, pid: int) -> bool:
         found = _ports(self._home.run, pid)
         if found is None or not await asyncio.to_thread(server_monitor.is_healthy, found[1], 1.0):
             return False
-        await self._check_sync(found[1])
+        if self._syncs_always:
+            await self._check_sync(found[1])
         self._ports = found
         created = psutil.Process(pid).create_time()
         write_json(self._home.server_file, {"pid": pid, "created": created, "url": self.url, "monitor_port": found[1]})

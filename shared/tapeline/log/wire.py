@@ -244,7 +244,9 @@ def time_of_ns(ns: int) -> datetime:
 
 def time_text(at: datetime) -> str:
     """A time in UTC with microseconds and `Z`; `time_of` reads it back."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    return at.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 class DirectGet:

@@ -11,15 +11,15 @@ from contextlib import aclosing
 
 import msgspec
 
+from tapeline.bulk import digests, roots
 from tapeline.clock import Clock, SystemClock
 from tapeline.errors import TapelineError
 from tapeline.failpoints import passed
 from tapeline.home import Home, find_home
 from tapeline.log import EventLog, StoredCommit
-from tapeline.log.codec import digest
 from tapeline.logs import get_logger
 from tapeline.projections import CANCEL_AGAIN_S
-from tapeline.replay.chain import NO_ROOT, extended
+from tapeline.replay.chain import NO_ROOT
 from tapeline.replay.reading import opened
 from tapeline.replay.seals import Seal, Shelf, check_seals, holding, shelf, signed
 from tapeline.security.keys import Credentials, read_credentials
@@ -145,10 +145,9 @@ class Archivist:
         self._root = bytes.fromhex(last.root) if last else NO_ROOT
 
     async def _take(self, commits: Sequence[StoredCommit], every: int | None) -> None:
-        for commit in commits:
-            self._digest = digest(commit.subject, commit.header, commit.body)
-            self._root = extended(self._root, self._digest)
-            self._position = commit.position
+        raws = digests(commits)
+        for commit, raw, root in zip(commits, raws, roots(self._root, raws), strict=True):
+            self._digest, self._root, self._position = raw.hex(), root, commit.position
             if every is not None and self._position - self._sealed >= every:
                 await self._seal()
 

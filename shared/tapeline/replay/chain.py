@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Protocol
 
+from tapeline.bulk import digests, roots
 from tapeline.errors import TapelineError
 from tapeline.log import GENESIS, Head, StoredCommit
 from tapeline.log.codec import Codec, Header, Placed
@@ -45,11 +45,6 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.position}: {self.kind}: {self.message}"
-
-
-def extended(root: bytes, digest: str) -> bytes:
-    """The root one commit further."""
-    return sha256(root + bytes.fromhex(digest)).digest()
 
 
 @dataclass(slots=True)
@@ -94,20 +89,32 @@ class Walk:
 
     def add(self, commit: StoredCommit) -> Sequence[Fault]:
         """Take the next commit; what is wrong with it."""
+        return self.add_all([commit])
+
+    def add_all(self, commits: Sequence[StoredCommit]) -> list[Fault]:
+        """Take commits one after another; what is wrong with each."""
+        faults: list[Fault] = []
+        raws = digests(commits)
+        for commit, raw in zip(commits, raws, strict=True):
+            self._step(commit, raw.hex(), faults)
+        if raws:
+            self.root = roots(self.root, raws)[-1]
+        return faults
+
+    def _step(self, commit: StoredCommit, own: str, faults: list[Fault]) -> None:
         at = commit.position
         subject = commit.subject
-        raw = sha256(b"tl1\n%b\n%b\n%b" % (subject.encode(), commit.header, commit.body)).digest()
         before, self.position = self.position, at
         self.commits += 1
-        self.root = sha256(self.root + raw).digest()
-        self.digest = own = raw.hex()
+        self.digest = own
         try:
             header, placed = self._codec.check(commit)
         except TapelineError as error:
             # The chain goes on over what cannot be read, so that its successors are not blamed for it.
             if subject in self._chains:
                 self._chains[subject].digest = own
-            return [*_gap(before, at), Fault(at, "decode", error.message)]
+            faults += [*_gap(before, at), Fault(at, "decode", error.message)]
+            return
         chain = self._chains.get(subject)
         if chain is None:
             chain = _Chain(0, GENESIS) if self._begins_at_origin else _Chain(header.seq - 1, header.prev)
@@ -118,23 +125,20 @@ class Walk:
         )
         for event in placed:
             sequence += 1
-            whole = whole and event.sequence == sequence
-            if event.id in ids:
+            if event.sequence != sequence:
                 whole = False
-            else:
-                ids.add(event.id)
-        faults: Sequence[Fault] = ()
-        if not whole:
-            faults = [*_gap(before, at), *_misplaced(commit, header, placed, chain)]
+            ids.add(event.id)
+        if not whole or len(ids) != known + len(placed):
+            faults += [*_gap(before, at), *_misplaced(commit, header, placed, chain)]
             if len(ids) != known + len(placed):
                 faults.append(Fault(at, "duplicate", f"{subject}: an id of its events is there twice"))
         self.events += len(placed)
-        chain.sequence = placed[-1].sequence if placed else chain.sequence
+        if placed:
+            chain.sequence = placed[-1].sequence
         if header.erased is not None:
             self.erased[subject] += 1
         # The successor names the digest that this commit had before something in it was erased.
         chain.digest = header.erased or own
-        return faults
 
 
 def _gap(before: int, at: int) -> Iterator[Fault]:

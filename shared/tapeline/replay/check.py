@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tapeline.bulk import digests
 from tapeline.errors import TapelineError
 from tapeline.log import StoredCommit
 from tapeline.log.codec import digest
@@ -114,18 +115,18 @@ async def verify(
             report.faults.append(Fault(start.position, "seal", "its digest is not the sealed one"))
     try:
         async for commits in log.read(after=report.since, upto=head.position):
-            for commit in commits:
-                report.faults += walk.add(commit)
-                sealed = by_position.get(commit.position)
+            for part in _parts(commits, by_position):
+                report.faults += walk.add_all(part)
+                sealed = by_position.get(walk.position)
                 if sealed is not None:
                     if is_rooted and sealed.root != walk.root.hex():
                         told = f"the root is {walk.root.hex()[:12]}, sealed was {sealed.root[:12]}"
-                        report.faults.append(Fault(commit.position, "seal", told))
+                        report.faults.append(Fault(sealed.position, "seal", told))
                     elif sealed.digest != walk.digest:
                         told = f"the digest is {walk.digest[:12]}, sealed was {sealed.digest[:12]}"
-                        report.faults.append(Fault(commit.position, "seal", told))
+                        report.faults.append(Fault(sealed.position, "seal", told))
                     else:
-                        report.sealed = max(report.sealed, commit.position)
+                        report.sealed = max(report.sealed, sealed.position)
             if len(report.faults) >= MAX_FAULTS:
                 break
     except TapelineError as error:
@@ -143,11 +144,20 @@ async def verify(
     return report
 
 
+def _parts(commits: Sequence[StoredCommit], ends: Container[int]) -> Iterator[Sequence[StoredCommit]]:
+    """Commits in parts, each of which ends at one of the positions `ends`, or at the last commit."""
+    start = 0
+    for k, commit in enumerate(commits, 1):
+        if commit.position in ends or k == len(commits):
+            yield commits[start:k]
+            start = k
+
+
 async def _compared(log: Recorded, other: Recorded, since: int) -> list[Fault]:
     """The first position at which two logs differ, as far as the shorter one goes."""
     upto = min((await log.head()).position, (await other.head()).position)
     theirs = other.read(after=since, upto=upto)
-    waiting: dict[int, str] = {}
+    waiting: dict[int, bytes] = {}
     reached = since
     try:
         async for commits in log.read(after=since, upto=upto):
@@ -155,12 +165,12 @@ async def _compared(log: Recorded, other: Recorded, since: int) -> list[Fault]:
                 more: list[StoredCommit] = await anext(theirs, [])
                 if not more:
                     break
-                waiting |= {one.position: digest(one.subject, one.header, one.body) for one in more}
+                waiting |= {one.position: raw for one, raw in zip(more, digests(more), strict=True)}
                 reached = more[-1].position
-            for one in commits:
+            for one, raw in zip(commits, digests(commits), strict=True):
                 if (found := waiting.pop(one.position, None)) is None:
                     return [Fault(one.position, "hole", "what it is compared with does not have it")]
-                if found != digest(one.subject, one.header, one.body):
+                if found != raw:
                     return [Fault(one.position, "chain", "its digest differs from the one compared with")]
     finally:
         await theirs.aclose()

@@ -214,9 +214,10 @@ async def _written(
     writer: SegmentWriter | None = None
     try:
         async for commits in lists:
-            for commit in commits:
-                writer = writer or SegmentWriter(folder, commit.position, root)
-                writer.add(commit)
+            taken = 0
+            while taken < len(commits):
+                writer = writer or SegmentWriter(folder, commits[taken].position, root)
+                taken += writer.take(commits[taken:])
                 if writer.is_full:
                     segment = writer.close(full=True)
                     writer, root = None, bytes.fromhex(segment.root)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,16 +19,16 @@ from tapeline.failpoints import passed
 from tapeline.home import Home, read_instance
 from tapeline.log import StoredCommit, wire
 from tapeline.log.bulk import BulkAppender, BulkClient
-from tapeline.log.codec import MAX_BODY_BYTES, MAX_HEADER_BYTES, digest
-from tapeline.replay.artifacts import check_artifacts, missing_artifacts, put_artifacts
+from tapeline.log.codec import MAX_BODY_BYTES, MAX_HEADER_BYTES
+from tapeline.replay.artifacts import artifacts_in, check_artifacts, put_artifacts
 from tapeline.replay.chain import Fault, Walk
-from tapeline.replay.manifest import Manifest, Segment, whole_manifest
+from tapeline.replay.manifest import Manifest, Segment, corrupt, whole_manifest
 from tapeline.replay.reading import codec
 from tapeline.replay.seals import last_seal
-from tapeline.replay.segments import read_segment, salvage
+from tapeline.replay.segments import LIST, Damaged, commits_in, salvaged, texts
 from tapeline.security.keys import read_credentials
 from tapeline.store import LocalStore
-from tapeline.subjects import ref_of
+from tapeline.subjects import events_of, ref_of
 
 STREAM = "EVENTS"
 _ONE_LINE = re.compile(rb"[\x20-\x7f]*")
@@ -71,8 +74,10 @@ class Imported:
         return found
 
 
-def verify_export(folder: Path) -> tuple[Manifest, Walk]:
+def verify_export(folder: Path, *, see: Callable[[list[StoredCommit]], None] = lambda _: None) -> tuple[Manifest, Walk]:
     """Check an export to the last byte: manifest, files, positions, chains, events, roots.
+
+    `see` is called with the commits of each segment, once they have passed.
 
     Raises
     ------
@@ -80,11 +85,10 @@ def verify_export(folder: Path) -> tuple[Manifest, Walk]:
         `corrupt` or `log_damaged`, naming what is wrong and where; `schema_unknown` for a newer event.
     """
     manifest = whole_manifest(folder)
-    decoder = codec()
-    walk = Walk(decoder)
+    walk = Walk(codec())
     sealed = manifest.seal or {}
-    for segment in manifest.segments:
-        check_segment(folder, segment, walk, sealed=sealed)
+    for segment, text, fault in texts(folder, manifest.segments):
+        see(check_segment(segment, salvaged(segment, text, fault), walk, sealed=sealed))
     if walk.position != manifest.position or walk.root.hex() != manifest.root:
         raise TapelineError(f"{folder} ends at {walk.position} with another root than its manifest", code="corrupt")
     if sealed and sealed.get("log_id") != manifest.log_id:
@@ -95,12 +99,19 @@ def verify_export(folder: Path) -> tuple[Manifest, Walk]:
 
 
 def check_segment(
-    folder: Path, segment: Segment, walk: Walk, *, sealed: Mapping[str, Any] = MappingProxyType({}), dense: bool = True
+    segment: Segment,
+    read: tuple[list[StoredCommit], str],
+    walk: Walk,
+    *,
+    sealed: Mapping[str, Any] = MappingProxyType({}),
+    dense: bool = True,
 ) -> list[StoredCommit]:
     """The commits of a segment, once each has passed; `walk` goes over them.
 
     Parameters
     ----------
+    read
+        What can be read of the segment, and what is wrong with its file; see `salvage`.
     sealed
         A seal that the root at its position must fit.
     dense
@@ -112,15 +123,26 @@ def check_segment(
         `corrupt` for a damaged file and for what no log holds, `invalid` for such in a bundle,
         `schema_unknown` for a newer event.
     """
-    commits, fault = salvage(folder, segment)
+    commits, fault = read
     faults: list[Fault] = []
-    for commit in commits:
-        if not dense and commit.position > walk.position:
-            walk.position = commit.position - 1
-        faults += _hostile(commit) or walk.add(commit)
-        if commit.position == sealed.get("position") and sealed.get("root") != walk.root.hex():
-            faults.append(Fault(commit.position, "seal", "the root is not the sealed one"))
+    for part in _parts(commits, sealed.get("position")):
+        harm = next((found for one in part if (found := _hostile(one))), None)
+        if harm is not None:
+            part = [one for one in part if one.position < harm.position]
+        if dense:
+            faults += walk.add_all(part)
+        else:
+            for one in part:
+                if one.position > walk.position:
+                    walk.position = one.position - 1
+                faults += walk.add(one)
+        if harm is not None:
+            faults.append(harm)
+        elif walk.position == sealed.get("position") and sealed.get("root") != walk.root.hex():
+            faults.append(Fault(walk.position, "seal", "the root is not the sealed one"))
         if faults:
+            # What follows the first that is wrong may only look wrong because of it.
+            faults = [one for one in faults if one.position == faults[0].position]
             break
     if not fault and not faults and not commits:
         fault = "holds no commit"
@@ -151,17 +173,28 @@ def _refuse(segment: Segment, fault: str, faults: list[Fault], *, code: str) -> 
     )
 
 
-def _hostile(commit: StoredCommit) -> list[Fault]:
+def _parts(commits: list[StoredCommit], end: int | None) -> Iterator[list[StoredCommit]]:
+    """Commits in lists of at most a thousand, one of which ends at the position `end`."""
+    cut = next((k for k, one in enumerate(commits, 1) if one.position == end), len(commits)) if end else len(commits)
+    for start, stop in ((0, cut), (cut, len(commits))):
+        for first in range(start, stop, LIST):
+            yield commits[first : min(first + LIST, stop)]
+
+
+_known_subject = lru_cache(maxsize=100_000)(ref_of)
+
+
+def _hostile(commit: StoredCommit) -> Fault | None:
     """What no log of ours can hold, and what would break out of its place on the wire."""
     try:
-        ref_of(commit.subject)
+        _known_subject(commit.subject)
     except TapelineError as error:
-        return [Fault(commit.position, "decode", error.message)]
+        return Fault(commit.position, "decode", error.message)
     if not _ONE_LINE.fullmatch(commit.header):
-        return [Fault(commit.position, "decode", "its header is not one line of ASCII")]
+        return Fault(commit.position, "decode", "its header is not one line of ASCII")
     if len(commit.header) > MAX_HEADER_BYTES or len(commit.body) > MAX_BODY_BYTES:
-        return [Fault(commit.position, "decode", "it is larger than a commit may be")]
-    return []
+        return Fault(commit.position, "decode", "it is larger than a commit may be")
+    return None
 
 
 def verify_only(folder: Path) -> Imported:
@@ -186,30 +219,45 @@ async def restore(
         As `import_log`; an instance that runs has commits of its own already (`not_empty`).
     """
     # The cheap refusals first: a bad export starts no server.
-    manifest, _ = verify_export(folder)
+    named: set[str] = set()
+    decoder = codec()
+    manifest, walk = verify_export(
+        folder, see=lambda commits: named.update(one.sha256 for one in artifacts_in(commits, decoder))
+    )
     check_artifacts(folder, manifest)
 
-    async def write(url: str) -> Imported:
-        client = BulkClient()
-        await connect_as(client, read_credentials(home.credential("admin")), url, name="import")
-        try:
-            return await import_log(client, folder, as_new_log=as_new_log, on_progress=on_progress)
-        finally:
-            await client.close()
-
     if (instance := read_instance(home)) is not None:
-        done = await write(instance.url)
+        async with _admin(home, instance.url) as client:
+            before = await _begin(client, folder, manifest, as_new_log=as_new_log)
+            await _write(client, folder, manifest, before, atomic=True, on_progress=on_progress)
+            done = await _end(client, manifest, walk, before)
     else:
         from tapeline.embedded.alone import server_alone
 
-        async with server_alone(home) as url:
-            done = await write(url)
+        # Nobody hears an acknowledgement of this server but the import: it syncs once, when all is written.
+        async with server_alone(home, syncs_always=False) as url, _admin(home, url) as client:
+            before = await _begin(client, folder, manifest, as_new_log=as_new_log)
+            await _write(client, folder, manifest, before, atomic=False, on_progress=on_progress)
+        sync_all(home.log)
+        passed("import.synced")
+        async with server_alone(home) as url, _admin(home, url) as client:
+            done = await _end(client, manifest, walk, before)
     store = LocalStore(home.store)
     added = await put_artifacts(folder, manifest, store)
-    missing = await missing_artifacts(folder, manifest, store)
+    missing = [sha256 for sha256 in sorted(named) if not await store.has(sha256)]
     seal = last_seal(home, done.log_id)
     sealed = int(seal["position"]) if seal is not None else 0
     return replace(done, artifacts=added, missing_artifacts=len(missing), sealed=sealed)
+
+
+@asynccontextmanager
+async def _admin(home: Home, url: str) -> AsyncIterator[BulkClient]:
+    client = BulkClient()
+    await connect_as(client, read_credentials(home.credential("admin")), url, name="import")
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 async def import_log(
@@ -234,24 +282,50 @@ async def import_log(
         As `verify_export`; `not_empty` when the log holds other commits.
     """
     manifest, walk = verify_export(folder)
+    before = await _begin(client, folder, manifest, as_new_log=as_new_log)
+    await _write(client, folder, manifest, before, atomic=True, on_progress=on_progress)
+    return await _end(client, manifest, walk, before)
+
+
+async def _begin(client: BulkClient, folder: Path, manifest: Manifest, *, as_new_log: bool) -> int:
+    """Where the log ends, once it is marked as being imported: it holds the beginning of the export, or nothing."""
     state = await wire.stream_state(client, STREAM)
-    metadata = state.config.get("metadata", {})
     if state.last:
-        same = as_new_log or metadata.get(topology.LOG_ID) == manifest.log_id
-        if not same or state.last > manifest.position or not await _continues(client, folder, manifest, state.last):
+        same = as_new_log or state.config.get("metadata", {}).get(topology.LOG_ID) == manifest.log_id
+        other = None
+        if same and state.last <= manifest.position:
+            other = await _first_other(client, folder, manifest, state.last)
+        if not same or state.last > manifest.position or other is not None:
+            where = f"{state.last} commits, and that of position {other} is another one"
             raise TapelineError(
-                f"{STREAM} holds {state.last} other commits",
+                f"{STREAM} holds {state.last} other commits" if other in (None, 1) else f"{STREAM} holds {where}",
                 code="not_empty",
                 hint="import into an empty home: set TAPELINE_HOME to a new folder",
             )
     await topology.begin_import(client, log_id=None if as_new_log else manifest.log_id, upto=manifest.position)
-    bulk = BulkAppender(client, position=state.last)
-    for commits in _after(folder, manifest, state.last):
+    return state.last
+
+
+async def _write(
+    client: BulkClient,
+    folder: Path,
+    manifest: Manifest,
+    before: int,
+    *,
+    atomic: bool,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    bulk = BulkAppender(client, position=before, atomic=atomic)
+    for commits in _after(folder, manifest, before):
         await bulk.add(commits)
         passed("import.batch")
         on_progress(bulk.position, manifest.position)
     await bulk.finish()
     on_progress(bulk.position, manifest.position)
+
+
+async def _end(client: BulkClient, manifest: Manifest, walk: Walk, before: int) -> Imported:
+    """Take the mark of the import away, and say what the log is now."""
     await topology.end_import(client)
     ended = await wire.stream_state(client, STREAM)
     if ended.last != manifest.position:
@@ -261,26 +335,53 @@ async def import_log(
             hint="somebody else wrote to it during the import",
         )
     log_id = str(ended.config["metadata"][topology.LOG_ID])
-    return Imported(log_id, ended.last, walk.commits, walk.events, walk.root.hex(), ended.last - state.last, False)
+    return Imported(log_id, ended.last, walk.commits, walk.events, walk.root.hex(), ended.last - before, False)
 
 
 def _after(folder: Path, manifest: Manifest, position: int) -> Iterator[list[StoredCommit]]:
-    for segment in manifest.segments:
-        if segment.last <= position:
-            continue
-        for commits in read_segment(folder, segment):
-            left = [one for one in commits if one.position > position] if segment.first <= position else commits
-            if left:
-                yield left
+    """The commits of an export that follow a position, in lists."""
+    for segment, text, fault in texts(folder, (one for one in manifest.segments if one.last > position)):
+        if fault:
+            raise corrupt(f"segment {segment.name} {fault}")
+        try:
+            for commits in commits_in(text):
+                left = [one for one in commits if one.position > position] if segment.first <= position else commits
+                if left:
+                    yield left
+        except Damaged as error:
+            raise corrupt(f"segment {segment.name} is damaged: line {error.args[0]}: {error.args[1]}") from error
 
 
-async def _continues(client: BulkClient, folder: Path, manifest: Manifest, position: int) -> bool:
-    """Whether the commit that ends the log is the one at its position in the export."""
-    stored = await wire.message(client, STREAM, {"seq": position})
-    expected = next(
-        (one for commits in _after(folder, manifest, position - 1) for one in commits if one.position == position), None
-    )
-    if stored is None or expected is None:
-        return False
-    found = digest(stored.subject, stored.headers.get("Tl-Commit", "").encode(), stored.body)
-    return found == digest(expected.subject, expected.header, expected.body)
+async def _first_other(client: BulkClient, folder: Path, manifest: Manifest, end: int) -> int | None:
+    """The first position up to `end` at which the log does not hold what the export does; None when there is none.
+
+    A server that lost its power in the middle of an import may have kept its end and lost something before it.
+    """
+    direct = wire.DirectGet(client, STREAM)
+    at = 0
+    for commits in _after(folder, manifest, 0):
+        many = commits[: end - at]
+        found: list[wire.Message] = []
+        while len(found) < len(many):
+            more, _ = await direct.messages(events_of(None), after=at + len(found), batch=len(many) - len(found))
+            if not more:
+                return at + len(found) + 1
+            found += more
+        for one, message in zip(many, found, strict=False):
+            told = (message.position, message.subject, message.headers.get("Tl-Commit", "").encode(), message.body)
+            if told != (one.position, one.subject, one.header, one.body):
+                return one.position
+        at += len(many)
+        if at >= end:
+            break
+    return None
+
+
+def sync_all(folder: Path) -> None:
+    """Have every file of a folder on disk, whoever wrote it."""
+    for path in [folder, *folder.rglob("*")]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

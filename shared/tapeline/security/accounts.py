@@ -186,6 +186,11 @@ def load_accounts(path: Path) -> Accounts:
         raise TapelineError(f"no file {path}", code="not_found", hint="tapeline up makes it") from error
 
 
+def alone(accounts: Accounts) -> Accounts:
+    """The same accounts with nobody in them but operators: on their server nothing else is written or heard."""
+    return replace(accounts, services=dict.fromkeys(accounts.services, ()), teams={}, agents={})
+
+
 class AccountsFile:
     """The accounts as a file holds them now: read again whenever the file was replaced."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from tapeline import topology
 from tapeline.errors import TapelineError
-from tapeline.log import StoredCommit
+from tapeline.log import StoredCommit, wire
 from tapeline.log.bulk import BulkAppender, BulkClient
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.memory import InMemoryLog
@@ -35,10 +35,14 @@ async def source() -> list[StoredCommit]:
     return await everything(log)
 
 
+ways = pytest.mark.parametrize("atomic", [True, False], ids=["batches", "plain"])
+
+
+@ways
 async def test_what_is_stored_is_what_was_read_position_by_position(
-    server: NatsServer, client: BulkClient, source: list[StoredCommit]
+    server: NatsServer, client: BulkClient, source: list[StoredCommit], atomic: bool
 ) -> None:
-    bulk = BulkAppender(client, position=0)
+    bulk = BulkAppender(client, position=0, atomic=atomic)
     for start in range(0, len(source), 1000):
         await bulk.add(source[start : start + 1000])
     assert await bulk.finish() == 1401
@@ -59,13 +63,30 @@ async def test_a_log_that_somebody_else_writes_to_is_left_alone(
     assert (await log.head()).position == 1
 
 
-async def test_commits_go_on_after_what_is_stored(
-    server: NatsServer, client: BulkClient, source: list[StoredCommit]
+@ways
+async def test_a_full_log_says_so_and_up_to_where_it_goes(
+    server: NatsServer, client: BulkClient, source: list[StoredCommit], atomic: bool
 ) -> None:
-    first = BulkAppender(client, position=0)
+    state = await wire.stream_state(client, "EVENTS")
+    await wire.request(client, "STREAM.UPDATE.EVENTS", {**state.config, "max_bytes": 200_000})
+    bulk = BulkAppender(client, position=0, atomic=atomic)
+    await bulk.add(source[:1000])
+    with pytest.raises(TapelineError, match="stores nothing beyond position") as refused:
+        await bulk.finish()
+    assert refused.value.code == "insufficient_storage"
+    held = (await wire.stream_state(client, "EVENTS")).last
+    assert f"beyond position {held}:" in refused.value.message
+    assert (held > 100) is not atomic, "an atomic batch is stored whole or not at all"
+
+
+@ways
+async def test_commits_go_on_after_what_is_stored(
+    server: NatsServer, client: BulkClient, source: list[StoredCommit], atomic: bool
+) -> None:
+    first = BulkAppender(client, position=0, atomic=atomic)
     await first.add(source[:600])
     await first.finish()
-    second = BulkAppender(client, position=600)
+    second = BulkAppender(client, position=600, atomic=atomic)
     await second.add(source[600:])
     assert await second.finish() == 1401
 

@@ -46,6 +46,8 @@ SWITCHES = ("rebuild.before_switch", "rebuild.after_switch")
 STORES = ("store.staged", "store.hashed", "store.promoted")
 SEALS = ("seal.signed", "seal.stored")
 COPIES = ("export.segment", "export.manifest", "import.batch")
+IMPORTS = ("import.synced",)
+"""Tried in `tests/service/replay/test_restore.py`."""
 IN_RUNS = ("lease.before_grant", "lease.granted", "lease.before_expire", "lease.expired", "lease.requeued",
            "handler.before_reply")  # fmt: skip
 """Tried in `tests/service/runs/test_failpoints.py`."""
@@ -68,9 +70,10 @@ def test_every_point_in_the_code_is_listed_and_every_listed_one_is_tried() -> No
     texts = [text for path in sources if "passed(" in (text := path.read_text(encoding="utf-8"))]
     in_code = {point for text in texts for point in _named(ast.parse(text))}
     assert in_code == POINTS
-    assert {*APPENDS, *FOLDS, *SWITCHES, *STORES, *SEALS, *COPIES, *IN_RUNS} == POINTS
+    assert {*APPENDS, *FOLDS, *SWITCHES, *STORES, *SEALS, *COPIES, *IMPORTS, *IN_RUNS} == POINTS
     beside = (ROOT / "tests/service/runs/test_failpoints.py").read_text(encoding="utf-8")
-    assert [point for point in IN_RUNS if point not in beside] == []
+    beside += (ROOT / "tests/service/replay/test_restore.py").read_text(encoding="utf-8")
+    assert [point for point in (*IN_RUNS, *IMPORTS) if point not in beside] == []
 
 
 @pytest.mark.parametrize("text", ["log.none:1", "log.acked", "log.acked:0", "log.acked:x", "log.acked:1:often",

@@ -7,17 +7,21 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tapeline import replay
 from tapeline.cli.app import run
-from tapeline.connection import connect
+from tapeline.connection import connect, connect_as
 from tapeline.embedded.alone import server_alone
 from tapeline.errors import TapelineError
+from tapeline.failpoints import armed
 from tapeline.home import Home, hold
+from tapeline.log.bulk import BulkAppender, BulkClient
 from tapeline.log.memory import InMemoryLog
 from tapeline.security.keys import read_credentials
-from tapeline.topology import check
+from tapeline.testing.log import everything
+from tapeline.topology import begin_import, check
 
 MakeLog = Callable[..., Awaitable[InMemoryLog]]
 
@@ -32,6 +36,62 @@ async def test_a_new_home_takes_over_the_log_and_its_id(make_log: MakeLog, tmp_p
         assert await check(client) == manifest.log_id, "services accept it"
         await client.close()
     assert not home.server_file.exists()
+
+
+async def test_an_import_that_dies_before_its_end_is_taken_up_and_refused_by_services_until_then(
+    make_log: MakeLog, tmp_path: Path
+) -> None:
+    manifest = await replay.export(await make_log(50), tmp_path / "export")
+    home = Home(tmp_path / "home")
+    with armed("import.synced:1:raise"), pytest.raises(OSError, match=r"import\.synced"):
+        await replay.restore(home, tmp_path / "export")
+    assert "sync_interval: always" not in home.server_conf.read_text(), "it was the import's own server"
+    async with server_alone(home) as url:
+        client = await connect(read_credentials(home.credential("svc-runs")), url, name="runs")
+        with pytest.raises(TapelineError, match="being imported: 50 of 50"):
+            await check(client)
+        await client.close()
+    assert "sync_interval: always" in home.server_conf.read_text()
+    done = await replay.restore(home, tmp_path / "export")
+    assert (done.written, done.position, done.root) == (0, 50, manifest.root)
+
+
+async def test_what_an_interrupted_import_left_is_compared_to_its_first_commit(
+    make_log: MakeLog, tmp_path: Path
+) -> None:
+    """A power cut may have taken something before the end: the last commit alone does not tell."""
+    source = await make_log(60)
+    manifest = await replay.export(source, tmp_path / "export")
+    commits = await everything(source)
+    commits[6] = msgspec.structs.replace(commits[6], body=commits[6].body + b" ")
+    home = Home(tmp_path / "home")
+    async with server_alone(home) as url:
+        client = BulkClient()
+        await connect_as(client, read_credentials(home.credential("admin")), url, name="import")
+        await begin_import(client, log_id=manifest.log_id, upto=60)
+        bulk = BulkAppender(client, position=0)
+        await bulk.add(commits[:40])
+        await bulk.finish()
+        await client.close()
+    with pytest.raises(TapelineError, match="40 commits, and that of position 7 is another one") as refused:
+        await replay.restore(home, tmp_path / "export")
+    assert refused.value.code == "not_empty"
+
+
+async def test_nobody_but_operators_signs_in_to_the_server_of_an_import(tmp_path: Path) -> None:
+    """So that nothing can come between two of its publishes."""
+    home = Home(tmp_path / "home")
+    async with server_alone(home, syncs_always=False) as url:
+        for name in ("svc-runs", "svc-assets", "svc-vault", "main.you", "agent-local"):
+            path = home.credential(name)
+            if path.exists():
+                with pytest.raises(TapelineError) as refused:
+                    await connect(read_credentials(path), url, name=name)
+                assert refused.value.code == "unauthenticated"
+        for name in ("admin", "replay"):
+            client = await connect(read_credentials(home.credential(name)), url, name=name)
+            await client.close()
+    assert home.credential("svc-runs").exists()
 
 
 async def test_a_home_in_use_is_not_touched(make_log: MakeLog, tmp_path: Path) -> None:
