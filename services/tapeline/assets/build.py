@@ -87,6 +87,11 @@ def build(
     """
     plan = make_plan(spec, tapes, components)
     tell("plan", 1, 1, "plans")
+    return carried_out(plan, name=name, team=team, spec_digest=spec_digest, folder=folder, tell=tell)
+
+
+def carried_out(plan: Plan, *, name: str, team: str, spec_digest: str, folder: Path, tell: Tell) -> Built:
+    """Compute the shards of a plan one after another, and put them together; see `build`."""
     parts: list[ShardData] = []
     for shard in _read_ahead(plan):
         parts.append(compute(plan, shard))
@@ -270,7 +275,7 @@ def _must_have_samples(samples: Samples, instances: list[Instance]) -> None:
     worst = max(instances, key=lambda each: samples.dropped.get(each.name, 0))
     rows = sum(samples.dropped.values())
     if worst.component.kind == "label":
-        hint = f"the data ends before its horizon does, or its session: {worst.component.doc}; use a shorter horizon"
+        hint = "the data, or the session, ends before its horizon does: use a shorter horizon, or a longer range"
     else:
         hint = f"it needs {worst.warmup_bars} bars of history; use a longer range or a shorter window"
     raise TapelineError(

@@ -38,7 +38,7 @@ def build(
         return output.document(asset.view)
     _said(asset)
     if spec.get("name") not in (None, asset.name):
-        output.said(f"this spec was built before, as {asset.name}: there is no asset {spec['name']}")
+        output.said(f"  this spec was built before, as {asset.name}: there is no asset {spec['name']}")
 
 
 @app.command()
@@ -92,7 +92,7 @@ def show(
     found = asset.view
     if output.wants_json(json):
         return output.document(found)
-    asset_shown.show(found)
+    asset_shown.show(found, {each.id: each.name for each in tl.get_tapes(team())})
 
 
 @app.command()

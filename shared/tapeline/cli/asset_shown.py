@@ -13,9 +13,9 @@ _SPANS = ((86_400, "day"), (3600, "h"), (60, "min"), (1, "s"))
 _SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
-def show(view: View) -> None:
-    """Print an asset."""
-    output.fields({name: value for name, value in head(view).items() if value is not None})
+def show(view: View, tapes: Mapping[str, str]) -> None:
+    """Print an asset; `tapes` are the names of tapes by id."""
+    output.fields({name: value for name, value in head(view, tapes).items() if value is not None})
     spec = view["spec"]
     rows = [(each, "feature", "x".join(map(str, view["features"].get(each["name"], [])))) for each in spec["features"]]
     rows += [(each, "label", ", ".join(view["labels"].get(each["name"], []))) for each in spec["labels"]]
@@ -32,7 +32,7 @@ def show(view: View) -> None:
         )
 
 
-def head(view: View) -> dict[str, Any]:
+def head(view: View, tapes: Mapping[str, str]) -> dict[str, Any]:
     """The fields of an asset, a sentence each; None for what it does not have."""
     spec = view["spec"]
     split, rows = spec["split"], (view.get("stats") or {}).get("rows") or {}
@@ -43,7 +43,9 @@ def head(view: View) -> dict[str, Any]:
         "message": view.get("message"),
         "hint": view.get("hint"),
         "built": f"{_time(view['updated_at'])} by {view['user'] or '-'}" if view.get("files") else None,
-        "tapes": "; ".join(f"{item['tape']} ({', '.join(item['symbols'])})" for item in spec["tapes"]),
+        "tapes": "; ".join(
+            f"{tapes.get(item['tape'], item['tape'])} ({', '.join(item['symbols'])})" for item in spec["tapes"]
+        ),
         "range": f"{spec['range']['from']} to {spec['range']['to']}, calendar {spec['calendar']}, {spec['view']} hours",
         "sampling": sampled(spec["sampling"]),
         "samples": samples(view) if rows else None,

@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from tapeline.cli import output
+from tapeline.cli import asset_shown, output
 from tapeline.cli.asset import team
 from tapeline.cli.nouns import group
 from tapeline.cli.output import OPTIONS, Json, Yes
 
 app = group("Canvases: networks as JSON.")
 Place = Annotated[str, typer.Argument(metavar="CANVAS", help="Its name, or a path ending in .json.")]
+
+
+_SHOWN_APART = ("id", "kind", "inputs")
 
 
 def opened(place: str) -> Any:
@@ -31,7 +34,14 @@ def ls(json: Json = False) -> None:
     found = tl.get_canvases(team())
     if output.wants_json(json):
         return output.document([{"name": each.name, "revision": each.revision} for each in found])
-    output.table(("name", "revision"), ((each.name, each.revision) for each in found))
+    documents = [(each, each.document) for each in found]
+    output.table(
+        ("name", "revision", "nodes", "asset"),
+        (
+            (each.name, each.revision, len(document.get("nodes", [])), document.get("training", {}).get("asset"))
+            for each, document in documents
+        ),
+    )
 
 
 @app.command()
@@ -40,7 +50,29 @@ def show(canvas: Place, json: Json = False) -> None:
     found = opened(canvas)
     if output.wants_json(json):
         return output.document(found.document)
-    output.fields({"name": found.name, "revision": found.revision, "inputs": found.inputs, "outputs": found.outputs})
+    document = found.document
+    training = document.get("training") or {}
+    output.fields(
+        {
+            "name": found.name,
+            "revision": found.revision,
+            "inputs": "; ".join(", ".join(features) for features in found.inputs),
+            "training": asset_shown.written(training) if training else None,
+        }
+    )
+    print()
+    output.table(
+        ("node", "kind", "inputs", "settings"),
+        (
+            (
+                node["id"],
+                node["kind"],
+                ", ".join(node.get("inputs", [])),
+                asset_shown.written({key: value for key, value in node.items() if key not in _SHOWN_APART}),
+            )
+            for node in document["nodes"]
+        ),
+    )
 
 
 @app.command()
@@ -60,6 +92,8 @@ def save(
     if output.wants_json(json):
         return output.document({"name": canvas.name, "revision": revision})
     output.said(f"canvas {canvas.name} revision {revision}")
+    if faults := len(canvas.validate()["errors"]):
+        output.said(f"  a draft with {faults} errors, it cannot be trained: tapeline canvas validate {canvas.name}")
 
 
 @app.command()
@@ -72,18 +106,25 @@ def validate(
     found = opened(canvas).validate(asset)
     if output.wants_json(json):
         output.document(found)
-    elif found["ok"]:
-        output.said("the canvas is valid")
     else:
-        output.table(
-            ("node", "code", "place", "message", "hint"),
-            (
-                (e.get("node"), e.get("code"), e.get("pointer"), e.get("message"), e.get("hint"))
-                for e in found["errors"]
-            ),
-        )
+        if found["ok"]:
+            output.said("the canvas is valid" + _amount(found))
+        told = [("error", each) for each in found["errors"]] + [("warning", each) for each in found["warnings"]]
+        if told:
+            output.table(
+                ("", "node", "code", "place", "message", "hint"),
+                ((k, e["node"], e["code"], e["pointer"], e["message"], e["hint"]) for k, e in told),
+            )
     if not found["ok"]:
         raise typer.Exit(5)
+
+
+def _amount(found: dict[str, Any]) -> str:
+    """How large the network is, where the shapes of its features are known."""
+    if not found["shapes"]:
+        return "; name its --asset to check features, shapes and labels too"
+    shapes = ", ".join(f"{node} {'x'.join(map(str, shape))}" for node, shape in found["shapes"].items())
+    return f", {found['parameters']:,} parameters; shapes: {shapes}"
 
 
 @app.command()

@@ -32,7 +32,7 @@ def document_of(path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8")
     try:
         found = tomllib.loads(text) if path.suffix == ".toml" else json_module.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{path} is neither JSON nor TOML: {error}") from error
     if not isinstance(found, dict):
         raise typer.BadParameter(f"{path} holds no object")

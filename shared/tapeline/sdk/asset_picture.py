@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT, LEFT, TOP, STRIP = 1200, 480, 70, 56, 36
 COLUMNS = 1060
+DATE_WIDTH, MOST_LINES = 84, 130
 PARTS = ("train", "validation", "test")
 FILLS = ("#eff6ff", "#fefce8", "#fdf2f8")
-UP, DOWN, FLAT, INK, FAINT, EMBARGO = "#15803d", "#b91c1c", "#94a3b8", "#0f172a", "#64748b", "#f97316"
+UP, DOWN, FLAT, INK, FAINT, EMBARGO, RULE = (
+    "#15803d", "#b91c1c", "#94a3b8", "#0f172a", "#64748b", "#f97316", "#cbd5e1",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +109,7 @@ def drawn(picture: Picture) -> str:
     known = np.flatnonzero(~np.isnan(picture.close))
     low, high = (float(picture.low[known].min()), float(picture.high[known].max())) if len(known) else (0.0, 1.0)
     span = (high - low) or 1.0
-    bottom = HEIGHT - STRIP - 40
+    bottom = HEIGHT - STRIP - 48
 
     def x(row: float) -> float:
         return round(LEFT + row * COLUMNS / max(n, 1), 2)
@@ -123,16 +127,49 @@ def drawn(picture: Picture) -> str:
         f'<text x="{LEFT}" y="22" font-size="15" font-weight="bold" fill="{INK}">{escape(picture.title)}</text>',
     ]
     parts += _bands(picture, x, bottom)
+    parts += _prices(low, high, y)
+    parts += _sessions(picture, x, bottom)
     parts += _bars(picture, x, y)
     parts += _samples(picture, x, bottom)
-    for price in (low, (low + high) / 2, high):
-        parts.append(f'<text x="{LEFT - 8}" y="{y(price) + 4}" text-anchor="end" fill="{FAINT}">{price:.2f}</text>')
     parts.append(
         f'<text x="{LEFT}" y="{HEIGHT - 10}" fill="{FAINT}">each sample by {escape(picture.label)}: '
         f'<tspan fill="{UP}">up</tspan> <tspan fill="{FLAT}">flat</tspan> <tspan fill="{DOWN}">down</tspan>; '
         f'<tspan fill="{EMBARGO}">embargo</tspan> hatched; time is trading time</text>'
     )
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _prices(low: float, high: float, y: Any) -> list[str]:
+    """A faint line for each round price, about five of them."""
+    rough = (high - low or 1.0) / 5
+    ten = 10.0 ** math.floor(math.log10(rough))
+    step = min((each * ten for each in (1.0, 2.0, 2.5, 5.0, 10.0)), key=lambda each: abs(each - rough))
+    places = max(0, -math.floor(math.log10(step)) + (step / ten == 2.5))
+    made = []
+    for k in range(math.ceil(low / step), math.floor(high / step) + 1):
+        at = y(k * step)
+        made.append(
+            f'<path d="M{LEFT} {at}H{LEFT + COLUMNS}" stroke="{RULE}" stroke-width="0.6"/>'
+            f'<text x="{LEFT - 8}" y="{at + 4}" text-anchor="end" fill="{FAINT}">{k * step:.{places}f}</text>'
+        )
+    return made
+
+
+def _sessions(picture: Picture, x: Any, bottom: int) -> list[str]:
+    """A line where each session begins, and its date below where there is room."""
+    starts = np.flatnonzero(np.diff(picture.session, prepend=-1))
+    stops = np.append(starts[1:], len(picture.end))
+    made, free = [], 0.0
+    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        at = x(start)
+        if len(starts) <= MOST_LINES:
+            made.append(f'<path d="M{at} {TOP}V{bottom + STRIP}" stroke="{RULE}" stroke-width="0.6"/>')
+        if at >= free:
+            # The date of the last bar: a session that begins in the evening is that of the next day.
+            date = np.datetime64(int(picture.end[stop - 1]) - 1, "ns").astype("datetime64[D]")
+            made.append(f'<text class="date" x="{at + 2}" y="{bottom + STRIP + 14}" fill="{FAINT}">{date}</text>')
+            free = at + DATE_WIDTH
+    return made
 
 
 def _bands(picture: Picture, x: Any, bottom: int) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tapeline.errors import NotFoundError, ValidationError
+from tapeline.errors import NotFoundError, TapelineError, ValidationError
 from tapeline.sdk import artifacts
 from tapeline.sdk.arguments import given, paged, picture_path
 from tapeline.sdk.client import client_of
@@ -363,24 +363,25 @@ class Canvas:
             raise NotFoundError.of("not_found", f"canvas {self.name!r} was removed", hint="tapeline canvas ls")
 
     def _read(self) -> dict[str, Any]:
+        from tapeline.canvas.limits import MAX_BYTES
+        from tapeline.canvas.parse import parsed
+
         self._there()
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+            with self.path.open("rb") as file:
+                # One byte more tells that there is more, and no file is read that could not be one.
+                return parsed(file.read(MAX_BYTES + 1))
         except FileNotFoundError as error:
             if self._stored is None:
                 raise NotFoundError.of(
                     "not_found", f"there is no file {self.path}", hint="name a canvas's JSON file, or a stored canvas"
                 ) from error
             return dict(self._stored)
-        except ValueError as error:
-            raise ValidationError.of(
-                "canvas_invalid", f"{self.path} is no JSON: {error}", hint="tapeline canvas schema"
-            ) from error
-        if not isinstance(found, dict):
-            raise ValidationError.of(
-                "canvas_invalid", f"{self.path} holds no JSON object", hint="tapeline canvas schema"
-            )
-        return found
+        except TapelineError as error:
+            is_large = error.code == "canvas_too_large" and self.path.stat().st_size > MAX_BYTES
+            what = f"more than {MAX_BYTES:,} bytes" if is_large else error.message
+            hint = "tapeline canvas schema" if error.code == "canvas_invalid" else error.hint
+            raise ValidationError.of(str(error.code), f"{self.path}: {what}", hint=hint) from error
 
     def _take(self, view: dict[str, Any], *, is_pinned: bool = False) -> None:
         self.name = str(view["name"])

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from tapeline.sdk import asset_picture
 from tapeline.sdk.asset_picture import DOWN, EMBARGO, UP, Picture, drawn, outcomes
 
 MINUTE = 60_000_000_000
@@ -64,3 +65,31 @@ def test_an_outcome_is_up_flat_or_down(
 ) -> None:
     found, chosen = outcomes(np.array(values, np.float32), types)
     assert (found.tolist(), chosen) == (expected, column)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "texts"),
+    [
+        (13.56, 14.28, ["13.6", "13.8", "14.0", "14.2"]),
+        (166.2, 169.9, ["166.5", "167.0", "169.5"]),
+        (0.0, 0.02, ["0.000", "0.005", "0.010", "0.015", "0.020"]),
+        (5.0, 5.0, ["5.0"]),
+    ],
+)
+def test_prices_are_marked_where_they_are_round(low: float, high: float, texts: list[str]) -> None:
+    marked = "".join(asset_picture._prices(low, high, lambda price: price))
+    assert all(f">{text}</text>" in marked for text in texts), marked
+
+
+def test_each_session_has_its_date_where_there_is_room() -> None:
+    day = 86_400 * 10**9
+    for days, most in ((3, 3), (400, asset_picture.COLUMNS // asset_picture.DATE_WIDTH + 1)):
+        end = np.arange(1, days + 1, dtype=np.int64) * day
+        empty = np.zeros(0)
+        picture = asset_picture.Picture(
+            "t", "l", end, np.arange(days, dtype=np.int32), *(np.ones(days),) * 3, empty.astype(np.int64),
+            empty.astype(np.uint8), empty, 0,
+        )  # fmt: skip
+        text = asset_picture.drawn(picture)
+        assert text.count('class="date"') == most
+        assert "1970-01-01<" in text

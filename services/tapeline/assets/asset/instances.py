@@ -59,7 +59,7 @@ def sentence(fault: Any, what: str, known: Iterable[str]) -> tuple[str, str]:
         case "extra_forbidden":
             return f"there is no {what} {name!r}", near(name, fields) or f"there are {', '.join(fields)}"
         case "literal_error":
-            return f"{given} is not one of {context['expected']}", f"use {context['expected']}"
+            return f"{name} must be {context['expected']}, got {given}", f"use {context['expected']}"
         case "too_short" | "too_long":
             least = context.get("min_length") if kind == "too_short" else context.get("max_length")
             word = "at least" if kind == "too_short" else "at most"
