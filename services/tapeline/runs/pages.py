@@ -14,9 +14,13 @@ V = TypeVar("V", bound=BaseModel)
 
 def page_of(items: list[V]) -> Page[V]:
     """As many items as fit, at least one; `next` is the number of items given when some were left out."""
+    page = Page(items=items)
+    # Nearly every page fits, which is seen at once.
+    if len(page.model_dump_json()) <= PAGE_BYTES:
+        return page
     size = 0
     for i, item in enumerate(items):
         size += len(item.model_dump_json()) + 1
         if size > PAGE_BYTES and i > 0:
             return Page(items=items[:i], next=str(i))
-    return Page(items=items)
+    return page

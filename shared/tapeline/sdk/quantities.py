@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 _QUANTITY = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<unit>[eE][0-9]+|[A-Za-z]*)", re.ASCII)
 _UNITS: dict[str, Fraction] = {
@@ -21,6 +22,7 @@ _LARGEST_EXPONENT = 30
 _MIB = 1024**2
 
 
+@lru_cache(1024)
 def parse(text: str) -> Fraction:
     """The exact value of a quantity.
 
@@ -42,6 +44,7 @@ def parse(text: str) -> Fraction:
     raise ValueError(_no_quantity(text))
 
 
+@lru_cache(1024)
 def cores(text: str) -> Fraction:
     """Cores of a `cpu` quantity, rounded up to `1m`; `ValueError` unless above 0."""
     value = parse(text)
@@ -50,6 +53,7 @@ def cores(text: str) -> Fraction:
     return Fraction(-(-value * 1000 // 1), 1000)
 
 
+@lru_cache(1024)
 def size_bytes(name: str, text: str) -> int:
     """Bytes of a memory quantity, rounded up; `ValueError` below `1Mi`."""
     value = parse(text)

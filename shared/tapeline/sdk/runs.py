@@ -338,6 +338,9 @@ class Run(Measured):
         return {}
 
 
+_FIELDS = frozenset(Run.model_fields)
+
+
 def items(view: Any) -> builtins.list[Any]:
     """The rows of a page."""
     return list(view["items"])
@@ -345,7 +348,7 @@ def items(view: Any) -> builtins.list[Any]:
 
 def run_of(view: dict[str, Any], team: str | None = None) -> Run:
     """The run that a view shows; newer fields that this version does not know are left out."""
-    known = {key: value for key, value in view.items() if key in Run.model_fields and value is not None}
+    known = {key: value for key, value in view.items() if key in _FIELDS and value is not None}
     made = Run(**known)
     made._team = team
     return made

@@ -79,7 +79,7 @@ def _view(
     said: tuple[list[ProgressView], int] | None,
     progress: Collection[str],
 ) -> RunView:
-    """The view of a run's columns; what the tables hold was checked when it came and is not checked again."""
+    """The view of some columns of a run."""
     fields = dict(zip(names, values, strict=True))
     for name in _TIMES:
         if name in fields:
@@ -93,7 +93,7 @@ def _view(
             fields["progress"] = views
         if "progress_updated_at" in progress and views:
             fields["progress_updated_at"] = moment(updated_us)
-    return RunView.model_construct(**fields)
+    return RunView(**fields)
 
 
 def listed(connection: Connection, team: str, query: ListRuns) -> list[RunView]:
