@@ -221,6 +221,12 @@ def events_of(team: str | None = None) -> str:
     return ALL_EVENTS if team is None else f"evt.{check_slug(team, 'team') if team != PLATFORM_TEAM else team}.*.*"
 
 
+def events_of_place(place: str) -> str:
+    """Where the events of `<kind>/<id>` lie, whatever its team."""
+    ref = parse_ref(place, PLATFORM_TEAM)
+    return f"evt.*.{ref.kind}.{ref.id}"
+
+
 def feed(ref: Ref) -> str:
     """Where a team is told that an aggregate has a new event."""
     return f"feed.{ref.team}.{ref.kind}.{ref.id}"

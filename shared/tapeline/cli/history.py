@@ -51,8 +51,8 @@ def at(
         return asyncio.run(_at_team(moment, team, open_, output.wants_lines(format, json)))
 
     async def work() -> replay.Past:
-        async with replay.opened_with_index() as (log, index):
-            return await replay.at(log, moment, await replay.find_ref(log, place or "", index=index))
+        async with replay.opened() as log:
+            return await replay.at(log, moment, await replay.find_ref(log, place or ""))
 
     found = asyncio.run(work()).to_json()
     if output.wants_lines(format, json):

@@ -85,7 +85,8 @@ def tail(
     async def work() -> None:
         nonlocal seen
         async with AsyncExitStack() as stack:
-            log, index = await _opened(stack, is_wide=after is None and any((team, kind, aggregate, type)))
+            is_wide = after is None and aggregate is None and any((team, kind, type))
+            log, index = await _opened(stack, is_wide=is_wide)
             seen = (await log.head()).position if after is None else after
             lines = replay.tail(
                 log, n=n, follow=follow, after=after, team=team, kind=kind, aggregate=aggregate, type=type,
@@ -121,13 +122,12 @@ def show(
     from tapeline import replay
 
     async def work() -> Sequence[replay.Line | replay.RawCommit | replay.ShownCommit]:
-        async with AsyncExitStack() as stack:
-            log, index = await _opened(stack, is_wide=place.count("/") == 1)
+        async with replay.opened() as log:
             if raw:
-                return await replay.show_raw(log, place, index=index)
+                return await replay.show_raw(log, place)
             if place.isdigit():
                 return [await replay.show_commit(log, int(place), schema=schema)]
-            return await replay.show(log, place, schema=schema, index=index)
+            return await replay.show(log, place, schema=schema)
 
     found = _run(work())
     if output.wants_lines(format, json):

@@ -138,6 +138,10 @@ class EventLog(Protocol):
         """
         ...
 
+    async def refs(self, place: str) -> list[Ref]:
+        """The aggregates that are written as `<kind>/<id>`: one a team that has such events, in order."""
+        ...
+
     def read(
         self, *, after: int = 0, upto: int | None = None, follow: bool = False
     ) -> AsyncGenerator[list[StoredCommit], None]:

@@ -33,7 +33,7 @@ from tapeline.log.outcomes import (
 )
 from tapeline.log.reader import Connect, Reader, commit_of
 from tapeline.logs import get_logger
-from tapeline.subjects import Ref, events_of
+from tapeline.subjects import Ref, events_of, events_of_place, ref_of
 
 log = get_logger()
 
@@ -170,6 +170,11 @@ class JetStreamLog:
         """A few commits after a position; see `EventLog.page`."""
         messages, _ = await self._direct.messages(events_of(team), after=after, batch=min(limit, BATCH))
         return [_stored(one) for one in messages]
+
+    async def refs(self, place: str) -> list[Ref]:
+        """The aggregates that are written as `<kind>/<id>`; see `EventLog.refs`."""
+        held = await wire.subjects_held(self._client, STREAM, events_of_place(place))
+        return [ref_of(subject) for subject in held]
 
     async def read(
         self, *, after: int = 0, upto: int | None = None, follow: bool = False

@@ -14,7 +14,7 @@ from tapeline.errors import TapelineError
 from tapeline.log import Appended, Head, NewCommit, StoredCommit
 from tapeline.log.codec import Codec, Encoded, digest
 from tapeline.log.outcomes import all_ours, check_batch, check_chain, check_expectation, check_room, message_id, ours
-from tapeline.subjects import Ref
+from tapeline.subjects import Ref, events_of_place, ref_of
 
 DUPLICATE_WINDOW = timedelta(minutes=2)
 LIST_SIZE = 1000
@@ -95,6 +95,12 @@ class InMemoryLog:
         await asyncio.sleep(0)
         of_team = (one for one in self._commits[after:] if team in (None, one.subject.split(".")[1]))
         return list(itertools.islice(of_team, min(limit, LIST_SIZE)))
+
+    async def refs(self, place: str) -> list[Ref]:
+        """The aggregates that are written as `<kind>/<id>`; see `EventLog.refs`."""
+        events_of_place(place)
+        found = (ref_of(subject) for subject in sorted(self._of))
+        return [ref for ref in found if str(ref) == place]
 
     async def read(
         self, *, after: int = 0, upto: int | None = None, follow: bool = False

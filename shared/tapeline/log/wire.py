@@ -186,6 +186,15 @@ async def stream_state(client: Client, stream: str, *, timeout: float = TIMEOUT_
     return StreamState(reply["config"], state["first_seq"], state["last_seq"], state["bytes"], state["messages"])
 
 
+async def subjects_held(client: Client, stream: str, filter: str) -> list[str]:
+    """The subjects of a stream that match a filter and have messages, in order; few of them."""
+    try:
+        reply = await request(client, f"STREAM.INFO.{stream}", {"subjects_filter": filter})
+    except Refused as error:
+        raise refused(error) from error
+    return sorted(reply["state"].get("subjects") or {})
+
+
 def missing_stream(stream: str) -> TapelineError:
     """The error of a stream that was never made."""
     return TapelineError(

@@ -141,8 +141,8 @@ async def tail(
 ) -> AsyncIterator[Line]:
     """The last `n` events, or all after a position, and with `follow` what comes then.
 
-    `aggregate` is written as `<kind>/<id>` or `<team>/<kind>/<id>`. With an `index` the last events of a kind, a
-    type or an aggregate are found without reading the log.
+    `aggregate` is written as `<kind>/<id>` or `<team>/<kind>/<id>`. With an `index` the last events of a kind or a type
+    are found without reading the log.
 
     Raises
     ------
@@ -169,7 +169,13 @@ async def tail(
         begin = max(0, head - n)
         if team or kind or aggregate or type:
             begin = 0
-            if index is not None:
+            if aggregate is not None:
+                # By its subject: nothing of the others is read.
+                begin = head
+                found = [one for ref in await _refs(log, aggregate, team) for one in await log.load(ref, upto=head)]
+                for commit in sorted(found, key=lambda one: one.position):
+                    kept.extend(chosen(commit))
+            elif index is not None:
                 begin = index.position
                 for position in await index.last(n, team=team, kind=kind, aggregate=aggregate, type=type):
                     [commit] = await log.page(after=position - 1, limit=1)
@@ -188,24 +194,32 @@ async def tail(
                 yield line
 
 
-async def find_ref(log: EventLog, place: str, team: str | None = None, *, index: EventIndex | None = None) -> Ref:
-    """The aggregate written as `<team>/<kind>/<id>`, or as `<kind>/<id>` when one team alone has it."""
+async def _refs(log: EventLog, aggregate: str, team: str | None) -> list[Ref]:
+    if aggregate.count("/") == 2 or team is not None:
+        ref = parse_ref(aggregate, team)
+        return [ref] if team in (None, ref.team) else []
+    return await log.refs(aggregate)
+
+
+async def find_ref(log: EventLog, place: str, team: str | None = None) -> Ref:
+    """The aggregate written as `<team>/<kind>/<id>`, or as `<kind>/<id>` when one team alone has it.
+
+    Raises
+    ------
+    TapelineError
+        `not_found` when no team has it, `invalid` when several have, and for what names no aggregate.
+    """
     if place.count("/") == 1 and team is None:
-        team = await _only_team(log, place, index)
+        found = await log.refs(place)
+        if len(found) != 1:
+            teams = ", ".join(ref.team for ref in found)
+            raise TapelineError(
+                f"{place} is in the teams {teams}" if found else f"no event of {place}",
+                code="invalid" if found else "not_found",
+                hint=f"write <team>/{place}" if found else "tapeline log tail",
+            )
+        return found[0]
     return parse_ref(place, team)
-
-
-async def _only_team(log: EventLog, place: str, index: EventIndex | None) -> str:
-    teams = {ref.team for ref in await index.refs(place)} if index is not None else set()
-    async for commits in log.read(after=0 if index is None else index.position):
-        teams |= {ref.team for commit in commits if str(ref := ref_of(commit.subject)) == place}
-    if len(teams) == 1:
-        return teams.pop()
-    raise TapelineError(
-        f"no event of {place}" if not teams else f"{place} is in the teams {', '.join(sorted(teams))}",
-        code="not_found" if not teams else "invalid",
-        hint=f"write <team>/{place}",
-    )
 
 
 def _plain(value: Any) -> Any:

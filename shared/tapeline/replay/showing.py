@@ -10,7 +10,6 @@ import msgspec
 from tapeline.errors import TapelineError
 from tapeline.log import GENESIS, EventLog, StoredCommit, wire
 from tapeline.log.codec import digest, link, read_brief
-from tapeline.replay.index import EventIndex
 from tapeline.replay.reading import Line, codec, find_ref
 from tapeline.subjects import ref_of
 
@@ -81,7 +80,6 @@ async def show(
     team: str | None = None,
     *,
     schema: Schema = "newest",
-    index: EventIndex | None = None,
 ) -> list[Line]:
     """Every event of an aggregate `<team>/<kind>/<id>`, or of the commit at a position.
 
@@ -89,15 +87,13 @@ async def show(
     ----------
     schema
         `newest` reads events as today's code does, `stored` gives their data as they were written.
-    index
-        Finds the team of an aggregate that is written without one; else all of the log is read for it.
 
     Raises
     ------
     TapelineError
         `not_found` when there is none.
     """
-    return [line for raw in await show_raw(log, place, team, index=index) for line in _lines(raw.commit, schema)]
+    return [line for raw in await show_raw(log, place, team) for line in _lines(raw.commit, schema)]
 
 
 async def show_commit(log: EventLog, position: int, *, schema: Schema = "newest") -> ShownCommit:
@@ -113,9 +109,7 @@ async def show_commit(log: EventLog, position: int, *, schema: Schema = "newest"
     return ShownCommit(raw, tuple(_lines(raw.commit, schema)))
 
 
-async def show_raw(
-    log: EventLog, place: str, team: str | None = None, *, index: EventIndex | None = None
-) -> list[RawCommit]:
+async def show_raw(log: EventLog, place: str, team: str | None = None) -> list[RawCommit]:
     """The commits of an aggregate, or the one at a position, undecoded and with the check of their chain.
 
     Raises
@@ -129,7 +123,7 @@ async def show_raw(
         is_there = bool(found) and found[0].position == position
         chain = await log.load(ref_of(found[0].subject), upto=position) if is_there else []
     else:
-        position, chain = 0, await log.load(await find_ref(log, place, team, index=index))
+        position, chain = 0, await log.load(await find_ref(log, place, team))
     if not chain:
         raise TapelineError(f"no event of {place}", code="not_found", hint="tapeline log tail")
     prev, shown = GENESIS, []

@@ -48,6 +48,10 @@ class StillLog:
         found = [] if self._log is None else await self._log.page(after=after, limit=limit, team=team)
         return [one for one in found if one.position <= self._position]
 
+    async def refs(self, place: str) -> list[Ref]:
+        """The aggregates that are written as `<kind>/<id>`, those too that begin after the end."""
+        return [] if self._log is None else await self._log.refs(place)
+
     async def read(
         self, *, after: int = 0, upto: int | None = None, follow: bool = False
     ) -> AsyncGenerator[list[StoredCommit], None]:

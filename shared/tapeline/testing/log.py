@@ -220,6 +220,15 @@ class EventLogContract:
         assert await positions(after=6, limit=1) == []
         assert await positions(after=0, limit=1, team="elsewhere") == []
 
+    async def test_an_aggregate_is_found_by_its_place_in_every_team_that_has_it(self, log: EventLog) -> None:
+        for ref in (till("t1"), till("t1", team="fabrikam"), till("t2"), till("t10")):
+            await appended(log, 2, ref=ref)
+        assert await log.refs("run/t1") == [till("t1"), till("t1", team="fabrikam")]
+        assert await log.refs("run/t2") == [till("t2")]
+        assert await log.refs("run/t9") == []
+        with pytest.raises(TapelineError, match="does not name an aggregate"):
+            await log.refs("run/*")
+
     async def test_following_hears_what_comes_later(self, log: EventLog) -> None:
         made = await appended(log, 3)
         heard: list[int] = []

@@ -79,6 +79,9 @@ class Shelved:
         found = [one for one in self.commits if one.position > after and team in (None, ref_of(one.subject).team)]
         return found[:limit]
 
+    async def refs(self, place: str) -> list[Ref]:
+        return sorted({ref for one in self.commits if str(ref := ref_of(one.subject)) == place})
+
     async def load(
         self, ref: Ref, *, after: int = 0, upto: int | None = None, leader: bool = False
     ) -> list[StoredCommit]:

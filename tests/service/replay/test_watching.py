@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,30 @@ async def test_a_watch_that_is_killed_gives_each_event_once(make_log: MakeLog, t
 @pytest.mark.long
 async def test_a_watch_that_is_killed_50_times_gives_each_event_once(make_log: MakeLog, tmp_path: Path) -> None:
     await killed(50, 5000, make_log, tmp_path)
+
+
+async def test_an_aggregate_is_found_without_a_pass_over_the_log(
+    recorded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = next(line.event.ref for line in await replay.show(recorded, "30"))
+    whole = [line.event async for line in replay.tail(recorded, n=3, aggregate=str(run))]
+    reads = 0
+
+    async def read(**_: Any) -> AsyncIterator[Any]:
+        nonlocal reads
+        reads += 1
+        return
+        yield
+
+    monkeypatch.setattr(recorded, "read", read)
+    for text in (f"main/{run}", str(run)):
+        assert await replay.find_ref(recorded, text) == run
+        assert await replay.since_of(recorded, text) == 29
+        assert len(await replay.show(recorded, text)) > 3
+        last = [line.event async for line in replay.tail(recorded, n=3, aggregate=text)]
+        assert last == whole
+        assert [event.ref for event in last] == [run] * 3
+    assert reads == 2, "a tail looks for what comes after the last position, and finds nothing"
 
 
 async def test_a_watch_begins_at_a_position_a_time_or_a_birth(recorded: Any) -> None:
