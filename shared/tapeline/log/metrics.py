@@ -7,7 +7,7 @@ because an admin may purge the subject of a run. What a batch says is the runs s
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from nats.aio.client import Client
@@ -27,7 +27,11 @@ ROUNDS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsMessage:
-    """One stored batch of one attempt of a run; `body` is what was appended."""
+    """One stored batch of one attempt of a run; `body` is what was appended.
+
+    A message without the id of a batch is none (`is_batch`), has the numbers 0, and is for nobody to fold: only an
+    operator can have sent it.
+    """
 
     position: int
     team: str
@@ -36,6 +40,7 @@ class MetricsMessage:
     batch: int
     body: bytes
     stored_at: datetime
+    is_batch: bool = True
 
 
 class MetricsStream:
@@ -119,12 +124,19 @@ class MetricsStream:
         )
 
     async def tail(self, team: str, run: str) -> MetricsMessage | None:
-        """The last batch of a run, by the leader's word; None when it has none."""
+        """The last batch of a run, by the leader's word, at the position of its last message; None when it has none.
+
+        Of a run that has messages and no batch among them, the last message.
+        """
         query = {"last_by_subj": subjects.metrics(team, run)}
         found = await wire.message(self._client, STREAM, query, timeout=self._timeout_s)
         if found is None:
             return None
-        return _message(found.position, found.subject, found.headers.get(MESSAGE_ID, ""), found.body, found.stored_at)
+        last = _of_stored(found)
+        if not last.is_batch:
+            async for one in self.of_run(team, run):
+                last = replace(one, position=found.position)
+        return last
 
     async def of_run(self, team: str, run: str) -> AsyncGenerator[MetricsMessage, None]:
         """Every batch of one run, in order."""
@@ -135,7 +147,8 @@ class MetricsStream:
             if found is None:
                 return
             after = found.position
-            yield _message(after, found.subject, found.headers.get(MESSAGE_ID, ""), found.body, found.stored_at)
+            if (one := _of_stored(found)).is_batch:
+                yield one
 
     async def head(self) -> int:
         """The last position of the stream; 0 when nothing was ever stored."""
@@ -149,7 +162,7 @@ class MetricsStream:
     async def read(
         self, *, after: int = 0, upto: int | None = None, follow: bool = False
     ) -> AsyncGenerator[list[MetricsMessage], None]:
-        """Every batch of every run with `after < position <= upto`, in order, in lists.
+        """Every message of every run with `after < position <= upto`, in order, in lists.
 
         Ends at the position that was last when reading began, or never when `follow`.
         """
@@ -163,24 +176,27 @@ class MetricsStream:
 
 def _delivered(position: int, subject: str, headers: RawHeaders, body: bytes, ns: int) -> MetricsMessage:
     id = header_of(headers, b"\r\nNats-Msg-Id: ") or b""
-    return _message(position, subject, id.decode(), body, wire.time_of_ns(ns))
+    return _message(position, subject, id.decode(errors="replace"), body, wire.time_of_ns(ns))
+
+
+def _of_stored(found: wire.Message) -> MetricsMessage:
+    return _message(found.position, found.subject, found.headers.get(MESSAGE_ID, ""), found.body, found.stored_at)
 
 
 def _message(position: int, subject: str, id: str, body: bytes, stored_at: datetime) -> MetricsMessage:
     team, run = subjects.metrics_owner(subject)
     numbers = id.removeprefix(f"{team}.{run}.").split(".")
-    if len(numbers) != 2 or not all(one.isdecimal() for one in numbers):
-        raise TapelineError(
-            f"the message at position {position} of {STREAM} is no batch of metrics", code="log_damaged"
-        )
+    is_batch = len(numbers) == 2 and all(one.isascii() and one.isdecimal() for one in numbers)
+    attempt, batch = map(int, numbers if is_batch else ("0", "0"))
     return MetricsMessage(
         position=position,
         team=team,
         run=run,
-        attempt=int(numbers[0]),
-        batch=int(numbers[1]),
+        attempt=attempt,
+        batch=batch,
         body=body,
         stored_at=stored_at,
+        is_batch=is_batch,
     )
 
 

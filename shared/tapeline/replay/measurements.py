@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tapeline.errors import TapelineError
 from tapeline.log.metrics import MetricsStream
 from tapeline.replay.chain import Fault
 
@@ -50,27 +49,24 @@ async def verify_metrics(metrics: MetricsStream) -> MetricsReport:
     """
     report = MetricsReport(await metrics.head())
     last: dict[tuple[str, str, int], int] = {}
-    position = 0
-    try:
-        async for batches in metrics.read(upto=report.position):
-            for one in batches:
-                position = one.position
-                report.batches += 1
-                attempt = f"{one.team}/run/{one.run}, attempt {one.attempt}"
-                before = last.get((one.team, one.run, one.attempt))
-                if before is None:
-                    if one.batch != 1:
-                        report.begins_late[attempt] = one.batch
-                elif one.batch > before + 1:
-                    gone = f"batches {before + 1} to {one.batch - 1} are missing"
-                    report.faults.append(Fault(position, "hole", f"{attempt}: {gone}"))
-                elif one.batch <= before:
-                    told = f"batch {one.batch} comes again after {before}"
-                    report.faults.append(Fault(position, "duplicate", f"{attempt}: {told}"))
-                last[one.team, one.run, one.attempt] = max(one.batch, before or 0)
-    except TapelineError as error:
-        if error.code != "log_damaged":
-            raise
-        report.faults.append(Fault(position + 1, "decode", error.message))
+    async for batches in metrics.read(upto=report.position):
+        for one in batches:
+            if not one.is_batch:
+                told = f"{one.team}/run/{one.run}: the message is no batch of metrics, and is left out"
+                report.faults.append(Fault(one.position, "decode", told))
+                continue
+            report.batches += 1
+            attempt = f"{one.team}/run/{one.run}, attempt {one.attempt}"
+            before = last.get((one.team, one.run, one.attempt))
+            if before is None:
+                if one.batch != 1:
+                    report.begins_late[attempt] = one.batch
+            elif one.batch > before + 1:
+                gone = f"batches {before + 1} to {one.batch - 1} are missing"
+                report.faults.append(Fault(one.position, "hole", f"{attempt}: {gone}"))
+            elif one.batch <= before:
+                told = f"batch {one.batch} comes again after {before}"
+                report.faults.append(Fault(one.position, "duplicate", f"{attempt}: {told}"))
+            last[one.team, one.run, one.attempt] = max(one.batch, before or 0)
     report.runs = len({(team, run) for team, run, _ in last})
     return report

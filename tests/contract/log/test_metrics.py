@@ -53,6 +53,26 @@ async def test_an_expectation_fences_another_copy_of_the_service(metrics: Metric
     assert await metrics.append("contoso", "r1", 1, 1, b"a", expected=0) == first
 
 
+async def test_a_message_that_is_no_batch_is_told_apart_and_hides_no_batch(
+    server: NatsServer, metrics: MetricsStream
+) -> None:
+    admin = await server.connect()
+    for id in ("", "else", "contoso.r1.1", "contoso.r1.1.x", "contoso.r2.1.1", "contoso.r1.\u0661.1"):
+        await admin.request("met.contoso.r1", b"?", headers={"Nats-Msg-Id": id} if id else None)
+    strange = await metrics.tail("contoso", "r1")
+    assert strange is not None
+    assert (strange.position, strange.attempt, strange.batch, strange.is_batch) == (6, 0, 0, False)
+    assert await metrics.append("contoso", "r1", 1, 1, b"a", expected=strange.position) == 7
+    await admin.request("met.contoso.r1", b"?")
+    last = await metrics.tail("contoso", "r1")
+    assert last is not None
+    assert (last.position, last.batch, last.body, last.is_batch) == (8, 1, b"a", True)
+    assert await metrics.append("contoso", "r1", 1, 2, b"b", expected=8) == 9
+    assert [one.batch for one in await everything(metrics)] == [0] * 6 + [1, 0, 2]
+    assert [one.batch async for one in metrics.of_run("contoso", "r1")] == [1, 2]
+    await admin.close()
+
+
 async def test_a_large_batch_is_refused(metrics: MetricsStream) -> None:
     with pytest.raises(TapelineError) as refused:
         await metrics.append("contoso", "r1", 1, 1, bytes(2 * 1024 * 1024))

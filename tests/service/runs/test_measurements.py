@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from tapeline import replay
 from tapeline.errors import TapelineError
+from tapeline.testing.server import NatsServer
 
 NS = 1_700_000_000_000_000_000
 
@@ -53,6 +55,24 @@ async def test_a_batch_that_cannot_be_read_sets_its_run_aside_and_no_other(runs:
     assert [each["value"] for each in await points(runs, 1)] == [0.5]
     (measured,) = [one for one in host.service.projectors if one.name == "run_metrics"]
     assert set(measured.parked) == {"main/run/broken"}
+
+
+async def test_a_message_that_is_no_batch_is_set_aside_and_its_run_goes_on(
+    runs: Any, host: Any, agent: Any, server: NatsServer
+) -> None:
+    lease = await running(runs, agent)
+    admin = await server.connect()
+    for batch in (1, 2):
+        await admin.request(f"met.main.{lease['run']}", b"?")
+        await agent.measure(lease, batch, {"loss": [(batch, 0.5, NS + batch)]})
+    await admin.request("met.main.nobody", b"?")
+    assert [each["global_step"] for each in await points(runs, 2)] == [2, 1]
+    (measured,) = [one for one in host.service.projectors if one.name == "run_metrics"]
+    assert measured.parked == {}
+    report = await replay.verify_metrics(host.platform.metrics)
+    assert [(fault.kind, fault.position) for fault in report.faults] == [("decode", at) for at in (1, 3, 5)]
+    assert report.batches == 2
+    await admin.close()
 
 
 async def test_pages_by_time_neither_skip_nor_repeat(runs: Any, agent: Any) -> None:

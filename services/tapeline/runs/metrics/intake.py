@@ -211,8 +211,8 @@ class Intake:
         tail = self._tails.get(key)
         if tail is None:
             found = await self._metrics.tail(*key)
-            if found is None:
-                tail = _Tail()
+            if found is None or not found.is_batch:
+                tail = _Tail(0 if found is None else found.position)
             else:
                 stored = batches.decode(found.body)
                 tail = _Tail(found.position, stored.last_us, max(stored.ledger), stored.ledger)
@@ -224,7 +224,10 @@ class Intake:
 
 
 class MetricsSource:
-    """The batches of every run, for a projector; its positions are those of METRICS, not of the log."""
+    """The batches of every run, for a projector; its positions are those of METRICS, not of the log.
+
+    A message that is no batch is set aside and named: nothing that it says can belong to an attempt.
+    """
 
     stream = "METRICS"
 
@@ -242,11 +245,19 @@ class MetricsSource:
         return f"{event.team}/run/{event.run}"
 
     async def load(self, aggregate: str, upto: int) -> list[MetricsMessage]:
-        return [one async for many in self._metrics.read(upto=upto) for one in many if self.aggregate(one) == aggregate]
+        return [
+            one
+            async for many in self._metrics.read(upto=upto)
+            for one in many
+            if one.is_batch and self.aggregate(one) == aggregate
+        ]
 
     async def missing(self) -> int:
         return await self._metrics.missing()
 
     async def read(self, after: int, upto: int | None = None) -> AsyncGenerator[tuple[int, list[MetricsMessage]], None]:
         async for many in self._metrics.read(after=after, upto=upto, follow=upto is None):
-            yield many[-1].position, many
+            for one in many:
+                if not one.is_batch:
+                    log.error("metrics_message_set_aside", position=one.position, aggregate=self.aggregate(one))
+            yield many[-1].position, [one for one in many if one.is_batch]
