@@ -9,8 +9,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def us_of(at: datetime) -> int:
     """Whole microseconds since 1970; a naive time is read as UTC."""
-    aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    return (aware - _EPOCH) // timedelta(microseconds=1)
+    since = (at if at.tzinfo is not None else at.replace(tzinfo=UTC)) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def moment(us: int) -> datetime:

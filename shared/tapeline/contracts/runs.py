@@ -7,7 +7,7 @@ names are here too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -141,7 +141,7 @@ RunEvent = (
     | CheckpointDeleted | CheckpointPinned | ReportNoted | RecordEvent
 )  # fmt: skip
 
-_STATUS_AFTER: dict[type, Status] = {
+STATUS_AFTER: Mapping[type, Status] = {
     RunCreated: Status.RUN_CREATED,
     JobCreated: Status.JOB_CREATED,
     JobCreateFailed: Status.JOB_CREATE_FAILED,
@@ -155,6 +155,7 @@ _STATUS_AFTER: dict[type, Status] = {
     JobFailed: Status.JOB_FAILED,
     RunRestartRequested: Status.RUN_RESTART_REQUESTED,
 }
+"""The status after events that lead to the same one whatever was before."""
 
 
 def status_after(status: Status, event: RunEvent) -> Status:
@@ -167,7 +168,7 @@ def status_after(status: Status, event: RunEvent) -> Status:
         case RunCopied():
             return Status(event.status)
         case _:
-            return _STATUS_AFTER.get(type(event), status)
+            return STATUS_AFTER.get(type(event), status)
 
 
 # --- views ----------------------------------------------------------------------------------------

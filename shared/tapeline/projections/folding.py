@@ -76,13 +76,14 @@ def fold(
 
 def _fold_all(connection: Connection, projection: Projection, rows: Rows, events: Sequence[Any]) -> None:
     """Fold events of which each can be folded."""
-    wanted: dict[Table, dict[Key, None]] = defaultdict(dict)
     keys, apply = projection.keys, projection.apply
-    for event in events:
-        for table, key in keys(event):
-            wanted[table][key] = None
-    for table, found in wanted.items():
-        rows.load(connection, table, found)
+    if not rows.is_whole:
+        wanted: dict[Table, dict[Key, None]] = defaultdict(dict)
+        for event in events:
+            for table, key in keys(event):
+                wanted[table][key] = None
+        for table, found in wanted.items():
+            rows.load(connection, table, found)
     for event in events:
         apply(rows, event)
 

@@ -16,12 +16,13 @@ KEPT = 5_000
 KEPT_WHOLE = 50_000
 """So many of a table that is filled from nothing: as long as all are here, none has to be looked for."""
 _ABSENT: Any = object()
+_ADDED: Any = object()
 
 
 class _Kept:
     """The rows of one table, in memory."""
 
-    __slots__ = ("blank", "changed", "is_read", "is_whole", "key_of", "rows", "table", "width")
+    __slots__ = ("added", "blank", "changed", "is_read", "is_whole", "key_of", "rows", "table", "width")
 
     def __init__(self, table: Table, made: Table, is_whole: bool) -> None:
         self.blank, self.key_of = _plan(table)
@@ -29,6 +30,7 @@ class _Kept:
         self.table = made
         self.rows: dict[Key, Row | None] = {}
         self.changed: set[Key] = set()
+        self.added: list[Row] = []
         self.is_read = False
         # Whether every row that the table has is here.
         self.is_whole = is_whole
@@ -38,6 +40,7 @@ class _Kept:
         self.is_whole = self.is_whole and not self.rows
         self.rows.clear()
         self.changed.clear()
+        self.added.clear()
 
 
 @cache
@@ -82,7 +85,9 @@ class Rows:
     def rewind(self) -> None:
         """Take back what was put and deleted since the last `keep`."""
         for kept, key, row in reversed(self._undo or ()):
-            if row is _ABSENT:
+            if row is _ADDED:
+                kept.added.pop()
+            elif row is _ABSENT:
                 del kept.rows[key]
                 kept.changed.discard(key)
             else:
@@ -99,11 +104,39 @@ class Rows:
 
     def get(self, table: Table, *key: Any) -> Row | None:
         """A copy of the row with this primary key, or None. The key must be among `keys` of the event."""
-        try:
-            row = self._kept(table).rows[key]
-        except KeyError:
-            raise LookupError(f"{table.name} {key} was read but is not among the keys of its event") from None
+        kept = self._tables.get(table) or self._kept(table)
+        kept.is_read = True
+        row = kept.rows.get(key, _ABSENT)
+        if row is _ABSENT:
+            if self._is_whole and kept.is_whole:
+                return None
+            raise LookupError(f"{table.name} {key} was read but is not among the keys of its event")
         return row.copy() if row is not None else None
+
+    def edit(self, table: Table, *key: Any) -> Row | None:
+        """The row with this primary key, to be changed where it stands, or None; as `get`, but without the copy."""
+        kept = self._tables.get(table) or self._kept(table)
+        kept.is_read = True
+        row: Row | None = kept.rows.get(key, _ABSENT)
+        if row is _ABSENT:
+            if self._is_whole and kept.is_whole:
+                return None
+            raise LookupError(f"{table.name} {key} was changed but is not among the keys of its event")
+        if row is None:
+            return None
+        if self._undo is not None:
+            # What is taken back is the row as it was.
+            self._undo.append((kept, key, row))
+            row = kept.rows[key] = row.copy()
+        kept.changed.add(key)
+        return row
+
+    def add(self, table: Table, row: Row) -> None:
+        """Write a row, with every column, that no other event writes and that no fold reads."""
+        kept = self._tables.get(table) or self._kept(table)
+        kept.added.append(row)
+        if self._undo is not None:
+            self._undo.append((kept, (), _ADDED))
 
     def put(self, table: Table, row: Row) -> None:
         """Write a whole row, which is the table's from then on; a column left out takes its default, or NULL."""
@@ -154,6 +187,9 @@ class Rows:
     def store(self, connection: Connection) -> None:
         """Write what has changed."""
         for kept in self._tables.values():
+            if kept.added:
+                upsert(connection, kept.table, kept.added)
+                kept.added.clear()
             if not kept.changed:
                 continue
             # Sorted, so that two writers lock rows in one order.
@@ -163,9 +199,20 @@ class Rows:
             delete(connection, kept.table, [key for key in keys if rows[key] is None])
             kept.changed.clear()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every row that a fold has read so far is here: then none has to be looked for before the next."""
+        return self._is_whole
+
     def trim(self) -> None:
         """Forget what need not be known for the next stretch: it may go on with the rows of this one."""
         self._undo = None
         for kept in self._tables.values():
-            if not kept.is_read or len(kept.rows) > (KEPT_WHOLE if kept.is_whole else KEPT):
+            if self._is_whole:
+                if len(kept.rows) <= KEPT_WHOLE:
+                    continue
+                # What only writes to a table need not know it. If it is read after all, that fold is done over.
+                self._is_whole = not kept.is_read
+                kept.forget()
+            elif not kept.is_read or len(kept.rows) > (KEPT_WHOLE if kept.is_whole else KEPT):
                 kept.forget()

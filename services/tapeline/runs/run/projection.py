@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from tapeline.contracts.records import (
     RunParametersSet,
 )
 from tapeline.contracts.runs import (
+    STATUS_AFTER,
     CheckpointBegun,
     CheckpointCompleted,
     CheckpointDeleted,
@@ -50,6 +52,7 @@ from tapeline.runs.run.tables import artifacts, attempts, checkpoints, run_event
 _encode = msgspec.json.Encoder().encode
 OF_CHECKPOINTS = frozenset({CheckpointBegun, CheckpointCompleted, CheckpointDeleted, CheckpointPinned})
 OF_RECORDS = frozenset(RECORD_EVENTS)
+_STATUS_AFTER = {of: status.value for of, status in STATUS_AFTER.items()}
 NOT_OF_A_RUN = frozenset({"NameClaimed", "NameReleased", "NumberTaken"})
 
 
@@ -72,45 +75,49 @@ def apply(rows: Rows, event: StoredEvent) -> None:
     if kind in NOT_OF_A_RUN:
         return
     ref, data, at = event.ref, event.data, us_of(event.created_at)
-    team, run_id = ref.team, ref.id
-    is_born = isinstance(data, RunCreated)
-    row = _born(event, at) if is_born else rows.get(runs, team, run_id)
-    if row is None:
-        return
-    before = row["status"]
-    after = Status.RUN_CREATED.value if is_born else status_after(Status(before), data).value
-    if after != before or is_born:
-        row["status"], row["status_updated_us"], row["status_event"] = after, at, event.id
-    _change(row, data, at)
-    if type(data) in OF_CHECKPOINTS:
-        _apply_checkpoint(rows, event, row, at)
-    elif type(data) in OF_RECORDS:
-        _apply_record(rows, event, row, at)
-    rows.put(runs, row)
-    rows.put(
+    team, run_id, of = ref.team, ref.id, type(data)
+    if of is RunCreated:
+        row = _born(event, at)
+        rows.put(runs, row)
+    else:
+        found = rows.edit(runs, team, run_id)
+        if found is None:
+            return
+        row = found
+        before = row["status"]
+        after = _STATUS_AFTER.get(of) or status_after(Status(before), data).value
+        if after != before:
+            row["status"], row["status_updated_us"], row["status_event"] = after, at, event.id
+        change = _CHANGES.get(of)
+        if change is not None:
+            change(row, data, at)
+        elif of in OF_CHECKPOINTS:
+            _apply_checkpoint(rows, event, row, at)
+        elif of in OF_RECORDS:
+            _apply_record(rows, event, row, at)
+    rows.add(
         run_events,
         {
-            "team": team,
-            "run_id": run_id,
-            "sequence": event.sequence,
-            "id": event.id,
-            "created_us": at,
-            "status": after,
-            "type": kind,
-            "details": _details(kind, event.actor, data),
+            "team": team, "run_id": run_id, "sequence": event.sequence, "id": event.id, "created_us": at,
+            "status": row["status"], "type": kind, "details": _details(kind, event.actor, data),
             "position": event.position,
         },
-    )
-    if isinstance(data, JobStarted):
+    )  # fmt: skip
+    if of is JobStarted:
         from_step = -1 if data.resume == "none" else data.global_step
         rows.put(attempts, {"team": team, "run_id": run_id, "attempt": row["attempt"], "from_step": from_step})
 
 
 def _details(kind: str, actor: str, data: Any) -> msgspec.Raw:
     """Type and actor with the event's own fields, as the JSON that is stored: made once, and not read again."""
-    whole = _encode({"type": kind, "actor": actor})
     own = _encode(data)
-    return msgspec.Raw(whole if own == b"{}" else b"%b,%b" % (whole[:-1], own[1:]))
+    begun = _begun(kind, actor)
+    return msgspec.Raw(b"%b}" % begun if own == b"{}" else b"%b,%b" % (begun, own[1:]))
+
+
+@lru_cache(maxsize=4096)
+def _begun(kind: str, actor: str) -> bytes:
+    return _encode({"type": kind, "actor": actor})[:-1]
 
 
 def _born(event: StoredEvent, at: int) -> Row:
@@ -126,56 +133,102 @@ def _born(event: StoredEvent, at: int) -> Row:
     }  # fmt: skip
 
 
-def _change(row: Row, data: Any, at: int) -> None:
-    match data:
-        case JobCreated():
-            row |= {"attempt": data.attempt, "session_name": data.session_name}
-        case JobCreateFailed():
-            row |= {"reason": data.code, "message": data.message, "hint": data.hint}
-        case JobSubmitted():
-            row |= {"submitted_us": at, "reason": None, "message": None, "hint": None}
-        case JobPending():
-            row |= {"reason": data.reason, "message": data.nearest}
-        case LeaseGranted():
-            row |= {
-                "agent": data.agent, "device": data.device, "epoch": data.epoch, "lease_ttl_s": data.ttl_s,
-                "lost_cause": None, "reason": None, "message": None,
-            }  # fmt: skip
-        case LeaseExpired():
-            row |= {"lease_ttl_s": None, "lost_cause": data.cause, "reason": "lease_lost"}
-        case JobStarted():
-            row["last_step"] = data.global_step
-        case RunStopRequested():
-            deadline = us_of(data.deadline)
-            earlier = min(row.get("deadline_us") or deadline, deadline)
-            row |= {"deadline_us": earlier, "stop_reason": data.reason}
-        case JobTerminated():
-            row |= {"lease_ttl_s": None, "reason": data.reason, "message": None, "exit_code": data.exit_code}
-            if data.last_step is not None:
-                row["last_step"] = data.last_step
-        case JobCompleted():
-            row |= {"lease_ttl_s": None, "reason": None, "message": None, "exit_code": data.exit_code}
-            row["last_step"] = data.global_step
-        case JobFailed():
-            row |= {"lease_ttl_s": None, "reason": data.reason, "message": data.message, "exit_code": data.exit_code}
-            if data.last_step is not None:
-                row["last_step"] = data.last_step
-        case RunRestartRequested():
-            row |= {
-                "attempt": data.attempt, "session_name": data.session_name, "due_us": at + int(data.delay_s * 1e6),
-                "deadline_us": None, "stop_reason": None, "exit_code": None, "device": None, "agent": None,
-                "reason": data.reason, "message": None, "hint": None,
-            }  # fmt: skip
-            if data.device is not None:
-                row["wanted_device"] = data.device
-        case RunDeleted():
-            row["is_deleted"] = True
-        case RunRenamed():
-            row |= {"name": data.name, "name_lower": data.name.lower()}
-        case NotesChanged():
-            row["notes"] = data.notes
-        case _:
-            return
+# --- what an event changes of its run ---------------------------------------------------------------
+
+
+def _job_created(row: Row, data: JobCreated, at: int) -> None:
+    row["attempt"], row["session_name"] = data.attempt, data.session_name
+
+
+def _job_create_failed(row: Row, data: JobCreateFailed, at: int) -> None:
+    row["reason"], row["message"], row["hint"] = data.code, data.message, data.hint
+
+
+def _job_submitted(row: Row, data: JobSubmitted, at: int) -> None:
+    row["submitted_us"] = at
+    row["reason"] = row["message"] = row["hint"] = None
+
+
+def _job_pending(row: Row, data: JobPending, at: int) -> None:
+    row["reason"], row["message"] = data.reason, data.nearest
+
+
+def _lease_granted(row: Row, data: LeaseGranted, at: int) -> None:
+    row["agent"], row["device"], row["epoch"], row["lease_ttl_s"] = data.agent, data.device, data.epoch, data.ttl_s
+    row["lost_cause"] = row["reason"] = row["message"] = None
+
+
+def _lease_expired(row: Row, data: LeaseExpired, at: int) -> None:
+    row["lease_ttl_s"], row["lost_cause"], row["reason"] = None, data.cause, "lease_lost"
+
+
+def _job_started(row: Row, data: JobStarted, at: int) -> None:
+    row["last_step"] = data.global_step
+
+
+def _stop_requested(row: Row, data: RunStopRequested, at: int) -> None:
+    deadline = us_of(data.deadline)
+    row["deadline_us"] = min(row["deadline_us"] or deadline, deadline)
+    row["stop_reason"] = data.reason
+
+
+def _job_terminated(row: Row, data: JobTerminated, at: int) -> None:
+    row["lease_ttl_s"], row["reason"], row["message"], row["exit_code"] = None, data.reason, None, data.exit_code
+    if data.last_step is not None:
+        row["last_step"] = data.last_step
+
+
+def _job_completed(row: Row, data: JobCompleted, at: int) -> None:
+    row["lease_ttl_s"], row["reason"], row["message"], row["exit_code"] = None, None, None, data.exit_code
+    row["last_step"] = data.global_step
+
+
+def _job_failed(row: Row, data: JobFailed, at: int) -> None:
+    row["lease_ttl_s"], row["reason"], row["message"] = None, data.reason, data.message
+    row["exit_code"] = data.exit_code
+    if data.last_step is not None:
+        row["last_step"] = data.last_step
+
+
+def _restart_requested(row: Row, data: RunRestartRequested, at: int) -> None:
+    row |= {
+        "attempt": data.attempt, "session_name": data.session_name, "due_us": at + int(data.delay_s * 1e6),
+        "deadline_us": None, "stop_reason": None, "exit_code": None, "device": None, "agent": None,
+        "reason": data.reason, "message": None, "hint": None,
+    }  # fmt: skip
+    if data.device is not None:
+        row["wanted_device"] = data.device
+
+
+def _deleted(row: Row, data: RunDeleted, at: int) -> None:
+    row["is_deleted"] = True
+
+
+def _renamed(row: Row, data: RunRenamed, at: int) -> None:
+    row["name"], row["name_lower"] = data.name, data.name.lower()
+
+
+def _notes_changed(row: Row, data: NotesChanged, at: int) -> None:
+    row["notes"] = data.notes
+
+
+_CHANGES: dict[type, Callable[[Row, Any, int], None]] = {
+    JobCreated: _job_created,
+    JobCreateFailed: _job_create_failed,
+    JobSubmitted: _job_submitted,
+    JobPending: _job_pending,
+    LeaseGranted: _lease_granted,
+    LeaseExpired: _lease_expired,
+    JobStarted: _job_started,
+    RunStopRequested: _stop_requested,
+    JobTerminated: _job_terminated,
+    JobCompleted: _job_completed,
+    JobFailed: _job_failed,
+    RunRestartRequested: _restart_requested,
+    RunDeleted: _deleted,
+    RunRenamed: _renamed,
+    NotesChanged: _notes_changed,
+}
 
 
 def _apply_record(rows: Rows, event: StoredEvent, run: Row, at: int) -> None:
