@@ -81,11 +81,13 @@ def _has_stray(value: Any) -> bool:
             if _text_problem(item):
                 return True
         elif isinstance(item, dict):
-            if any(len(key) > MAX_TEXT or not key.isascii() for key in item) and any(map(_text_problem, item)):
+            # Keys are looked at together: there may be tens of thousands of them.
+            is_odd = item and (max(map(len, item)) > MAX_TEXT or not "".join(item).isascii())
+            if is_odd and any(map(_text_problem, item)):
                 return True
-            left += item.values()
+            left += [each for each in item.values() if type(each) is not int]
         elif isinstance(item, list):
-            left += item
+            left += [each for each in item if type(each) is not int]
         elif isinstance(item, float) and not math.isfinite(item):
             return True
     return False
