@@ -29,10 +29,9 @@ from numpy.typing import NDArray
 
 from tapeline.asset_files import TRAIN, AssetFile
 from tapeline.assets.asset.spec import KnownTape, parse, resolve
-from tapeline.assets.build import assemble, build
+from tapeline.assets.build import build, carried_out
 from tapeline.assets.components import registry
 from tapeline.assets.plan import make_plan
-from tapeline.assets.shard import compute
 from tapeline.tape.manifest import sessions_of
 from tapeline.tape.prepared import PreparedTape, TapeWriter
 from tapeline.tape.sessions import Calendar
@@ -81,7 +80,7 @@ def ours(tape: PreparedTape, folder: Path, *, proved: bool) -> Path:
         build(wanted.spec, tapes={"t": opened}, components=registry(), **named)
     else:
         plan = make_plan(wanted.spec, {"t": opened}, registry())
-        assemble(plan, [compute(plan, replace(shard, cuts=())) for shard in plan.shards], **named)
+        carried_out(replace(plan, shards=tuple(replace(shard, cuts=()) for shard in plan.shards)), **named)
     return folder
 
 
@@ -144,7 +143,7 @@ def by_pandas(source: Path, opens: NDArray[np.int64], closes: NDArray[np.int64],
         bars[name] = bars[name].fillna(bars["close"])
     bars = bars.fillna(0.0)
     close = bars["close"]
-    log_return = np.log(close / close.shift(1))
+    log_return: Any = np.log(close / close.shift(1))
     change = close.diff()
     gain = change.clip(lower=0).ewm(alpha=1 / RSI, adjust=False, min_periods=RSI).mean()
     loss = (-change).clip(lower=0).ewm(alpha=1 / RSI, adjust=False, min_periods=RSI).mean()

@@ -16,6 +16,7 @@ from tapeline.measures import _loops
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BLOCK = 1024
+COLUMNS, WIDE = 16, 8
 NOISE = 0.05 * 6.0**0.5
 """A sum of two even numbers, less 1, deviates by 1 / sqrt 6: this much of it is a deviation of 5 %."""
 
@@ -66,25 +67,57 @@ def weigh(values: NDArray[np.float32], weights: NDArray[np.uint64], out: NDArray
         _loops.weigh(words, weights, out)
 
 
-def shared_ranks(values: NDArray[np.float32]) -> Floats:
-    """Twice the rank, from 2, of each value among those of its column, equal values sharing theirs.
+def rank_sums(values: NDArray[np.float32], marks: Floats) -> Floats:
+    """For each mark and column the sum over rows of the mark times twice the rank of the value, from 2.
 
     Parameters
     ----------
-    values : float32, shape (n, k), n below 2^32
+    values : float32, shape (n, k), n below 2^32; equal values of a column share their rank
+    marks : float64, shape (t, n)
 
     Returns
     -------
-    float64, shape (k, n)
+    float64, shape (t, k)
     """
-    # Numbers that are ordered as the floats are; 0.0 makes -0.0 the same as 0.
-    bits = np.ascontiguousarray((values + np.float32(0.0)).T).view(np.uint32)
-    keys = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
-    ordered = (keys << np.uint64(32)) | np.arange(len(values), dtype=np.uint64)
-    ordered.sort(axis=1)
-    out = np.empty(ordered.shape)
-    _loops.shared_ranks(ordered, out)
-    return out
+    n, k = values.shape
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    padded = -(-len(marks) // WIDE) * WIDE
+    weights = np.zeros((n, padded))
+    weights[:, : len(marks)] = marks.T
+    blocks = [np.ascontiguousarray(weights[:, start : start + WIDE]) for start in range(0, padded, WIDE)]
+    out = np.zeros((k, padded))
+    keys, found = np.empty((COLUMNS, n), np.uint64), np.empty((COLUMNS, WIDE))
+    for first in range(0, k if n else 0, COLUMNS):
+        # Some columns at a time stay in the nearer memory.
+        some = keys[: min(COLUMNS, k - first)]
+        _loops.ordered_keys(bits, first, some)
+        some.sort(axis=1)
+        for j, block in enumerate(blocks):
+            _loops.rank_sums(some, block, found)
+            out[first : first + len(some), j * WIDE : (j + 1) * WIDE] = found[: len(some)]
+    return np.ascontiguousarray(out[:, : len(marks)].T)
+
+
+def products(values: NDArray[np.float32], about: Floats) -> tuple[Floats, Floats]:
+    """The sums over rows of each column's deviations times each of `about`, and of their squares.
+
+    Parameters
+    ----------
+    values : float32, shape (n, k)
+    about : float64, shape (t, n)
+
+    Returns
+    -------
+    float64, shapes (t, k) and (k,)
+
+    Notes
+    -----
+    No matrix product of a library: those start threads that wait busily, and differ from machine to machine.
+    """
+    out, squares = np.zeros((len(about), values.shape[1])), np.zeros(values.shape[1])
+    rows = np.ascontiguousarray(values, np.float32)
+    _loops.products(rows, moments(rows).mean, np.ascontiguousarray(about), out, squares)
+    return out, squares
 
 
 def disturb(price: Floats, volume: Ints | Floats, seed: int) -> tuple[Floats, Ints | Floats]:
@@ -118,4 +151,44 @@ def touches(bars: Floats, entry: Ints, last: Ints, up: Floats, down: Floats, sid
     return how, price, after
 
 
-__all__ = ["Moments", "disturb", "first_not_finite", "has_nan", "moments", "shared_ranks", "touches", "weigh"]
+def window_sums(values: Floats, n: int) -> Floats:
+    """The sum of each n neighbours: shape (rows - n + 1,); a window has one order of summation wherever it lies."""
+    out = np.zeros(max(len(values) - n + 1, 0))
+    if len(out):
+        _loops.window_sums(np.ascontiguousarray(values), n, out)
+    return out
+
+
+def deviations(values: NDArray[np.float32], about: Floats) -> tuple[Floats, Floats]:
+    """The sums, over all axes but the last, of differences from `about`, and of their squares: float64, shape (k,)."""
+    total, squares = np.zeros(values.shape[-1]), np.zeros(values.shape[-1])
+    rows = np.ascontiguousarray(values, np.float32).reshape(-1, values.shape[-1])
+    _loops.deviations(rows, np.ascontiguousarray(about), total, squares)
+    return total, squares
+
+
+def price_marks(price: Floats, flags: NDArray[np.uint8]) -> tuple[int, int, float, float] | None:
+    """Of the trades that set a close: how many, how many of them in whole cents, the first and the last price.
+
+    None where there is no such trade.
+    """
+    out = np.zeros(4)
+    _loops.price_marks(np.ascontiguousarray(price), np.ascontiguousarray(flags), out)
+    count, whole, first, last = out.tolist()
+    return (int(count), int(whole), first, last) if count else None
+
+
+__all__ = [
+    "Moments",
+    "deviations",
+    "disturb",
+    "first_not_finite",
+    "has_nan",
+    "moments",
+    "price_marks",
+    "products",
+    "rank_sums",
+    "touches",
+    "weigh",
+    "window_sums",
+]

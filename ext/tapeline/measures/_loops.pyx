@@ -182,21 +182,162 @@ def weigh(const uint32_t[:, ::1] words, const uint64_t[::1] weights, uint64_t[::
             out[i] += found
 
 
-def shared_ranks(const uint64_t[:, ::1] ordered, double[:, ::1] out):
-    """Twice the rank of each value of a row, from 2, equal values sharing theirs; IN ordered (k, n): sorted, the value
-    in the upper and its place in the lower half; OUT out (k, n)."""
+def ordered_keys(const uint32_t[:, ::1] bits, Py_ssize_t first, uint64_t[:, ::1] out):
+    """Of columns `first` on, the values as numbers that are ordered as the floats are, above each its row below; IN
+    bits (n, k): the floats as they lie; OUT out (c, n)."""
+    cdef Py_ssize_t i
+    cdef Py_ssize_t c
+    cdef Py_ssize_t n = bits.shape[0]
+    cdef Py_ssize_t width = out.shape[0]
+    cdef uint32_t x
+    with nogil:
+        for i in range(n):
+            for c in range(width):
+                x = bits[i, first + c]
+                if x == <uint32_t> 0x80000000:
+                    x = 0  # -0.0 is 0
+                x = ~x if x >> 31 else x | <uint32_t> 0x80000000
+                out[c, i] = (<uint64_t> x << 32) | <uint64_t> i
+
+
+def rank_sums(const uint64_t[:, ::1] ordered, const double[:, ::1] marks, double[:, ::1] out):
+    """For each row of `ordered` and each of 8 columns of `marks` the sum over places of mark times twice the rank,
+    from 2, equal values sharing theirs; IN ordered (k, n): sorted keys, marks (n, 8); OUT out (k, 8)."""
     cdef Py_ssize_t k
     cdef Py_ssize_t n = ordered.shape[1]
     cdef Py_ssize_t start
     cdef Py_ssize_t stop
     cdef Py_ssize_t i
+    cdef int c
+    cdef double rank
+    cdef const double* mark
+    cdef const uint64_t* keys
+    cdef double sums[8]
+    if n == 0:
+        return
     with nogil:
         for k in range(ordered.shape[0]):
             start = 0
+            keys = &ordered[k, 0]
+            for c in range(8):
+                sums[c] = 0.0
             while start < n:
                 stop = start + 1
-                while stop < n and ordered[k, stop] >> 32 == ordered[k, start] >> 32:
+                while stop < n and keys[stop] >> 32 == keys[start] >> 32:
                     stop += 1
+                rank = <double> (start + stop + 1)
                 for i in range(start, stop):
-                    out[k, <Py_ssize_t> (ordered[k, i] & <uint64_t> 0xFFFFFFFF)] = <double> (start + stop + 1)
+                    mark = &marks[<Py_ssize_t> (keys[i] & <uint64_t> 0xFFFFFFFF), 0]
+                    for c in range(8):
+                        sums[c] += rank * mark[c]
                 start = stop
+            for c in range(8):
+                out[k, c] = sums[c]
+
+
+def products(const float[:, ::1] values, const double[::1] mean, const double[:, ::1] about, double[:, ::1] out,
+             double[::1] squares):
+    """The sums over rows of each column less its mean, times each of `about`, and of its square; IN about (t, n);
+    IN and OUT out (t, k), squares (k,)."""
+    cdef Py_ssize_t i
+    cdef Py_ssize_t c
+    cdef Py_ssize_t t
+    cdef Py_ssize_t width = values.shape[1]
+    cdef double x
+    cdef double weight
+    cdef const float* row
+    cdef const double* means
+    cdef double* to
+    cdef double* square
+    if width == 0:
+        return
+    means = &mean[0]
+    square = &squares[0]
+    with nogil:
+        for i in range(values.shape[0]):
+            row = &values[i, 0]
+            for c in range(width):
+                x = row[c] - means[c]
+                square[c] += x * x
+            for t in range(about.shape[0]):
+                to = &out[t, 0]
+                weight = about[t, i]
+                for c in range(width):
+                    to[c] += weight * (row[c] - means[c])
+
+
+def window_sums(const double[::1] values, Py_ssize_t n, double[::1] out):
+    """The sum of each n neighbours, from the oldest on; OUT out (rows - n + 1,), zeros."""
+    cdef Py_ssize_t k
+    cdef Py_ssize_t i
+    cdef Py_ssize_t rows = out.shape[0]
+    cdef Py_ssize_t start = 0
+    cdef Py_ssize_t stop
+    cdef const double* from_
+    cdef double* to = &out[0]
+    with nogil:
+        while start < rows:
+            # A stretch at a time stays in the nearest memory.
+            stop = start + 512 if rows - start > 512 else rows
+            for k in range(n):
+                from_ = &values[k]
+                for i in range(start, stop):
+                    to[i] += from_[i]
+            start = stop
+
+
+def price_marks(const double[::1] price, const unsigned char[::1] flags, double[::1] out):
+    """Of the trades that set a close: how many, how many in whole cents, the first and the last price; OUT out (4,)."""
+    cdef Py_ssize_t i
+    cdef Py_ssize_t n = price.shape[0]
+    cdef Py_ssize_t first = -1
+    cdef Py_ssize_t last = -1
+    cdef int64_t count = 0
+    cdef int64_t whole = 0
+    cdef double cents
+    cdef double far
+    cdef bint counts
+    with nogil:
+        for i in range(n):
+            counts = (flags[i] & 2) != 0
+            cents = price[i] * 100.0
+            far = cents - rint(cents)
+            whole += counts and far < 1e-6 and far > -1e-6
+            count += counts
+        for i in range(n):
+            if flags[i] & 2:
+                first = i
+                break
+        for i in range(n - 1, -1, -1):
+            if flags[i] & 2:
+                last = i
+                break
+    out[0] = <double> count
+    out[1] = <double> whole
+    if count:
+        out[2] = price[first]
+        out[3] = price[last]
+
+
+def deviations(const float[:, ::1] values, const double[::1] about, double[::1] total, double[::1] squares):
+    """The sums of each column's differences from `about`, and of their squares; IN and OUT total, squares (k,)."""
+    cdef Py_ssize_t i
+    cdef Py_ssize_t c
+    cdef Py_ssize_t width = values.shape[1]
+    cdef double x
+    cdef const float* row
+    cdef const double* from_
+    cdef double* sums
+    cdef double* square
+    if width == 0:
+        return
+    from_ = &about[0]
+    sums = &total[0]
+    square = &squares[0]
+    with nogil:
+        for i in range(values.shape[0]):
+            row = &values[i, 0]
+            for c in range(width):
+                x = row[c] - from_[c]
+                sums[c] += x
+                square[c] += x * x

@@ -38,9 +38,16 @@ def weigh(values: NDArray[np.float32], weights: NDArray[np.uint64]) -> NDArray[n
     )
 
 
-def shared_ranks(values: NDArray[np.float32]) -> Floats:
-    """Twice the rank of each value among those of its column: 1 + values below + values not above."""
-    return np.array([[1 + (c < x).sum() + (c <= x).sum() for x in c] for c in values.T], np.float64)
+def rank_sums(values: NDArray[np.float32], marks: Floats) -> Floats:
+    """For each mark and column the sum of the mark times 1 + values below + values not above."""
+    ranks = np.array([[1 + (c < x).sum() + (c <= x).sum() for x in c] for c in values.T], np.float64)
+    return marks @ ranks.T
+
+
+def products(values: NDArray[np.float32], about: Floats) -> tuple[Floats, Floats]:
+    """The sums over rows of each column's deviations times each of `about`, and of their squares."""
+    deviations = values.astype(np.float64) - values.astype(np.float64).mean(axis=0)
+    return about @ deviations, np.square(deviations).sum(axis=0)
 
 
 def _stirred(x: int) -> int:
@@ -84,3 +91,27 @@ def touches(
                 break
         found.append(ending)
     return [(how, math.nan if math.isnan(price) else price, after) for how, price, after in found]
+
+
+def window_sums(values: Floats, n: int) -> list[float]:
+    """The sum of each n neighbours, added up from the oldest on."""
+    found: list[float] = []
+    for stop in range(n, len(values) + 1):
+        total = 0.0
+        for value in values[stop - n : stop].tolist():
+            total += value
+        found.append(total)
+    return found
+
+
+def price_marks(price: Floats, flags: NDArray[np.uint8]) -> tuple[int, int, float, float] | None:
+    """Of the trades that set a close: how many, how many in whole cents, the first and the last price."""
+    kept = [p for p, flag in zip(price.tolist(), flags.tolist(), strict=True) if flag & 2]
+    whole = sum(abs(p * 100.0 - round(p * 100.0)) < 1e-6 for p in kept)
+    return (len(kept), whole, kept[0], kept[-1]) if kept else None
+
+
+def deviations(values: NDArray[np.float32], about: Floats) -> tuple[Floats, Floats]:
+    """The sums, over all axes but the last, of differences from `about`, and of their squares."""
+    apart = values.reshape(-1, values.shape[-1]).astype(np.float64) - about
+    return apart.sum(axis=0), np.square(apart).sum(axis=0)

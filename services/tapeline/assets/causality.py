@@ -176,20 +176,21 @@ def _examine(
     cut = int(times[row])
     other, ended = market.followed_by(cut, later), market.followed_by(cut, None)
     seen = int(np.searchsorted(times, cut, "right"))
+    here, at_cut = View(market, times), View(market, times[row : row + 1])
+    changed, cut_off = View(other, times), View(ended, times[: row + 1])
     for feature in features:
         before = np.asarray(known[feature.name])
-        after = np.asarray(feature.compute(View(other, times, subject.history(feature), ahead=subject.ahead)))
+        after = np.asarray(feature.compute(changed.seen(subject.history(feature), ahead=subject.ahead)))
         found.count("causality", seen)
         leak = _first_difference(before[:seen], after[:seen])
         if leak is not None:
             found.fail("causality", _leak(feature, symbol, times, leak, cut))
-        enough = int(View(market, times[row : row + 1]).past(feature.params.unit, feature.params.size)[0])
+        enough = int(at_cut.past(feature.params.unit, feature.params.size)[0])
         if enough >= feature.warmup_bars:
-            view = View(market, times[row : row + 1], feature.history, ahead=subject.ahead)
-            alone = np.asarray(feature.compute(view))
+            alone = np.asarray(feature.compute(at_cut.seen(feature.history, ahead=subject.ahead)))
             _compare("truncation", feature, symbol, times, row, before[row : row + 1], alone, cut, found)
         try:
-            alone = np.asarray(feature.compute(View(ended, times[: row + 1], subject.history(feature))))
+            alone = np.asarray(feature.compute(cut_off.seen(subject.history(feature))))
         except TapelineError as error:
             if error.code != "lookahead_refused":
                 raise
@@ -205,7 +206,7 @@ def _examine(
             message = f"samples up to {iso(cut)} were taken at other times when data from then on was changed"
             found.fail("causality", {"symbol": symbol, "cut": iso(cut), "message": message})
     for label in labels:
-        _label_time(label, known[label.name][:2], View(market, times), View(other, times, ahead=True), cut, found)
+        _label_time(label, known[label.name][:2], here, changed.seen(ahead=True), cut, found)
 
 
 def _first_difference(a: NDArray[Any], b: NDArray[Any]) -> tuple[int, int, float, float] | None:
@@ -312,7 +313,7 @@ def _label_time(label: Instance, known: Any, view: View, other: View, cut: int, 
     if isinstance(params, LabelParams):
         grid = view.market.grid(params.unit, params.size)
         last = np.searchsorted(grid.end, t1, "left")
-        past = np.searchsorted(grid.end, view.times, "right")
+        past = view.past(params.unit, params.size)
         early = (t1 >= 0) & (last < past - 1 + params.entry_delay)
         past_end = t1 > (grid.end[-1] if len(grid.end) else -1)
         for rows, what in ((early, "before its entry"), (past_end, "after the end of the data")):

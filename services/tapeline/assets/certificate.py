@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from tapeline.asset_files import TRAIN
 from tapeline.assets.component import Instance
-from tapeline.assets.samples import Samples
+from tapeline.assets.samples import Samples, together
 from tapeline.assets.split import DROPPED, Parts
 from tapeline.assets.view import Market, iso, number
+from tapeline.measures import deviations
 
 SCHEMA = "tapeline.certificate/1"
-BLOCK = 512
 LOOKAHEAD = frozenset({1, 2, 3, 7})
 """Checks whose failure `allow_lookahead` turns into a flag."""
 
@@ -109,16 +109,11 @@ def split(samples: Samples, parts: Parts, embargo_ns: int) -> Check:
 def _plainly(
     values: NDArray[np.float32], rows: NDArray[np.int64], about: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Mean and variance of some rows, by sums over them; squares are counted from `about`."""
-    width = values.shape[-1]
-    total, squares, count = np.zeros(width), np.zeros(width), 0
-    for start in range(0, len(rows), BLOCK):
-        block = values[rows[start : start + BLOCK]].reshape(-1, width).astype(np.float64) - about
-        count += len(block)
-        total += np.add.reduce(block, axis=0)
-        squares += np.einsum("ij,ij->j", block, block)
-    shift = total / max(count, 1)
-    return {"mean": about + shift, "variance": squares / max(count, 1) - np.square(shift)}
+    """Mean and variance of some rows, by sums over them, counted from `about`: another way than they were fitted by."""
+    chosen = values[together(rows)]
+    total, squares = deviations(chosen, about)
+    count = max(chosen.size // max(chosen.shape[-1], 1), 1)
+    return {"mean": about + total / count, "variance": squares / count - np.square(total / count)}
 
 
 def fit_range(

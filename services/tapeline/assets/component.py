@@ -237,13 +237,12 @@ class Instance:
     def compute(self, view: View) -> Any:
         """What the component gives for the view's samples."""
         given: dict[str, Any] = {
-            key: each.compute(View(view.market, view.times, view.history or each.history))
-            for key, each in self.inputs.items()
+            key: each.compute(view.seen(view.history or each.history)) for key, each in self.inputs.items()
         }
         if self.fitted:
             given["fitted"] = self.fitted[view.market.symbol]
         ahead = view.ahead or self.component.kind == "label"
-        return self.component.compute(view.given_to(given, ahead=ahead), self.params)
+        return self.component.compute(view.seen(view.history, ahead=ahead, given=given), self.params)
 
     def to_spec(self) -> dict[str, Any]:
         """The full spec: nothing in it has a default left to look up."""

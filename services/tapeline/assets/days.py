@@ -125,7 +125,9 @@ class SymbolDays:
         past = SymbolPast(self, first, needs)
         end = self.first_segment(stop)
         trades = own[0] if len(own) == 1 else join(own) if own else none()
-        return Market(self.symbol, trades, self.segments[:end], self.session[:end], self.dates, past)
+        made = DaysMarket(self.symbol, trades, self.segments[:end], self.session[:end], self.dates, past)
+        made.is_of(self, first, stop)
+        return made
 
     def ahead(self, number: int, last: int, labels: Iterable[Instance]) -> int:
         """One past the last session, `last` at most, that labels of a session may read."""
@@ -141,6 +143,22 @@ class SymbolDays:
                 there += 1
             stop = max(stop, there)
         return stop
+
+
+class DaysMarket(Market):
+    """The market of some sessions whose bars, each session by itself, are kept."""
+
+    _of: tuple[SymbolDays, int, int]
+
+    def is_of(self, days: SymbolDays, first: int, stop: int) -> None:
+        """Say which sessions these are."""
+        object.__setattr__(self, "_of", (days, first, stop))
+
+    def _cut(self, unit: Unit, size: int) -> Grid:
+        days, first, stop = self._of
+        before = None if self.past is None else self.past.grid(unit, size)
+        parts = [days.piece(number, unit, size) for number in range(first, stop)]
+        return joined_grids([before, *parts]) if before is not None and parts else super()._cut(unit, size)
 
 
 class SymbolPast:

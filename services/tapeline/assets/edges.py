@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tapeline.assets.certificate import Check
 from tapeline.assets.component import Instance
-from tapeline.measures import shared_ranks
+from tapeline.measures import products, rank_sums
 
 TOO_GOOD = 0.9
 EDGE = 0.2
@@ -110,21 +110,19 @@ class _Columns:
         self._values = values
 
     def edges(self, targets: _Targets) -> Floats:
-        """2 AUC - 1, or the correlation, of each column with each target: shape (targets, k); 0 where one is constant."""
+        """2 AUC - 1, or the correlation, of each column with each target: (targets, k); 0 where one is constant."""
         n, k = self._values.shape
         out = np.zeros((len(targets.is_number), k if n >= 2 else 0))
         if out.size == 0:
             return out
         if bool(targets.is_number.any()):
-            about = self._values.astype(np.float64)
-            about -= about.mean(axis=0)
-            spread = np.sqrt(np.outer(np.square(targets.about).sum(axis=1), np.einsum("ij,ij->j", about, about)))
-            found = targets.about @ about
+            found, squares = products(self._values, targets.about)
+            spread = np.sqrt(np.square(targets.about).sum(axis=1)[:, None] * squares)
             out[targets.is_number] = np.divide(found, spread, out=np.zeros_like(found), where=spread > 0)
         if not bool(targets.is_number.all()):
             ones = targets.positive.sum(axis=1, keepdims=True)
             # A sum of ranks is an area under a curve; equal values share theirs.
-            above = targets.positive @ shared_ranks(self._values).T / 2 - ones * (ones + 1) / 2
+            above = rank_sums(self._values, targets.positive) / 2 - ones * (ones + 1) / 2
             pairs = ones * (n - ones)
             found = 2 * above / np.maximum(pairs, 1) - 1
             out[~targets.is_number] = np.where(pairs > 0, found, 0.0)

@@ -95,8 +95,9 @@ def computed(
         `lookahead_refused` for a feature that asks for the future, with its name.
     """
     found: dict[str, Any] = {}
+    whole = View(market, t0)
     for feature in features:
-        view = View(market, t0, None if ahead else feature.history, ahead=ahead)
+        view = whole.seen(None if ahead else feature.history, ahead=ahead)
         try:
             found[feature.name] = np.asarray(feature.compute(view))
         except TapelineError as error:
@@ -109,7 +110,7 @@ def computed(
                 hint=error.hint,
             ) from error
     for label in labels:
-        found[label.name] = label.compute(View(market, t0, ahead=True))
+        found[label.name] = label.compute(whole.seen(ahead=True))
     return found
 
 

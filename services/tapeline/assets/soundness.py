@@ -15,7 +15,7 @@ from tapeline.assets.certificate import Check
 from tapeline.assets.samples import Samples
 from tapeline.assets.split import DROPPED
 from tapeline.assets.view import Market, Unit, iso
-from tapeline.measures import first_not_finite, weigh
+from tapeline.measures import first_not_finite, price_marks, weigh
 
 NAN_SHARE = 0.01
 MAX_HASHED = 200_000
@@ -23,7 +23,6 @@ GAP_BARS = 3
 SHOWN = 5
 SPLITS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 10, 1 / 20)
 SPLIT_SLACK = 0.04
-CENT = 100.0
 
 
 def soundness(
@@ -149,14 +148,16 @@ class Traded:
 def traded(market: Market, days: Collection[str]) -> list[Traded]:
     """The sessions of a market that lie in `days` and have a price."""
     trades, found = market.trades, []
-    for date in dict.fromkeys(market.dates[number] for number in market.session.tolist()):
+    for number in range(int(market.session[0]), int(market.session[-1]) + 1) if len(market.session) else ():
+        date = market.dates[number]
         if date not in days:
             continue
-        own = market.segments[market.session == market.dates.index(date)]
-        rows = slice(*np.searchsorted(trades.ts, (own[0, 0], own[-1, 1]), "left").tolist())
-        price = trades.price[rows][trades.flags[rows] & 2 != 0]
-        if len(price):
-            found.append(Traded(date, float(price[0]), float(price[-1]), _share_of_cents(price)))
+        own = market.segments[slice(*market.session.searchsorted((number, number + 1)).tolist())]
+        rows = slice(*trades.ts.searchsorted((own[0, 0], own[-1, 1])).tolist()) if len(own) else slice(0)
+        marks = price_marks(trades.price[rows], trades.flags[rows])
+        if marks is not None:
+            count, whole, first, last = marks
+            found.append(Traded(date, first, last, whole / count))
     return found
 
 
@@ -213,7 +214,3 @@ def _adjustments(name: str, sessions: Sequence[Traded]) -> list[str]:
         found.append(f"prices of {name!r} are whole cents on {sessions[-1].date} but not on "
                      f"{sessions[0].date}: adjusted by what was known only later?")  # fmt: skip
     return found
-
-
-def _share_of_cents(price: NDArray[np.float64]) -> float:
-    return float((np.abs(price * CENT - np.rint(price * CENT)) < 1e-6).mean())

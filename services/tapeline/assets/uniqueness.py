@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tapeline.assets.certificate import Check
+from tapeline.assets.samples import together
+from tapeline.bars import ranks
 
 LEAST = 0.5
 
@@ -25,9 +27,12 @@ def uniqueness(t0: NDArray[np.int64], t1: NDArray[np.int64], symbol: NDArray[np.
     """
     out = np.ones(len(t0))
     for number in np.unique(symbol):
-        rows = np.flatnonzero(symbol == number)
-        points = np.unique(np.concatenate([t0[rows], t1[rows]]))
-        first, stop = np.searchsorted(points, t0[rows], "left"), np.searchsorted(points, t1[rows], "right")
+        rows = together(np.flatnonzero(symbol == number))
+        begin, end = np.ascontiguousarray(t0[rows]), np.ascontiguousarray(t1[rows])
+        points = np.concatenate([begin, end])
+        points.sort(kind="stable")
+        points = points[np.append(True, points[1:] != points[:-1])] if len(points) else points
+        first, stop = ranks(points, begin), ranks(points, end, right=True)
         steps = np.bincount(first, minlength=len(points) + 1) - np.bincount(stop, minlength=len(points) + 1)
         shares = np.concatenate([[0.0], np.cumsum(1.0 / np.cumsum(steps[:-1]))])
         out[rows] = (shares[stop] - shares[first]) / (stop - first)

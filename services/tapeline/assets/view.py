@@ -130,7 +130,7 @@ class Spliced(Market):
         object.__setattr__(self, "_parts", (before, cut, later))
 
     @cached_property
-    def trades(self) -> Trades:
+    def trades(self) -> Trades:  # pyright: ignore[reportIncompatibleVariableOverride]
         before, cut, later = self._parts
         own = before.trades
         row = int(own.ts.searchsorted(cut, "left"))
@@ -198,6 +198,32 @@ class History:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Where samples lie in a grid.
+
+    Attributes
+    ----------
+    past : int64, shape (n,): for each sample the row one past its newest complete bar
+    stop : the row one past the newest bar of all
+    is_run : whether each sample's newest bar is the one after that of the sample before
+    """
+
+    grid: Grid
+    past: NDArray[np.int64]
+    stop: int
+    is_run: bool
+
+    @classmethod
+    def of(cls, grid: Grid, times: NDArray[np.int64]) -> Places:
+        """The places of some times, which ascend."""
+        past = ranks(grid.end, times, right=True)
+        if len(past) == 0:
+            return cls(grid, past, 0, is_run=False)
+        one_a_bar = int(past[-1]) - int(past[0]) == len(past) - 1
+        return cls(grid, past, int(past[-1]), is_run=one_a_bar and bool((past[1:] - past[:-1] == 1).all()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class View:
     """A market at the times of some samples: all that a component is given.
 
@@ -214,8 +240,13 @@ class View:
     history: History | None = None
     ahead: bool = False
     given: Mapping[str, Any] = field(default_factory=dict)
-    _grids: dict[tuple[str, int], Grid] = field(default_factory=dict)
-    _past: dict[tuple[str, int], NDArray[np.int64]] = field(default_factory=dict)
+    _places: dict[tuple[str, int], Places] = field(default_factory=dict)
+
+    def seen(
+        self, history: History | None = None, *, ahead: bool = False, given: Mapping[str, Any] | None = None
+    ) -> View:
+        """The same samples with another history, foresight, or gifts; where they lie is looked up once for all."""
+        return View(self.market, self.times, history, ahead, given or {}, self._places)
 
     def grid(self, unit: Unit, size: int, *, future: bool = False) -> Grid:
         """The bars of a unit and size that are complete at the last sample's time; with `ahead` all bars.
@@ -233,43 +264,48 @@ class View:
             )
         if self.ahead and self.history is None:
             return self.market.grid(unit, size)
-        found = self._grids.get((unit, size))
-        if found is None:
-            found = self._grids[unit, size] = self._shown(self.market.grid(unit, size))
-        return found
-
-    def _shown(self, whole: Grid) -> Grid:
-        if len(self.times) == 0:
-            return whole.cut(0, 0)
-        stop = int(whole.end.searchsorted(self.times[-1], "right"))
-        if self.history is None:
-            return whole.cut(0, stop)
-        first = int(whole.end.searchsorted(self.times[0], "right"))
-        return whole.cut(self.history.first_row(whole, first), stop)
-
-    def given_to(self, given: Mapping[str, Any], *, ahead: bool) -> View:
-        """The same view with what a component is given besides."""
-        if ahead == self.ahead:
-            return View(self.market, self.times, self.history, ahead, given, self._grids, self._past)
-        return View(self.market, self.times, self.history, ahead, given)
+        places = self._at(unit, size)
+        return places.grid.cut(self._first(places), places.stop)
 
     def past(self, unit: Unit, size: int) -> NDArray[np.int64]:
         """For each sample the row one past its newest complete bar: int64, shape (n,).
 
         A bar whose end is the sample's time is complete: it holds trades before that time only.
         """
-        found = self._past.get((unit, size))
+        places = self._at(unit, size)
+        first = self._first(places)
+        return places.past - first if first else places.past
+
+    def newest(self, values: NDArray[np.float64], unit: Unit, size: int, shift: int) -> NDArray[np.float64]:
+        """What `newest` gives of values that are one a bar of the view's grid."""
+        places = self._at(unit, size)
+        if places.is_run:
+            # One sample a bar: as they lie.
+            row = int(places.past[0]) - self._first(places) - 1 - shift
+            if row >= 0:
+                return np.array(values[row : row + len(places.past)], np.float64)
+        return newest(values, self.past(unit, size), shift)
+
+    def _at(self, unit: Unit, size: int) -> Places:
+        found = self._places.get((unit, size))
         if found is None:
-            found = self._past[unit, size] = ranks(self.grid(unit, size).end, self.times, right=True)
+            found = self._places[unit, size] = Places.of(self.market.grid(unit, size), self.times)
         return found
+
+    def _first(self, places: Places) -> int:
+        """The first row of the market's grid that the view shows."""
+        if self.history is None or len(places.past) == 0:
+            return 0
+        return self.history.first_row(places.grid, int(places.past[0]))
 
     def segment(self) -> NDArray[np.int64]:
         """The session segment of each sample, `open < time <= close`: int64, shape (n,); -1 outside of all."""
         segments = self.market.segments
         found = ranks(self.market.closes, self.times)
-        inside = found < len(segments)
-        inside[inside] = segments[found[inside], 0] < self.times[inside]
-        return np.where(inside, found, -1)
+        if len(segments) == 0:
+            return np.full(len(found), -1, np.int64)
+        inside = (found < len(segments)) & (segments[np.minimum(found, len(segments) - 1), 0] < self.times)
+        return found if bool(inside.all()) else np.where(inside, found, -1)
 
 
 def newest(values: NDArray[np.float64], past: NDArray[np.int64], shift: int) -> NDArray[np.float64]:
@@ -281,12 +317,8 @@ def newest(values: NDArray[np.float64], past: NDArray[np.int64], shift: int) -> 
     past : int64, shape (n,), as `View.past` gives it
     """
     row = past - (1 + shift)
-    n = len(row)
     if len(values) == 0:
-        return np.full((n, *values.shape[1:]), np.nan)
-    if n and row[0] >= 0 and row[-1] - row[0] == n - 1 and bool((row[1:] - row[:-1] == 1).all()):
-        # One sample a bar: as they lie.
-        return values[int(row[0]) : int(row[-1]) + 1].astype(np.float64)
+        return np.full((len(past), *values.shape[1:]), np.nan)
     out = values[np.maximum(row, 0)].astype(np.float64)
     out[row < 0] = np.nan
     return out

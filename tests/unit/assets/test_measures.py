@@ -34,6 +34,15 @@ def test_moments_are_those_of_two_plain_passes(shape: tuple[int, ...], seed: int
     assert np.array_equal(found.high, high)
 
 
+@few
+@given(shape=shapes, seed=st.integers(0, 1000))
+def test_deviations_are_those_of_a_plain_pass(shape: tuple[int, ...], seed: int) -> None:
+    values = floats(seed, *shape)
+    about = np.random.default_rng(seed).normal(size=shape[-1])
+    for found, expected in zip(measures.deviations(values, about), reference.deviations(values, about), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-3)
+
+
 def test_the_moments_of_nothing_are_zero() -> None:
     found = measures.moments(np.empty((0, 3, 2), np.float32))
     assert (found.count, found.mean.tolist(), found.second.tolist()) == (0, [0.0, 0.0], [0.0, 0.0])
@@ -58,10 +67,38 @@ def test_words_are_weighed_and_added_up(rows: int, width: int, seed: int) -> Non
 
 
 @few
-@given(rows=st.integers(1, 80), width=st.integers(1, 5), seed=st.integers(0, 1000))
-def test_equal_values_share_their_rank(rows: int, width: int, seed: int) -> None:
+@given(rows=st.integers(1, 80), width=st.integers(1, 5), marks=st.integers(0, 9), seed=st.integers(0, 1000))
+def test_equal_values_share_their_rank(rows: int, width: int, marks: int, seed: int) -> None:
     values = floats(seed, rows, width)
-    assert np.array_equal(measures.shared_ranks(values), reference.shared_ranks(values))
+    chosen = np.random.default_rng(seed).integers(0, 2, (marks, rows)).astype(np.float64)
+    assert np.array_equal(measures.rank_sums(values, chosen), reference.rank_sums(values, chosen))
+
+
+@few
+@given(rows=st.integers(1, 80), width=st.integers(1, 5), marks=st.integers(0, 3), seed=st.integers(0, 1000))
+def test_products_are_those_of_deviations(rows: int, width: int, marks: int, seed: int) -> None:
+    values = (floats(seed, rows, width) % 100).astype(np.float32)
+    about = np.random.default_rng(seed).normal(size=(marks, rows))
+    for found, expected in zip(measures.products(values, about), reference.products(values, about), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-7)
+
+
+@few
+@given(rows=st.integers(0, 1200), n=st.integers(1, 30), seed=st.integers(0, 1000))
+def test_a_window_has_the_same_sum_wherever_it_lies(rows: int, n: int, seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=rows)
+    found = measures.window_sums(values, n)
+    assert found.tolist() == reference.window_sums(values, n)
+    assert measures.window_sums(values[5:], n).tolist() == found[5:].tolist()
+
+
+@few
+@given(rows=st.integers(0, 60), seed=st.integers(0, 1000))
+def test_prices_in_whole_cents_are_counted(rows: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    price = np.round(draw.uniform(1, 100, rows), 3)
+    flags = draw.integers(0, 8, rows).astype(np.uint8)
+    assert measures.price_marks(price, flags) == reference.price_marks(price, flags)
 
 
 @few

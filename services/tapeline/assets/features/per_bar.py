@@ -10,7 +10,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tapeline.assets.component import Columns, Component, FeatureParams
-from tapeline.assets.view import Grid, View, newest
+from tapeline.assets.view import Grid, View
+from tapeline.measures import window_sums
 
 Floats = NDArray[np.float64]
 BLOCK = 1024
@@ -36,7 +37,7 @@ def bar_feature(
 
     def compute(view: View, chosen: Any) -> Floats:
         values = formula(view.grid(chosen.unit, chosen.size), chosen)
-        found = newest(values, view.past(chosen.unit, chosen.size), chosen.shift)
+        found = view.newest(values, chosen.unit, chosen.size, chosen.shift)
         return found[:, None] if found.ndim == 1 else found
 
     def columns(chosen: Any) -> Columns:
@@ -58,8 +59,11 @@ def bar_feature(
 
 def ratio(over: Floats, under: Floats) -> Floats:
     """The quotient; NaN where the divisor is 0."""
+    some = under != 0
+    if bool(some.all()):
+        return np.asarray(over / under, np.float64)
     out = np.full(over.shape, np.nan)
-    np.divide(over, under, out=out, where=under != 0)
+    np.divide(over, under, out=out, where=some)
     return out
 
 
@@ -97,7 +101,7 @@ def led(values: Floats, rows: int) -> Floats:
 
 def sums(values: Floats, n: int) -> Floats:
     """The sum of the last n values, each window summed by itself: float64, shape (rows,), NaN for the first n - 1."""
-    return led(windows(values, n).sum(axis=1), len(values))
+    return led(window_sums(values, n), len(values))
 
 
 def means(values: Floats, n: int) -> Floats:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pydantic import Field
 
 from tapeline.assets.component import FeatureParams
 from tapeline.assets.features import talib
-from tapeline.assets.features.per_bar import bar_feature, ratio
+from tapeline.assets.features.per_bar import bar_feature, ratio, sums
 from tapeline.assets.view import Grid
 
 MOST_WEIGHTS = 10_000
@@ -68,12 +67,8 @@ def gap(grid: Grid, params: FeatureParams) -> NDArray[np.float64]:
 
 def realised_vol(grid: Grid, params: RealisedVolParams) -> NDArray[np.float64]:
     """sqrt(sum of r^2) over the last n log returns."""
-    values = np.full(len(grid.bars), np.nan)
-    squared = np.square(log_returns(grid.bars[:, 3], 1))
-    if len(squared) >= params.n:
-        # One sum a window, never a running one: a running sum would carry its rounding along for ever.
-        values[params.n - 1 :] = np.sqrt(sliding_window_view(squared, params.n).sum(axis=1))
-    return values
+    # One sum a window, never a running one: a running sum would carry its rounding along for ever.
+    return np.sqrt(sums(np.square(log_returns(grid.bars[:, 3], 1)), params.n))
 
 
 def weights(d: float, tau: float) -> list[float]:

@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tapeline.errors import TapelineError
+from tapeline.measures import window_sums
 
 Floats = NDArray[np.float64]
 
@@ -47,7 +47,7 @@ def sma(values: Floats, n: int) -> Floats:
         return values.astype(np.float64)
     out = call("SMA", values, needs=n, timeperiod=n)
     if len(out) >= n:
-        out[n - 1 :][~sliding_window_view(values != 0, n).any(axis=1)] = 0.0
+        out[n - 1 :][window_sums((values != 0).astype(np.float64), n) == 0] = 0.0
     return out
 
 
@@ -58,8 +58,8 @@ def relative(values: Floats) -> tuple[Floats, float]:
     -----
     Sums of squares of prices as they are lose their digits, and TA-Lib takes variances below 1e-14 for 0.
     """
-    known = values[~np.isnan(values)]
-    first = (float(known[0]) if len(known) else 1.0) or 1.0
+    known = values == values
+    first = (float(values[int(known.argmax())]) if bool(known.any()) else 1.0) or 1.0
     return (values / first - 1.0) * 1e4, first
 
 

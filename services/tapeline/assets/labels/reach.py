@@ -34,12 +34,19 @@ class Reach:
 
     def answer(self, *columns: NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_]) -> Answer:
         """Columns of shape (m,) as a label gives them: NaN and -1 where there is no window, or no finite value."""
-        values = np.stack([column.astype(np.float64) for column in columns], axis=1)
-        real = np.isfinite(values).all(axis=1)
+        values = np.empty((len(self.sample), len(columns)))
+        real = np.ones(len(self.sample), bool)
+        for k, column in enumerate(columns):
+            values[:, k] = column
+            if column.dtype.kind == "f":
+                real &= np.isfinite(column)
+        sample, last = self.sample, self.last
+        if not bool(real.all()):
+            sample, last, values = sample[real], last[real], values[real]
         y = np.full((self.n, len(columns)), np.nan)
         t1 = np.full(self.n, -1, np.int64)
-        y[self.sample[real]] = values[real]
-        t1[self.sample[real]] = self.grid.end[self.last[real]]
+        y[sample] = values
+        t1[sample] = self.grid.end[last]
         return y, t1
 
 
@@ -59,9 +66,8 @@ def reach(view: View, params: LabelParams) -> Reach:
     known = (entry >= 0) & (last < rows)
     if rows and not params.cross_session:
         here = view.segment()
-        known &= (grid.segment[np.clip(entry, 0, rows - 1)] == here) & (
-            grid.segment[np.clip(last, 0, rows - 1)] == here
-        )
+        for there in (entry, last):
+            known &= grid.segment[np.minimum(np.maximum(there, 0), rows - 1)] == here
     sample = np.flatnonzero(known)
     return Reach(grid, len(view.times), sample, now[sample], entry[sample], last[sample])
 
