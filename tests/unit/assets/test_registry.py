@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,6 +99,45 @@ def test_every_component_has_a_case() -> None:
     assert set(FEATURE_CASES) == {each.id for each in FEATURES}
     assert set(LABEL_CASES) == {each.id for each in LABELS}
     assert len(registry()) == len(FEATURES) + len(LABELS) + len(installed())
+
+
+def valued(source: str) -> set[str]:
+    """The components whose values the tests of a module compute, by name or in a table that they are run over."""
+    module = ast.parse(source)
+    tables = {
+        target.id: node.value
+        for node in module.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+    found: set[str] = set()
+    for test in module.body:
+        if not isinstance(test, ast.FunctionDef) or not test.name.startswith("test_"):
+            continue
+        for node in ast.walk(test):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("compute", "instance"):
+                found |= {each.value for each in node.args if isinstance(each, ast.Constant)}  # type: ignore[misc]
+        names = {node.id for each in test.decorator_list for node in ast.walk(each) if isinstance(node, ast.Name)}
+        for table in (tables[name] for name in names & set(tables)):
+            if isinstance(table, ast.Dict):
+                found |= {key.value for key in table.keys if isinstance(key, ast.Constant)}  # type: ignore[misc]
+            elif isinstance(table, ast.List):
+                # Naive twins bear the names of what they are twins of.
+                found |= {row.elts[0].id for row in table.elts if isinstance(row, ast.Tuple)}  # type: ignore[attr-defined]
+    return found
+
+
+def test_every_component_has_a_test_of_its_values() -> None:
+    here = Path(__file__).parent
+    found = {
+        name: valued((here / name).read_text(encoding="utf-8"))
+        for name in ("test_indicators.py", "test_components.py", "test_labels.py")
+    }
+    assert {each.id for each in (*FEATURES, *LABELS)} - set().union(*found.values()) == set()
+    # The search itself: a table that no test is run over is no test, nor is a call outside of one.
+    assert valued("T = {'rsi': 1}\ndef helper():\n    compute(m, 'roc')\ndef test_x():\n    pass") == set()
+    assert valued("T = {'rsi': 1}\n@run('n', T)\ndef test_x(n):\n    compute(m, 'gap')") == {"rsi", "gap"}
 
 
 @pytest.mark.parametrize("case", FEATURE_LIST, ids=named)
