@@ -53,6 +53,91 @@ def test_a_fit_is_logged_and_goes_on_at_its_step(shared_home: Home) -> None:
     ]  # fmt: skip
 
 
+class Stops(BaseException):
+    """What ends a training at an epoch, as a crash does."""
+
+
+def dropping() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(7)
+    entry = keras.Input((2,))
+    hidden = keras.layers.Dropout(0.5)(keras.layers.Dense(8, "relu")(entry))
+    made = keras.Model(entry, keras.layers.Dense(1)(hidden), name="dropping")
+    made.compile("adam", "mse")
+    return made
+
+
+def test_a_fit_that_stopped_goes_on_to_the_bit(shared_home: Home, tmp_path: Path) -> None:
+    import keras
+
+    def waits() -> Any:
+        return keras.callbacks.EarlyStopping("loss", patience=50)
+
+    with tl.start("whole", project="scripts") as whole:
+        unbroken = dropping()
+        early = waits()
+        fit(unbroken, 5, tl.keras.Logger(whole, "batch"), early)
+
+    def crash(epoch: int, logs: Any) -> None:
+        if epoch == 2:
+            raise Stops
+
+    broken = dropping()
+    with pytest.raises(Stops), tl.start("broken", project="scripts") as run:  # noqa: PT012
+        kept = tl.keras.Checkpointer(run, monitor="loss", keep_best=0, callbacks=[first := waits()])
+        stop = keras.callbacks.LambdaCallback(on_epoch_begin=crash)
+        fit(broken, 5, tl.keras.Logger(run, "batch"), kept, first, stop)
+    assert run.status == "job_failed"
+    [checkpoint] = run.get_checkpoints(statuses=["complete"])
+    assert (checkpoint.global_step, checkpoint.training_epoch, checkpoint.attempt) == (8, 2, 1)
+    assert sorted(file["name"] for file in checkpoint.files or []) == ["model.keras", "position.json", "state.npz"]
+    tl.download_checkpoint(str(checkpoint.id), str(tmp_path))
+    assert (tmp_path / "model.keras").stat().st_size > 1000
+
+    again = dropping()
+    with tl.start("broken", resume=run.id) as resumed:
+        goes_on = tl.keras.Checkpointer(resumed, monitor="loss", callbacks=[second := waits()])
+        fit(again, 5, tl.keras.Logger(resumed, "batch"), second, goes_on)
+    assert goes_on.resumed is not None
+    assert goes_on.resumed.id == checkpoint.id
+    assert (resumed.status, resumed.attempt) == ("job_completed", 2)
+    assert steps_of(resumed, "loss") == list(range(1, 21))
+    curves = [each.get_columns("loss").values.tolist() for each in (whole, resumed)]
+    assert curves[0] == curves[1]
+    for one, other in zip(unbroken.get_weights(), again.get_weights(), strict=True):
+        assert (one == other).all()
+    assert (second.best, second.wait) == (early.best, early.wait)
+    assert resumed.get_global_steps_with_checkpoints()[-1] == 20
+
+
+def test_a_checkpointer_keeps_the_newest_and_the_best(shared_home: Home) -> None:
+    import keras
+
+    losses = iter([3.0, 1.0, 2.0, 4.0])
+
+    class Judge(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs["score"] = next(losses)
+
+    with tl.start("judged", project="scripts") as run:
+        fit(model(), 4, Judge(), tl.keras.Checkpointer(run, monitor="score"))
+    assert run.get_global_steps_with_checkpoints() == [8, 16]
+    best = run.get_checkpoints(global_steps=[8])[0]
+    assert best.monitored is not None
+    assert best.monitored["score"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"every": 0}, {"every": "step"}, {"mode": "less"}, {"keep_last": 0}, {"keep_best": -1}, {"every": True}],
+    ids=str,
+)
+def test_a_checkpointer_says_what_it_takes(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        tl.keras.Checkpointer(**wrong)
+
+
 def test_without_a_run_one_is_begun_and_named_after_the_model(shared_home: Home) -> None:
     logger = tl.keras.Logger()
     fit(model(), 1, logger)

@@ -8,6 +8,7 @@ from tapeline.projections import LogSource, Projector, Reader, Tail
 from tapeline.projections.standard import standard
 from tapeline.replay.worlds import Worlds
 from tapeline.runs import history, projection
+from tapeline.runs.attached import checkpoints as attached_checkpoints
 from tapeline.runs.attached import handlers as attached_handlers
 from tapeline.runs.blueprint import handlers as blueprint_handlers
 from tapeline.runs.device import handlers as device_handlers
@@ -91,6 +92,7 @@ def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
     model_handlers.add_verbs(verbs, records)
     uploads = Uploads(platform.home / "uploads", platform.clock)
     add_upload_verbs(verbs, uploads, platform.log_id)
+    attached_checkpoints.add_verbs(verbs, gate, uploads)
     record_handlers.add_verbs(verbs, desk, record_handlers.Shelf(uploads=uploads, metrics=platform.metrics))
     pasts = history.Pasts(Worlds(platform.home / "worlds", platform.store), platform.log, platform.metrics)
     history.add_verbs(verbs, log=platform.log, codec=platform.codec, pasts=pasts, log_id=platform.log_id)

@@ -6,8 +6,9 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from tapeline import training_state as state
 from tapeline.errors import TapelineError
-from tapeline.trainer import rules, state
+from tapeline.trainer import rules
 
 if TYPE_CHECKING:
     from tapeline.trainer.training import Course

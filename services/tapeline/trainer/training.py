@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tapeline import training_state as state
 from tapeline.canvas.columns import LabelColumns
 from tapeline.canvas.transpile.layers import imported_keras
 from tapeline.errors import TapelineError
-from tapeline.trainer import dataset, fingerprint, rules, state
+from tapeline.trainer import dataset, fingerprint, rules
 from tapeline.trainer.job import CheckpointMeta, Done, Job
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tapeline.contracts.artifacts import Artifact, ArtifactView
-from tapeline.contracts.message import Command, Query, Sort, View
+from tapeline.contracts.message import Command, Digest, Query, Sort, View
 from tapeline.contracts.references import ARTIFACT, CHECKPOINT, LEASE, Makes, Names
 
 
@@ -114,3 +114,41 @@ class ListCheckpoints(Query):
     sort: list[Sort] | None = None
     limit: int = Field(default=10, ge=0, le=1000)
     offset: int = Field(default=0, ge=0)
+
+
+class KeptFile(View):
+    """A file of a checkpoint, as its sender uploaded it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    size_bytes: int = Field(ge=0)
+    sha256: Digest
+
+
+class BeginCheckpoint(Command):
+    """Sent by a process that trains a run by itself, before the files of a checkpoint."""
+
+    run: str = Field(min_length=1, max_length=64)
+    epoch: int = Field(ge=1)
+    checkpoint: str = Field(min_length=1, max_length=64)
+    global_step: int = Field(ge=0)
+
+
+class KeepCheckpoint(Command):
+    """Sent by a process that trains a run by itself, once every file of a checkpoint is uploaded."""
+
+    run: str = Field(min_length=1, max_length=64)
+    epoch: int = Field(ge=1)
+    checkpoint: str = Field(min_length=1, max_length=64)
+    global_step: int = Field(ge=0)
+    training_epoch: int = Field(default=0, ge=0)
+    files: list[KeptFile] = Field(min_length=1, max_length=16)
+    monitored: dict[str, float] = Field(default_factory=dict, max_length=64)
+    weights_digest: str = Field(default="", max_length=64)
+    state_digest: str = Field(default="", max_length=64)
+
+
+class KeptView(View):
+    """The checkpoint that a command has begun or completed."""
+
+    id: str
+    status: Literal["incomplete", "complete"]

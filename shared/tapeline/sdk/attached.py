@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 import weakref
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,16 +43,24 @@ TRY_S = 5.0
 LONGEST_WAIT_S = 2.0
 FINISH_S = 10.0
 FRAMES = 50
+UPLOAD_S = 120.0
+"""For checkpoints that are on their way when a training ends, as long as the service answers."""
 
 
 class Attachment:
-    """What joins a run to this process: its lease, its spool, and two threads that look after them."""
+    """What joins a run to this process: its lease, its spool, and the threads that look after them.
+
+    Attributes
+    ----------
+    before_end : waits for what is still on its way, each for so many seconds at most, before the end is told
+    """
 
     def __init__(self, client: Client, about: About, folder: Path, ttl_s: float) -> None:
         self.about = about
         self.folder = folder
         self.should_stop = False
         self.is_over = False
+        self.before_end: list[Callable[[float], object]] = []
         # A connection of its own: what the user's code asks does not wait for points, nor they for it.
         self._client = Client(client.settings, timeout_s=TRY_S, total_s=TRY_S)
         self._ttl_s = ttl_s
@@ -179,6 +188,9 @@ class Attachment:
         if not self.is_mine or self._leaving.is_set():
             return False
         _live.discard(self)
+        for wait in self.before_end:
+            # Where nothing was answered lately, not for long.
+            wait(2.0 if self._is_failing else UPLOAD_S)
         until = time.monotonic() + wait_s
         # Where nothing was answered lately, a training is not held up for it.
         self.flush(2.0 if self._is_failing else wait_s)

@@ -1,8 +1,12 @@
-"""Keras callbacks: what a `fit` measures goes into a run. `tl.keras.Logger`; Keras is imported when it is touched."""
+"""Keras callbacks: what a `fit` measures and how far it is goes into a run.
+
+`tl.keras.Logger` and `tl.keras.Checkpointer`; Keras is imported when one of them is touched.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +15,7 @@ from tapeline.sdk.arguments import one_of
 from tapeline.sdk.system_load import SystemLoad
 
 if TYPE_CHECKING:
+    from tapeline.sdk.checkpoints import Checkpoint
     from tapeline.sdk.runs import Run
 
     class Logger:
@@ -27,8 +32,27 @@ if TYPE_CHECKING:
             batch_size: int | None = None,
         ) -> None: ...
 
+    class Checkpointer:
+        """See `tapeline.sdk.keras_checkpointer`, which makes the class once Keras is there."""
 
-__all__ = ["Logger"]
+        run: Run | None
+        resumed: Checkpoint | None
+
+        def __init__(
+            self,
+            run: Run | None = None,
+            monitor: str = "val_loss",
+            mode: str = "auto",
+            save_best_only: bool = False,
+            every: str | int = "epoch",
+            keep_last: int = 1,
+            keep_best: int = 1,
+            *,
+            callbacks: Sequence[Any] = (),
+        ) -> None: ...
+
+
+__all__ = ["Checkpointer", "Logger"]
 
 SYSTEM_S = 10.0
 """How often what the process uses is measured."""
@@ -39,6 +63,10 @@ PROGRESS_S = 0.5
 def __getattr__(name: str) -> Any:
     if name == "Logger":
         return _logger()
+    if name == "Checkpointer":
+        from tapeline.sdk.keras_checkpointer import checkpointer
+
+        return checkpointer()
     raise AttributeError(f"module 'tapeline.sdk.keras' has no attribute {name!r}")
 
 
@@ -102,6 +130,7 @@ def _logger() -> type:
             self._prefix = prefix
             self._batch_size = batch_size
             self._is_own = False
+            self._is_new = True
             self._began_at_step = 0
             self._seen = 0
             self._epoch_began = (0.0, 0)
@@ -110,11 +139,15 @@ def _logger() -> type:
 
         def on_train_begin(self, logs: Any = None) -> None:
             if self.run is None:
-                self.run, self._is_own = _run_of(str(self.model.name))
-            self._began_at_step = _iterations(self.model)
+                self.run, self._is_own = run_for(str(self.model.name))
+            self._is_new = True
             self._seen = 0
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if self._is_new:
+                # Not when the training begins: a Checkpointer that comes later in the list may go on from a checkpoint.
+                self._began_at_step = iterations(self.model)
+                self._is_new = False
             self._epoch_began = (time.perf_counter(), self._seen)
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -157,7 +190,7 @@ def _logger() -> type:
     return Logger
 
 
-def _run_of(name: str) -> tuple[Run, bool]:
+def run_for(name: str) -> tuple[Run, bool]:
     """The run that this process trains, or a new one; and whether it is new."""
     from tapeline.sdk import attached
 
@@ -167,7 +200,8 @@ def _run_of(name: str) -> tuple[Run, bool]:
     return attached.start(name), True
 
 
-def _iterations(model: Any) -> int:
+def iterations(model: Any) -> int:
+    """Batches that a model has been trained on."""
     optimizer = getattr(model, "optimizer", None)
     return 0 if optimizer is None else int(_number(optimizer.iterations))
 

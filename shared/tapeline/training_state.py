@@ -98,12 +98,13 @@ class Checkpoint:
     position: dict[str, Any]
 
 
-def write(folder: Path, arrays: Arrays, position: Mapping[str, Any], canvas: Mapping[str, Any]) -> None:
+def write(folder: Path, arrays: Arrays, position: Mapping[str, Any], canvas: Mapping[str, Any] | None = None) -> None:
     """Write the files of a checkpoint but the model for people."""
     with open(folder / "state.npz", "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     (folder / "position.json").write_text(json.dumps(position, indent=1, sort_keys=True))
-    (folder / "canvas.json").write_text(json.dumps(canvas, sort_keys=True))
+    if canvas is not None:
+        (folder / "canvas.json").write_text(json.dumps(canvas, sort_keys=True))
 
 
 def read(folder: Path) -> Checkpoint:
