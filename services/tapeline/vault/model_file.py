@@ -13,8 +13,6 @@ from tapeline.errors import TapelineError
 if TYPE_CHECKING:
     from tapeline.security.models import ModelScan
 
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-
 
 def checked(path: Path, name: str) -> ModelScan:
     """The scan of a model file that lies under its digest and is called `name`.
@@ -30,26 +28,31 @@ def checked(path: Path, name: str) -> ModelScan:
 
 
 def readied(path: Path, folder: Path) -> tuple[Path, ModelScan]:
-    """The `.keras` file of an upload with its scan: the upload itself, or what a model in HDF5 was converted to.
+    """Our own `.keras` file of an upload, with its scan: loaded and saved again by a process of its own.
+
+    What was uploaded is never kept: of a file that another wrote, the scan knows what it looks for, and a file that
+    we wrote holds nothing else. What the scan refuses, or has no fixed shape, is refused before Keras is imported.
 
     Parameters
     ----------
     folder : Path
-        Where a converted file is written.
+        Where the file is written.
 
     Raises
     ------
     TapelineError
-        `model_refused`, naming the layer or member; `dependency_missing` where Keras is needed and not there.
+        `model_refused`, naming the layer or member; `dependency_missing` where Keras is not there.
     """
-    with path.open("rb") as file:
-        magic = file.read(8)
-    if magic != HDF5_MAGIC:
-        return path, checked(path, "model.keras")
-    from tapeline.security.conversion import converted
+    from tapeline.security import conversion
+    from tapeline.security.models import HDF5_MAGIC
 
+    with path.open("rb") as file:
+        is_hdf5 = file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
+    name = "model.h5" if is_hdf5 else "model.keras"
+    if not is_hdf5:
+        input_shapes(path, checked(path, name))
     target = folder / "model.keras"
-    return target, converted(path, target, name="model.h5")
+    return target, conversion.converted(path, target, name=name)
 
 
 def input_shapes(path: Path, scanned: ModelScan) -> list[list[int]]:

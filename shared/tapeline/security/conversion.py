@@ -1,4 +1,4 @@
-"""Converting models of the HDF5 format in a process of its own: `python -I -m tapeline.security.conversion`.
+"""Saving models anew, those in HDF5 too, in a process of its own: `python -I -m tapeline.security.conversion`.
 
 The file may be hostile, and HDF5 and Keras are large. What reads them here has limits on its memory and time, no
 credentials and no connection; what comes out is a `.keras` file that our own scan has passed.
@@ -32,7 +32,7 @@ def converted(
     name: str | None = None,
     replace: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> models.ModelScan:
-    """The scan of the `.keras` file that is made of a model in HDF5.
+    """The scan of the `.keras` file that is made of a model in HDF5, or of another `.keras` file.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def converted(
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise models.refused(f"{called}: converting it took more than {TIME_S:.0f} s") from error
+            raise models.refused(f"{called}: reading it took more than {TIME_S:.0f} s") from error
     try:
         answer = json.loads(child.stdout.splitlines()[-1])
     except (ValueError, IndexError) as error:

@@ -27,6 +27,7 @@ MAX_RATIO = 200
 MAX_ENTRIES = 64
 MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _BLOCK = 1 << 20
 _END = b"PK\x05\x06"
 _END_SIZE = 22
@@ -102,7 +103,13 @@ def ends(config: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return found.inputs, found.outputs
 
 
-def load(path: str | Path, expected_sha256: str | None = None, *, max_parameters: int = MAX_PARAMETERS) -> Any:
+def load(
+    path: str | Path,
+    expected_sha256: str | None = None,
+    *,
+    name: str | None = None,
+    max_parameters: int = MAX_PARAMETERS,
+) -> Any:
     """The Keras model in a file, scanned first, loaded with `safe_mode=True` and not compiled.
 
     Parameters
@@ -111,6 +118,8 @@ def load(path: str | Path, expected_sha256: str | None = None, *, max_parameters
         A `.keras` file.
     expected_sha256 : str, optional
         Digest that the file must have, in hex.
+    name : str, optional
+        What the file is called, where its own name is a digest.
     max_parameters : int
         The limit of the team.
 
@@ -128,7 +137,7 @@ def load(path: str | Path, expected_sha256: str | None = None, *, max_parameters
     -----
     The scan and Keras read one private copy, so the file cannot change in between.
     """
-    name = Path(path).name
+    name = name or Path(path).name
     with tempfile.TemporaryDirectory(prefix="tapeline-model-") as folder:
         copy = Path(folder, "model.keras")
         with _opened(path) as source, copy.open("xb") as target:
@@ -191,7 +200,7 @@ def convert_here(
     replace: dict[str, Any] | None = None,
     max_parameters: int = MAX_PARAMETERS,
 ) -> None:
-    """Write a model in HDF5 as `.keras`; for a process of its own, which `conversion.converted` starts.
+    """Load a model, try it on zeros, and save it as `.keras`; for a process of its own, see `conversion.converted`.
 
     Raises
     ------
@@ -200,14 +209,30 @@ def convert_here(
 
     Notes
     -----
-    The config is translated and scanned before Keras is imported; then it and the weights are packed as a `.keras`
-    file, which is loaded in safe mode, tried on zeros, and saved again.
+    A `.keras` file is scanned before Keras is imported. Of one in HDF5 the config is translated and scanned before;
+    then it and the weights are packed as a `.keras` file. What is loaded is loaded in safe mode. What is saved is our
+    own file: of the one that came, nothing is kept but layers, weights and names.
     """
+    with _opened(source) as file:
+        is_hdf5 = file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
+    if is_hdf5:
+        model = _of_hdf5(source, replace, max_parameters)
+    else:
+        model = load(source, name="model.keras", max_parameters=max_parameters)
+    import numpy as np
+
+    try:
+        model([np.zeros((1, *each.shape[1:]), "float32") for each in model.inputs])
+    except Exception as error:  # whatever a backend raises means that the model does not compute
+        raise refusal(f"it does not compute on zeros ({type(error).__name__})") from error
+    save(model, target)
+
+
+def _of_hdf5(source: str | Path, replace: dict[str, Any] | None, max_parameters: int) -> Any:
     from tapeline.security import legacy
     from tapeline.security.hdf5 import image, legacy_model
 
-    with _opened(source):
-        text, weights = legacy_model(source)
+    text, weights = legacy_model(source)
     shapes = {layer: [tuple(array.shape) for array in arrays] for layer, arrays in weights.items()}
     translated = legacy.translated(text, shapes, replace=replace)
     found = legacy.scanned(translated, shapes)
@@ -225,14 +250,7 @@ def convert_here(
             archive.writestr("metadata.json", json.dumps({"keras_version": "3.0.0", "date_saved": ""}))
             archive.writestr("config.json", json.dumps(legacy.without_shapes(translated)))
             archive.writestr("model.weights.h5", image(fill))
-        model = _load_scanned(packed, "the model")
-    import numpy as np
-
-    try:
-        model([np.zeros((1, *each.shape[1:]), "float32") for each in model.inputs])
-    except Exception as error:  # whatever a backend raises means that the model does not compute
-        raise refusal(f"it does not compute on zeros ({type(error).__name__})") from error
-    save(model, target)
+        return _load_scanned(packed, "the model")
 
 
 def refused(message: str) -> TapelineError:

@@ -160,7 +160,21 @@ async def test_a_removed_item_frees_its_name(service: Hosted, model_path: Path) 
     await service.ask("add", name="A", run="3")
 
 
-async def test_a_model_is_imported_under_a_name_that_counts_up(service: Hosted, model_path: Path) -> None:
+@pytest.fixture
+def converted_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads are read in this process: that of its own is tried in the tests of its module."""
+    from tapeline.security import conversion, models
+
+    def here(source: Path, target: Path, *, name: str) -> Any:
+        models.convert_here(source, target)
+        return models.scan(target)
+
+    monkeypatch.setattr(conversion, "converted", here)
+
+
+async def test_a_model_is_imported_under_a_name_that_counts_up(
+    service: Hosted, model_path: Path, converted_here: None
+) -> None:
     for name in ("new_model", "new_model_2"):
         sha256 = await service.upload(model_path)
         view = await service.view("import_model", sha256=sha256)
@@ -184,19 +198,24 @@ async def test_hostile_models_are_refused_and_not_kept(service: Hosted, lambda_p
     assert (await service.view("list"))["items"] == []
 
 
-async def test_a_model_in_hdf5_is_converted_before_it_is_kept(service: Hosted, monkeypatch: Any) -> None:
-    from tapeline.security import conversion, models
-
-    def here(source: Path, target: Path, *, name: str) -> Any:
-        # The process of its own is tried in the tests of its module; here it would only import Keras again.
-        models.convert_here(source, target)
-        return models.scan(target)
-
-    monkeypatch.setattr(conversion, "converted", here)
+async def test_a_model_in_hdf5_is_converted_before_it_is_kept(service: Hosted, converted_here: None) -> None:
     legacy = Path(__file__).parents[2] / "assets" / "models" / "sequential.keras2.h5"
     view = await service.view("import_model", sha256=await service.upload(legacy), name="old")
     assert (view["input_shapes"], view["model"]["name"]) == ([[5]], "model.keras")
     assert view["model"]["sha256"] != hashlib.sha256(legacy.read_bytes()).hexdigest()
+
+
+async def test_what_is_kept_of_an_upload_is_our_own_file(service: Hosted, converted_here: None, tmp_path: Path) -> None:
+    import keras
+
+    entry = keras.Input((3,), name="in1")
+    model = keras.Model(entry, keras.layers.Dense(1, name="end_o1")(entry))
+    model.save(tmp_path / "model.keras")
+    sent = await service.upload(tmp_path / "model.keras")
+    view = await service.view("import_model", sha256=sent, name="mine")
+    assert view["model"]["sha256"] != sent
+    assert await service.platform.store.has(view["model"]["sha256"])
+    assert not await service.platform.store.has(sent)
 
 
 async def test_a_checkpoint_with_a_hostile_model_gets_no_name(service: Hosted, lambda_path: Path) -> None:

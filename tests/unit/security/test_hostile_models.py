@@ -110,6 +110,31 @@ def test_a_keras_2_model_is_converted_and_predicts_as_it_did(tmp_path: Path) -> 
     np.testing.assert_allclose(y, wanted, rtol=0, atol=1e-6)  # to the bit on the machine that stored them
 
 
+def test_an_upload_is_saved_again_as_our_own_file(tmp_path: Path) -> None:
+    import keras
+
+    entry = keras.Input((4,), name="x")
+    model = keras.Model(entry, keras.layers.Dense(3, name="y")(entry))
+    model.compile("adam", "mse")
+    x = np.linspace(-1, 1, 8, dtype="float32").reshape(2, 4)
+    model.fit(x, np.zeros((2, 3)), verbose=0)
+    # As it lies in the folder of uploads: under its digest, as Keras wrote it, with its optimizer.
+    model.save(tmp_path / "raw.keras")
+    upload = tmp_path / "0123abcd"
+    (tmp_path / "raw.keras").rename(upload)
+    first, second = tmp_path / "first.keras", tmp_path / "second.keras"
+    models.convert_here(upload, first)
+    models.convert_here(first, second)
+    assert first.read_bytes() == second.read_bytes() != upload.read_bytes()
+    assert np.array(models.load(first)([x])).tobytes() == np.array(model(x)).tobytes()
+    with zipfile.ZipFile(first) as kept:
+        assert b"adam" not in kept.read("config.json").lower()
+    with pytest.raises(TapelineError) as refused:
+        models.convert_here(archive(tmp_path / "bad.keras", config=b"{"), tmp_path / "none.keras")
+    assert refused.value.code == "model_refused"
+    assert not (tmp_path / "none.keras").exists()
+
+
 def dense(config: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = config["config"]["layers"][1]
     return found
