@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -148,3 +149,34 @@ def test_two_workers_build_one_asset_and_a_kill_changes_no_byte(
         assert asset.status == "ready"
         assert [file["sha256"] for file in asset.view["files"]] == alone(prepared, asset, tmp_path / "two")
     shown(asset, tmp_path / "asset.svg")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_twenty_kills_at_random_moments_change_no_byte(home: Home, prepared: PreparedTape, tmp_path: Path) -> None:
+    """Workers and the process that puts the asset together, whichever the dice say, whenever they say it."""
+    dice = random.Random(SEED)
+    tl.tapes.simulate(name="sim", **TAPE)
+    killed: list[str] = []
+    with ExitStack() as stack:
+        workers = [stack.enter_context(worker(tmp_path / f"worker{i}.log")) for i in range(2)]
+        for n in range(20):
+            feature = {"name": "roc", "component": "roc", "params": {"k": n + 2}}
+            asset = tl.Asset.build("main", recipe(f"round{n}", feature), wait=False)
+            time.sleep(dice.uniform(0.0, 1.2))
+            who = dice.choice(("worker", "worker", "host"))
+            killed.append(f"{who} at {asset.status}")
+            if who == "host":
+                host = victim(home, "host")
+                assert host is not None
+                os.kill(host, signal.SIGKILL)
+                until(lambda host=host: victim(home, "host") not in (None, host))  # type: ignore[misc]
+            else:
+                i = dice.randrange(2)
+                workers[i].kill()
+                workers[i] = stack.enter_context(worker(tmp_path / f"worker{n}.{i}.log"))
+            asset.wait(120)
+            assert asset.status == "ready", killed
+            made = [file["sha256"] for file in asset.view["files"]]
+            assert made == alone(prepared, asset, tmp_path / f"alone{n}"), killed
+    assert {each.split()[0] for each in killed} == {"worker", "host"}
