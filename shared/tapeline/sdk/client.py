@@ -143,8 +143,15 @@ class Client:
             fields.setdefault("min_position", self.position)
         return self._ask(service, verb, fields, command_id=None).view
 
-    def command(self, service: str, verb: str, *, command_id: str | None = None, **fields: Any) -> Reply:
+    def command(
+        self, service: str, verb: str, *, command_id: str | None = None, total_s: float | None = None, **fields: Any
+    ) -> Reply:
         """Send a command until it is answered; repeated with the same id it has no second effect.
+
+        Parameters
+        ----------
+        total_s : float, optional
+            How long, for a command that takes its time; without, as for every other.
 
         Raises
         ------
@@ -157,7 +164,7 @@ class Client:
         if self.position:
             fields.setdefault("min_position", self.position)
         chosen = command_id or new_id()
-        return self._ask(service, verb, fields | {"command_id": chosen}, command_id=chosen)
+        return self._ask(service, verb, fields | {"command_id": chosen}, command_id=chosen, total_s=total_s)
 
     def watch(
         self,
@@ -251,20 +258,31 @@ class Client:
             known = log_id or ""
             self._positions[known] = max(self._positions.get(known, 0), position)
 
-    def _ask(self, service: str, verb: str, fields: dict[str, Any], *, command_id: str | None) -> Reply:
+    def _ask(
+        self,
+        service: str,
+        verb: str,
+        fields: dict[str, Any],
+        *,
+        command_id: str | None,
+        total_s: float | None = None,
+    ) -> Reply:
         body = json.dumps(fields, allow_nan=False, default=_plain).encode()
         subject = subjects.request(self.user, service, verb)
-        answer = self.run(self._until_answered(f"{service}.{verb}", subject, body, command_id))
+        total = self._total_s if total_s is None else total_s
+        answer = self.run(self._until_answered(f"{service}.{verb}", subject, body, command_id, total))
         self._note(answer.get("log_id"), int(answer.get("position", 0)))
         return Reply(
             answer.get("view"), int(answer.get("position", 0)), answer.get("sequence"), bool(answer.get("replayed"))
         )
 
-    async def _until_answered(self, name: str, subject: str, body: bytes, command_id: str | None) -> dict[str, Any]:
+    async def _until_answered(
+        self, name: str, subject: str, body: bytes, command_id: str | None, total: float
+    ) -> dict[str, Any]:
         import asyncio
         import random
 
-        end = time.monotonic() + self._total_s
+        end = time.monotonic() + total
         wait = FIRST_WAIT_S
         unheard = False
         why: Exception | None = None
@@ -293,10 +311,11 @@ class Client:
             # Full jitter, so that clients that lost one server do not come back in step.
             await asyncio.sleep(min(random.uniform(wait / 2, wait), max(0.0, end - time.monotonic())))
             wait = min(wait * 2, LONGEST_WAIT_S)
-        raise self._gave_up(name, command_id, unheard, why)
+        raise self._gave_up(name, command_id, unheard, why, total)
 
-    def _gave_up(self, name: str, command_id: str | None, unheard: bool, why: Exception | None) -> ApiException:
-        total = self._total_s
+    def _gave_up(
+        self, name: str, command_id: str | None, unheard: bool, why: Exception | None, total: float
+    ) -> ApiException:
         if not unheard and isinstance(why, ApiException):
             # Every try was answered with a refusal, so nothing has happened.
             return why

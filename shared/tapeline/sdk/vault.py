@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from tapeline.sdk.assets import Asset
 
+IMPORT_S = 180.0
+"""The vault reads a model in a process of its own, which loads Keras first."""
+
 
 class VaultItem:
     """A single item of the vault; making one asks nothing.
@@ -339,8 +342,9 @@ def import_model(
         sha256 = artifacts.upload(client, "vault", source)
     groups = [[each] if isinstance(each, str) else [str(one) for one in each] for each in features]
     reply = client.command(
-        "vault", "import_model", sha256=sha256, features=groups, command_id=command_id, **given(name=name)
-    )
+        "vault", "import_model", sha256=sha256, features=groups, command_id=command_id, total_s=IMPORT_S,
+        **given(name=name),
+    )  # fmt: skip
     return VaultItem(team, str(reply.view["name"]))
 
 
