@@ -30,6 +30,14 @@ POINTS = frozenset(
         "lease.before_grant", "lease.granted", "lease.before_expire", "lease.expired", "lease.requeued",
         # An artifact: its bytes are staged; their digest is right; they are in their place.
         "store.staged", "store.hashed", "store.promoted",
+        # A trainer agent: an offer is heard; the lease is its own; a report is in its journal; it was answered.
+        "agent.before_claim", "agent.claimed", "agent.journaled", "agent.reported",
+        # Its child: it knows what to train; it has trained, and not said so.
+        "child.started", "child.trained",
+        # A checkpoint: announced; whole in the child's folder; its bytes are staged, and it is not reported.
+        "checkpoint.begun", "checkpoint.written", "checkpoint.staged",
+        # The build of an asset: a shard is kept; the files are written; they are in the store.
+        "build.shard", "build.assembled", "build.stored",
         # Proof and copies of the log.
         "seal.signed", "seal.stored", "export.segment", "export.manifest", "import.batch",
         "import.synced",

@@ -34,6 +34,7 @@ from tapeline.contracts.agents import (
     Stop,
 )
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.ids import new_id
 from tapeline.logs import get_logger
 from tapeline.store.protocol import ArtifactStore
@@ -262,6 +263,7 @@ class Agent:
             device=offer.device,
         )
         sent_at = self._clock.monotonic()
+        passed("agent.before_claim")
         try:
             lease = await asyncio.wait_for(self._requests.until_answered("claim", command, Lease), CLAIM_TIMEOUT_S)
         except TapelineError as error:
@@ -273,6 +275,7 @@ class Agent:
         finally:
             self._claiming.pop(offer.run, None)
         logger.info("lease_taken", run=lease.run, epoch=lease.epoch, attempt=lease.attempt, device=lease.device)
+        passed("agent.claimed")
         hold = Hold(lease, self._tools, sent_at=sent_at)
         self._start(hold, hold.run())
 

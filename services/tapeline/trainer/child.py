@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.trainer import blueprints, pipe, sandbox
 from tapeline.trainer.job import Job
 
@@ -121,6 +122,7 @@ def main() -> int:
         blueprints.prepare(str(line["blueprint"]))
         line = ears.starts.get()
     spec = json.loads((folder / str(line["spec"])).read_bytes())
+    passed("child.started")
     job = Job(spec, writer, folder)
     ears.attach(job)
     return _train(job, writer, blueprints.find(str(spec["blueprint"]["name"])))
@@ -130,6 +132,7 @@ def _train(job: Job, writer: pipe.Writer, train: Callable[[Job], Any]) -> int:
     try:
         done = train(job)
         job.finish()
+        passed("child.trained")
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from tapeline.clock import Clock
 from tapeline.contracts.agents import Lease, Reclaim, Renewed, Stage, StageFile, StageView
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.logs import get_logger
 from tapeline.spool.reader import SpoolReader
 from tapeline.store.protocol import ArtifactStore
@@ -341,6 +342,7 @@ class Hold:
                 self.lose("fenced")
             child.send("checkpoint_refused", id=checkpoint_id)
             return
+        passed("checkpoint.staged")
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def settled(refusal: TapelineError | None) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.spool.writer import Spool
 from tapeline.trainer import pipe
 
@@ -244,6 +245,7 @@ class Job:
         self._checkpoint_step = step
         self._flush()
         self._writer.send("checkpoint_begin", id=checkpoint_id, step=step)
+        passed("checkpoint.begun")
         return checkpoint_id
 
     def _checkpoint_folder(self, checkpoint_id: str) -> Path:
@@ -270,6 +272,7 @@ class Job:
             os.fsync(parent)
         finally:
             os.close(parent)
+        passed("checkpoint.written")
         self._writer.send(
             "checkpoint",
             id=checkpoint_id,

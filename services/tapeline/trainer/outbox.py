@@ -16,6 +16,7 @@ from typing import Any
 from tapeline.columns import count_of, joined, pack, unpack
 from tapeline.contracts.agents import AppendMetrics, Lease, MetricsView, Report, ReportKind, ReportView
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.logs import get_logger
 from tapeline.trainer.journal import Journal
 from tapeline.trainer.requests import Requests
@@ -94,6 +95,7 @@ class Outbox:
         """Say that something happened; on disk when this returns. `settled` hears the answer."""
         data = data or {}
         self._journal.append({"t": "report", "kind": kind, "data": data})
+        passed("agent.journaled")
         self._queue.append(_Report(kind, data, settled))
         self._wake.set()
 
@@ -196,6 +198,7 @@ class Outbox:
             if item.settled is not None:
                 item.settled(error)
             return
+        passed("agent.reported")
         self._delivered.append(item)
         self._journal.append({"t": "answered"}, sync=False)
         if item.settled is not None:

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from tapeline import failpoints
+
 LEVEL: Literal["basic", "full"] = "basic"
 """The level that this version reaches: no network name space of its own and no other user id."""
 
@@ -37,7 +39,7 @@ def environment(folder: Path, *, pipe: tuple[int, int], device: str, backend: st
     device : str
         `cpu<n>` hides every GPU, `gpu<n>` shows that one.
     """
-    given = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
+    given = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", failpoints.VARIABLE) if name in os.environ}
     return given | {
         "TZ": "UTC",
         "HOME": str(folder),

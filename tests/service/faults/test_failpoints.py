@@ -53,6 +53,13 @@ IN_RUNS = ("lease.before_grant", "lease.granted", "lease.before_expire", "lease.
 """Tried in `tests/service/runs/test_failpoints.py`."""
 
 
+IN_TRAINERS = ("agent.before_claim", "agent.claimed", "agent.journaled", "agent.reported", "child.started",
+               "child.trained", "checkpoint.begun", "checkpoint.written", "checkpoint.staged")  # fmt: skip
+"""Tried in `tests/service/trainer/test_failpoints.py`."""
+IN_BUILDS = ("build.shard", "build.assembled", "build.stored")
+"""Tried in `tests/service/assets/test_failpoints.py`."""
+
+
 def _named(tree: ast.AST) -> set[str]:
     """The points that a module passes."""
     return {
@@ -70,10 +77,26 @@ def test_every_point_in_the_code_is_listed_and_every_listed_one_is_tried() -> No
     texts = [text for path in sources if "passed(" in (text := path.read_text(encoding="utf-8"))]
     in_code = {point for text in texts for point in _named(ast.parse(text))}
     assert in_code == POINTS
-    assert {*APPENDS, *FOLDS, *SWITCHES, *STORES, *SEALS, *COPIES, *IMPORTS, *IN_RUNS} == POINTS
-    beside = (ROOT / "tests/service/runs/test_failpoints.py").read_text(encoding="utf-8")
-    beside += (ROOT / "tests/service/replay/test_restore.py").read_text(encoding="utf-8")
-    assert [point for point in (*IN_RUNS, *IMPORTS) if point not in beside] == []
+    assert {
+        *APPENDS,
+        *FOLDS,
+        *SWITCHES,
+        *STORES,
+        *SEALS,
+        *COPIES,
+        *IMPORTS,
+        *IN_RUNS,
+        *IN_TRAINERS,
+        *IN_BUILDS,
+    } == POINTS
+    for points, file in (
+        (IN_RUNS, "runs/test_failpoints.py"),
+        (IMPORTS, "replay/test_restore.py"),
+        (IN_TRAINERS, "trainer/test_failpoints.py"),
+        (IN_BUILDS, "assets/test_failpoints.py"),
+    ):
+        beside = (ROOT / "tests/service" / file).read_text(encoding="utf-8")
+        assert [point for point in points if f'"{point}' not in beside] == []
 
 
 @pytest.mark.parametrize("text", ["log.none:1", "log.acked", "log.acked:0", "log.acked:x", "log.acked:1:often",

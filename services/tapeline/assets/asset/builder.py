@@ -22,6 +22,7 @@ from tapeline.assets.asset.work import Shards, messages, offer
 from tapeline.contracts.assets import FailBuild, FailRebuild, FinishBuild, FinishRebuild
 from tapeline.decider import Deciders, origin_of
 from tapeline.errors import CODES, TapelineError
+from tapeline.failpoints import passed
 from tapeline.ids import derived_id
 from tapeline.log import progress
 from tapeline.log.metrics import MetricsStream
@@ -158,7 +159,10 @@ class Builder:
                     built = await self._built_again(ref, wanted, folder, tell)
                     command = FinishRebuild(data_digest=built.data_digest)
                 else:
-                    command = await self._finish(wanted, await self._built(ref, wanted, folder, tell))
+                    built = await self._built(ref, wanted, folder, tell)
+                    passed("build.assembled")
+                    command = await self._finish(wanted, built)
+                    passed("build.stored")
         except _Ended:
             return
         except TapelineError as error:

@@ -14,6 +14,7 @@ from tapeline.assets.asset import aggregate
 from tapeline.assets.tape import aggregate as tape_aggregate
 from tapeline.decider import Deciders
 from tapeline.errors import TapelineError
+from tapeline.failpoints import passed
 from tapeline.log.work import Work, WorkQueue, body_of, fields_of
 from tapeline.logs import get_logger
 from tapeline.store import ArtifactStore
@@ -99,6 +100,7 @@ class Shards:
                 return
             content = await asyncio.to_thread(_computed, plan, i)
         await self._store.stage_bytes(f"{_folder(team, plan)}/{plan.shards[i].key}", content)
+        passed("build.shard")
 
     async def read(self, team: str, plan: Plan, i: int) -> ShardData:
         """One shard as it was kept; one that is gone or damaged is computed again."""
