@@ -7,6 +7,7 @@ depend on each other: here each element of a vector works at one of its own, on 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from tapeline.digests import _lanes
 from tapeline.digests.reference import sha256_of_each as one_by_one
 
 LANES = _lanes.lanes()
+PIECE = 1 << 14
 FEW_BYTES = 1 << 20
 """Below this a second thread costs more than it gives."""
 
@@ -56,8 +58,18 @@ def sha256_of_each(messages: Sequence[Any], *, n_threads: int | None = None, lan
     return [text[64 * k : 64 * k + 64] for k in range(len(plain))]
 
 
+def sha256_of_pieces(content: bytes | memoryview) -> bytes:
+    """The SHA-256 of the digests of each 16 KiB of some bytes, one after another: 32 bytes.
+
+    A digest of its own kind, several times as fast to compute as that of the whole.
+    """
+    whole = memoryview(content)
+    pieces = [whole[start : start + PIECE] for start in range(0, len(whole), PIECE)]
+    return hashlib.sha256(bytes.fromhex("".join(sha256_of_each(pieces, n_threads=1)))).digest()
+
+
 def _size(message: Any) -> int:
     return memoryview(message).nbytes
 
 
-__all__ = ["LANES", "sha256_of_each"]
+__all__ = ["LANES", "sha256_of_each", "sha256_of_pieces"]

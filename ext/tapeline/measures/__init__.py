@@ -56,7 +56,7 @@ def has_nan(values: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether each row holds a NaN: bool, shape (n,)."""
     out = np.zeros(len(values), np.bool_)
     if len(values):
-        _loops.has_nan(np.ascontiguousarray(values, np.float32).reshape(len(values), -1), out)
+        _loops.has_nan(np.ascontiguousarray(values, np.float32).reshape(len(values), -1).view(np.uint32), out)
     return out
 
 

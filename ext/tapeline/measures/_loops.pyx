@@ -2,7 +2,7 @@
 """Loops of the asset build over rows of samples and over bars. Called by `tapeline.measures`, which checks and
 allocates; see `reference.py` for what each of them does in plain words."""
 
-from libc.math cimport INFINITY, rint
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 ctypedef fused volume_t:
@@ -29,14 +29,15 @@ def disturb(const double[::1] price, const volume_t[::1] volume, uint64_t seed, 
     with nogil:
         for i in range(n):
             x = stirred(seed + <uint64_t> i)
-            # Of two numbers from 0 to 1, their sum less 1: -1 to 1, seldom near 0.
-            a = (<double> (x & 0xFFFF) + <double> ((x >> 16) & 0xFFFF) + 1.0) / 65536.0 - 1.0
-            b = (<double> ((x >> 32) & 0xFFFF) + <double> (x >> 48) + 1.0) / 65536.0 - 1.0
+            # Of two numbers from 0 to 1, their sum less 1: from -1 to 1, and never 0.
+            a = <double> <int64_t> (2 * ((x & 0xFFFF) + ((x >> 16) & 0xFFFF)) + 1) * (0.5 / 65536.0) - 1.0
+            b = <double> <int64_t> (2 * (((x >> 32) & 0xFFFF) + (x >> 48)) + 1) * (0.5 / 65536.0) - 1.0
             out_price[i] = price[i] * (1.0 + scale * a)
             if volume_t is double:
                 out_volume[i] = volume[i] * (1.0 + scale * b)
             else:
-                out_volume[i] = <int64_t> rint(<double> volume[i] * (1.0 + scale * b)) + 1 + <int64_t> (x % 3)
+                # Volumes are not negative: cutting off the rest after a half was added is rounding.
+                out_volume[i] = <int64_t> (<double> volume[i] * (1.0 + scale * b) + 0.5) + 1 + <int64_t> (x >> 63)
 
 
 def touches(const double[:, ::1] bars, const int64_t[::1] entry, const int64_t[::1] last, const double[::1] up,
@@ -143,23 +144,24 @@ def first_not_finite(const uint32_t[::1] bits):
     return i if i < n else -1
 
 
-def has_nan(const float[:, ::1] values, unsigned char[::1] out):
-    """Whether each row holds a NaN; OUT out (n,)."""
+def has_nan(const uint32_t[:, ::1] bits, unsigned char[::1] out):
+    """Whether each row holds a NaN; IN bits: the floats as they lie; OUT out (n,)."""
     cdef Py_ssize_t i
     cdef Py_ssize_t c
-    cdef Py_ssize_t width = values.shape[1]
-    cdef unsigned char found
-    cdef const float* row
+    cdef Py_ssize_t width = bits.shape[1]
+    cdef uint32_t found
+    cdef const uint32_t* row
     if width == 0:
         out[:] = 0
         return
     with nogil:
-        for i in range(values.shape[0]):
-            row = &values[i, 0]
+        for i in range(bits.shape[0]):
+            row = &bits[i, 0]
             found = 0
             for c in range(width):
-                found |= row[c] != row[c]
-            out[i] = found
+                # Above infinity lie the NaNs: the difference has its sign bit set.
+                found |= <uint32_t> 0x7F800000 - (row[c] & <uint32_t> 0x7FFFFFFF)
+            out[i] = found >> 31
 
 
 def weigh(const uint32_t[:, ::1] words, const uint64_t[::1] weights, uint64_t[::1] out):
@@ -301,7 +303,8 @@ def price_marks(const double[::1] price, const unsigned char[::1] flags, double[
         for i in range(n):
             counts = (flags[i] & 2) != 0
             cents = price[i] * 100.0
-            far = cents - rint(cents)
+            # Adding and taking away 1.5 x 2^52 rounds to whole numbers, halves to even ones.
+            far = cents - ((cents + 6755399441055744.0) - 6755399441055744.0)
             whole += counts and far < 1e-6 and far > -1e-6
             count += counts
         for i in range(n):

@@ -58,15 +58,15 @@ def _stirred(x: int) -> int:
 
 
 def disturb(price: Floats, volume: Ints | Floats, seed: int, scale: float) -> tuple[list[float], list[float]]:
-    """Every price and volume times 1 plus noise of its own; whole volumes are rounded, and 1 to 3 more."""
+    """Every price and volume times 1 plus noise of its own; whole volumes are rounded, and 1 or 2 more."""
     prices: list[float] = []
     volumes: list[float] = []
     for i, (p, v) in enumerate(zip(price.tolist(), volume.tolist(), strict=True)):
         x = _stirred((seed + i) & MASK)
         a, b, c, d = (x >> shift & 0xFFFF for shift in (0, 16, 32, 48))
-        prices.append(p * (1.0 + scale * ((float(a) + float(b) + 1.0) / 65536.0 - 1.0)))
-        changed = v * (1.0 + scale * ((float(c) + float(d) + 1.0) / 65536.0 - 1.0))
-        volumes.append(round(changed) + 1 + x % 3 if volume.dtype == np.int64 else changed)
+        prices.append(p * (1.0 + scale * ((a + b + 0.5) / 65536.0 - 1.0)))
+        changed = v * (1.0 + scale * ((c + d + 0.5) / 65536.0 - 1.0))
+        volumes.append(int(changed + 0.5) + 1 + (x >> 63) if volume.dtype == np.int64 else changed)
     return prices, volumes
 
 

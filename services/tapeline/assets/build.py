@@ -34,8 +34,8 @@ from tapeline.errors import TapelineError
 from tapeline.tape.view import OpenTape
 
 INDEX_BYTES = 8
-AHEAD_BYTES = 8 * 2**20
-"""Of trades that are read in one go."""
+AHEAD, AHEAD_BYTES = 8, 64 * 2**20
+"""Days, and bytes, of trades that are read in one go: their columns fill the lanes in which they are hashed."""
 Tell = Callable[[str, int, int, str], None]
 """Called with `(operation, value, final_value, units)`; may raise to end the build."""
 
@@ -101,7 +101,7 @@ def carried_out(plan: Plan, *, name: str, team: str, spec_digest: str, folder: P
 
 def _read_ahead(plan: Plan) -> Iterator[Shard]:
     """The shards; the next days are read, and their digests compared, while bars are cut from those before them."""
-    stretches = plan.stretches(AHEAD_BYTES)
+    stretches = plan.stretches(AHEAD, AHEAD_BYTES)
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(plan.expect, stretches[0] if stretches else [])
         for k, stretch in enumerate(stretches):

@@ -160,6 +160,8 @@ def examine(
     for row in rows:
         _examine(subject, row, features, labels, later, known, found)
         found.cuts += 1
+    for label in labels:
+        _label_ends(label, known[label.name], View(subject.market, subject.times), found)
     return found
 
 
@@ -309,6 +311,11 @@ def _label_time(label: Instance, known: Any, view: View, other: View, cut: int, 
                 f"but changed when data from {iso(cut)} on was changed",
             },
         )
+
+
+def _label_ends(label: Instance, known: Any, view: View, found: Found) -> None:
+    """A label ends after its entry, and before the data does."""
+    t1 = known[1]
     params = label.params
     if isinstance(params, LabelParams):
         grid = view.market.grid(params.unit, params.size)

@@ -58,10 +58,12 @@ def joined_grids(parts: Sequence[Grid]) -> Grid:
     row, close = 0, np.nan
     for part in parts:
         n = len(part)
-        known = np.flatnonzero(~np.isnan(part.bars[:, CLOSE]))
-        # Bars without any price are at a part's beginning: the kernels carry within it.
-        bars[row : row + (int(known[0]) if len(known) else n), : CLOSE + 1] = close
-        close = float(part.bars[-1, CLOSE]) if len(known) else close
+        if n and part.bars[0, CLOSE] != part.bars[0, CLOSE]:
+            # Bars without any price are at a part's beginning: the kernels carry within it.
+            known = np.flatnonzero(~np.isnan(part.bars[:, CLOSE]))
+            bars[row : row + (int(known[0]) if len(known) else n), : CLOSE + 1] = close
+        last = float(part.bars[-1, CLOSE]) if n else np.nan
+        close = close if np.isnan(last) else last
         row += n
     return Grid(
         parts[0].unit,

@@ -26,7 +26,7 @@ from tapeline.canvas.digest import canonical_json
 from tapeline.errors import TapelineError
 from tapeline.tape.view import OpenTape
 
-FORM = 1
+FORM = 2
 """Counts what shards hold and how: shards of another form are computed again."""
 LIMIT_BYTES = 50 * 1024**3
 
@@ -93,13 +93,13 @@ class Plan:
         """The bars that indexed features are windows of, each once."""
         return tuple(dict.fromkeys((each.params.unit, each.params.size) for each in self.indexed))
 
-    def stretches(self, most_bytes: int) -> list[list[Shard]]:
-        """The shards in order, in runs whose trades are some bytes together, a shard at least."""
+    def stretches(self, most: int, most_bytes: int) -> list[list[Shard]]:
+        """The shards in order, in runs of so many, or fewer whose trades are some bytes together."""
         made: list[list[Shard]] = []
         held = 0
         for shard in self.shards:
             size = self.symbols[shard.symbol].size(shard.number)
-            if not made or held + size > most_bytes:
+            if not made or len(made[-1]) == most or held + size > most_bytes:
                 made.append([])
                 held = 0
             made[-1].append(shard)

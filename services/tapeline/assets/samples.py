@@ -140,9 +140,13 @@ def make(
     filled: dict[str, int] = {}
 
     def drop(instance: Instance, bad: NDArray[np.bool_]) -> None:
-        bad = bad | (whole.past(instance.params.unit, instance.params.size) < instance.warmup_bars)
-        dropped[instance.name] = int((bad & kept).sum())
-        kept[bad] = False
+        past = whole.past(instance.params.unit, instance.params.size)
+        if len(past) and int(past[0]) < instance.warmup_bars:
+            bad = bad | (past < instance.warmup_bars)
+        is_any = bool(bad.any())
+        dropped[instance.name] = int((bad & kept).sum()) if is_any else 0
+        if is_any:
+            kept[bad] = False
 
     columns: dict[str, NDArray[np.float32]] = {}
     for instance in features:

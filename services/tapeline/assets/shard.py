@@ -5,7 +5,6 @@ Its bytes are a function of its key: whoever computes it, and when, they are the
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from tapeline.assets.sampling import Times, sample_times
 from tapeline.assets.soundness import Traded, gaps_of, traded
 from tapeline.assets.view import Market, View
 from tapeline.canvas.digest import canonical_json
+from tapeline.digests import sha256_of_pieces
 from tapeline.errors import TapelineError
 
 MAGIC = b"TLSHARD1"
@@ -114,15 +114,13 @@ def to_bytes(data: ShardData) -> bytes:
         of_grid = {"bars": grid.bars, "end": grid.end, "segment": grid.segment, "session": grid.session}
         columns |= {f"g/{unit}/{size}/{name}": values for name, values in of_grid.items()}
     listed: list[dict[str, Any]] = []
-    blocks: list[bytes] = []
+    blocks: list[bytes | memoryview] = []
     place = 0
     for name, values in columns.items():
         little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-        block = little.tobytes()
-        block += bytes(-len(block) % ALIGNED)
         listed.append({"name": name, "dtype": little.dtype.str, "shape": list(little.shape), "at": place})
-        blocks.append(block)
-        place += len(block)
+        blocks += [little.reshape(-1).view(np.uint8).data, bytes(-little.nbytes % ALIGNED)]
+        place += little.nbytes + len(blocks[-1])
     header = canonical_json(
         {
             "columns": listed,
@@ -137,7 +135,7 @@ def to_bytes(data: ShardData) -> bytes:
     )
     header += b" " * (-(len(MAGIC) + 32 + 8 + len(header)) % ALIGNED)
     rest = len(header).to_bytes(8, "little") + header + b"".join(blocks)
-    return MAGIC + hashlib.sha256(rest).digest() + rest
+    return MAGIC + sha256_of_pieces(rest) + rest
 
 
 def from_bytes(content: bytes, name: str) -> ShardData:
@@ -149,7 +147,7 @@ def from_bytes(content: bytes, name: str) -> ShardData:
         `corrupt` when they are not what was written.
     """
     start = len(MAGIC) + 32
-    if content[: len(MAGIC)] != MAGIC or hashlib.sha256(content[start:]).digest() != content[len(MAGIC) : start]:
+    if content[: len(MAGIC)] != MAGIC or sha256_of_pieces(memoryview(content)[start:]) != content[len(MAGIC) : start]:
         raise TapelineError(f"shard {name} is damaged", code="corrupt", hint="build again: it is computed anew")
     size = int.from_bytes(content[start : start + 8], "little")
     header = json.loads(content[start + 8 : start + 8 + size])

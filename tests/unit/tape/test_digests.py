@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapeline.digests import LANES, sha256_of_each
+from tapeline.digests import LANES, PIECE, sha256_of_each, sha256_of_pieces
 from tapeline.digests.reference import sha256_of_each as one_by_one
 
 WIDTHS = [lanes for lanes in (4, 8, 16) if lanes <= LANES]
@@ -38,3 +38,11 @@ def test_threads_share_long_messages_and_change_nothing() -> None:
 def test_a_width_that_the_processor_has_not_is_refused() -> None:
     with pytest.raises(ValueError, match="lanes is 32"):
         sha256_of_each([b"a", b"b"], lanes=32)
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1, 5 * PIECE + 77])
+def test_the_digest_of_pieces_is_that_of_their_digests(size: int) -> None:
+    content = np.random.default_rng(size).bytes(size)
+    pieces = [content[start : start + PIECE] for start in range(0, size, PIECE)]
+    expected = hashlib.sha256(b"".join(hashlib.sha256(piece).digest() for piece in pieces)).digest()
+    assert sha256_of_pieces(content) == sha256_of_pieces(memoryview(content)) == expected
