@@ -37,7 +37,7 @@ POINTS = frozenset(
         # A checkpoint: announced; whole in the child's folder; its bytes are staged, and it is not reported.
         "checkpoint.begun", "checkpoint.written", "checkpoint.staged",
         # The build of an asset: a shard is kept; the files are written; they are in the store.
-        "build.shard", "build.assembled", "build.stored",
+        "asset.shard", "asset.assembled", "asset.stored",
         # Proof and copies of the log.
         "seal.signed", "seal.stored", "export.segment", "export.manifest", "import.batch",
         "import.synced",

@@ -24,7 +24,7 @@ from tapeline.tape.view import open_tape
 from tapeline.testing.server import NatsServer, connector
 
 CODEC = Codec(EVENTS, UPCASTERS, TOMBSTONES)
-POINTS = ("build.shard", "build.assembled", "build.stored")
+POINTS = ("asset.shard", "asset.assembled", "asset.stored")
 
 
 async def built(server: NatsServer, folder: Path, armed: str = "") -> tuple[int | None, Any]:
@@ -54,7 +54,7 @@ async def births(server: NatsServer) -> Counter[str]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "points", ["build.stored:1", pytest.param("build.shard:2 build.assembled:1", marks=pytest.mark.long)]
+    "points", ["asset.stored:1", pytest.param("asset.shard:2 asset.assembled:1", marks=pytest.mark.long)]
 )
 async def test_a_build_that_is_killed_at_a_point_ends_as_if_it_never_was(
     server: NatsServer, tmp_path: Path, points: str, prepared: PreparedTape

@@ -56,7 +56,7 @@ IN_RUNS = ("lease.before_grant", "lease.granted", "lease.before_expire", "lease.
 IN_TRAINERS = ("agent.before_claim", "agent.claimed", "agent.journaled", "agent.reported", "child.started",
                "child.trained", "checkpoint.begun", "checkpoint.written", "checkpoint.staged")  # fmt: skip
 """Tried in `tests/service/trainer/test_failpoints.py`."""
-IN_BUILDS = ("build.shard", "build.assembled", "build.stored")
+IN_BUILDS = ("asset.shard", "asset.assembled", "asset.stored")
 """Tried in `tests/service/assets/test_failpoints.py`."""
 
 

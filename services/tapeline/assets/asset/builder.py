@@ -45,6 +45,7 @@ RETRY_S = 2.0
 TRIES = 5
 LOOK_S = 2.0
 TOLD_EVERY_S = 0.2
+DEFECTS = (MemoryError, ValueError, ArithmeticError, LookupError, TypeError)
 TRANSIENT = frozenset({"unavailable", "timeout", "unknown_outcome", "conflict"})
 
 
@@ -160,9 +161,9 @@ class Builder:
                     command = FinishRebuild(data_digest=built.data_digest)
                 else:
                     built = await self._built(ref, wanted, folder, tell)
-                    passed("build.assembled")
+                    passed("asset.assembled")
                     command = await self._finish(wanted, built)
-                    passed("build.stored")
+                    passed("asset.stored")
         except _Ended:
             return
         except TapelineError as error:
@@ -177,11 +178,10 @@ class Builder:
                 hint="free some disk space, then build again: what is computed is kept",
             )
             command = _failure(wanted, full, is_again)
-        except (MemoryError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+        except DEFECTS as error:
             # A defect in a formula must not leave the asset building for ever.
             log.exception("build_broke", asset=ref.id, team=ref.team)
-            broken = TapelineError(f"the build broke: {type(error).__name__}: {error}", code="internal")
-            command = _failure(wanted, broken, is_again)
+            command = _failure(wanted, _broken(error), is_again)
         finally:
             # The thread may outlive a cancelled task: it ends at its next word of progress.
             stop.set()
@@ -248,7 +248,12 @@ class Builder:
                 log.warning("build_is_alone", asset=ref.id, team=ref.team, code=error.code, why=error.message)
         told = time.monotonic()
         for i in (i for message in messages(plan, todo)[::-1] for i in message):
-            await self._shards.make(ref.team, plan, i)
+            try:
+                await self._shards.make(ref.team, plan, i)
+            except DEFECTS as error:
+                where = f"{plan.shards[i].symbol} on {plan.shards[i].date}"
+                log.exception("shard_broke", asset=ref.id, team=ref.team, shard=where)
+                raise _broken(error, where) from error
             if time.monotonic() - told > TOLD_EVERY_S:
                 told = time.monotonic()
                 tell("shards", len(await self._shards.done(ref.team, plan)), total, "shards")
@@ -285,6 +290,15 @@ class Builder:
             data_digest=built.data_digest,
             stats=built.stats,
         )
+
+
+def _broken(error: Exception, where: str = "") -> TapelineError:
+    place = f" in {where}" if where else ""
+    return TapelineError(
+        f"the build broke{place}: {type(error).__name__}: {error}",
+        code="internal",
+        hint="a component may be at fault: the log of the assets service has the traceback",
+    )
 
 
 def _failure(state: aggregate.Building, error: TapelineError, is_again: bool) -> FailBuild | FailRebuild:

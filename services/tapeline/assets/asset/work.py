@@ -100,7 +100,7 @@ class Shards:
                 return
             content = await asyncio.to_thread(_computed, plan, i)
         await self._store.stage_bytes(f"{_folder(team, plan)}/{plan.shards[i].key}", content)
-        passed("build.shard")
+        passed("asset.shard")
 
     async def read(self, team: str, plan: Plan, i: int) -> ShardData:
         """One shard as it was kept; one that is gone or damaged is computed again."""
