@@ -20,12 +20,42 @@ _SEMVER = re.compile(
 )
 
 
+class BadValue(ValueError):
+    """An argument that cannot be meant; told before anything is sent.
+
+    Attributes
+    ----------
+    code : always `invalid`
+    hint : what to write instead; tracebacks show it
+    """
+
+    code = "invalid"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+        if hint:
+            self.add_note(f"Hint: {hint}")
+
+
+class BadType(TypeError):
+    """An argument of another type than the one that is taken; told before anything is sent. As `BadValue`."""
+
+    code = "invalid"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+        if hint:
+            self.add_note(f"Hint: {hint}")
+
+
 def count(name: str, value: Any, default: int) -> int:
     """A limit or offset: the default for None; `ValueError` for anything but an int of at least 0."""
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} must be an int of at least 0, not {value!r}")
+        raise BadValue(f"{name} must be an int of at least 0, not {value!r}", hint=f"leave it out for {default}")
     return value
 
 
@@ -34,8 +64,9 @@ def one_of(name: str, value: Any, valid: Sequence[str]) -> str:
     if isinstance(value, str) and value in valid:
         return str(value)
     near = difflib.get_close_matches(str(value), valid, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name} {value!r} is not one of {', '.join(valid)}{hint}")
+    meant = f"did you mean {near[0]!r}?" if near else ""
+    message = f"{name} {value!r} is not one of {', '.join(valid)}"
+    raise BadValue(f"{message}; {meant}" if meant else message, hint=meant or f"write one of {', '.join(valid)}")
 
 
 def picture_path(path: str | Path, *endings: str) -> Path:
@@ -51,7 +82,10 @@ def picture_path(path: str | Path, *endings: str) -> Path:
     target = Path(path)
     if target.suffix.lower() not in endings:
         ending = target.suffix or "nothing"
-        raise ValueError(f"{target.name} ends in {ending}; a drawing ends in {' or '.join(endings)}")
+        raise BadValue(
+            f"{target.name} ends in {ending}; a drawing ends in {' or '.join(endings)}",
+            hint=f"write {target.stem}{endings[0]}",
+        )
     if not target.parent.is_dir():
         raise NotFoundError.of("not_found", f"there is no folder {target.parent}", hint="make it, or name another one")
     return target
@@ -67,7 +101,7 @@ def some_of(name: str, values: Any, valid: Sequence[str]) -> list[str] | None:
 def listed(name: str, values: Any) -> list[Any]:
     """The values as a list; `TypeError` for a bare string, which would be taken letter by letter."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a list, not {values!r}")
+        raise BadType(f"{name} must be a list, not {values!r}", hint=f"write {name}=[{values!r}]")
     return list(values)
 
 
@@ -78,7 +112,7 @@ def texts(name: str, values: Any) -> list[str] | None:
     found = listed(name, values)
     for value in found:
         if not isinstance(value, str):
-            raise TypeError(f"{name} must hold strings, not {value!r}")
+            raise BadType(f"{name} must hold strings, not {value!r}", hint=f"write {str(value)!r}")
     return found
 
 
@@ -89,7 +123,7 @@ def ints(name: str, values: Any) -> list[int] | None:
     found = listed(name, values)
     for value in found:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must hold ints, not {value!r}")
+            raise BadType(f"{name} must hold ints, not {value!r}", hint="write whole numbers")
     return found
 
 
@@ -97,7 +131,7 @@ def selected(values: Any, valid: Sequence[str]) -> list[str] | None:
     """Columns to select; an empty list is refused."""
     found = some_of("select", values, valid)
     if found == []:
-        raise ValueError(f"select is empty; it takes some of {', '.join(valid)}")
+        raise BadValue(f"select is empty; it takes some of {', '.join(valid)}", hint="leave it out for everything")
     return found
 
 
@@ -112,7 +146,7 @@ def sorts(values: Any, fields: Sequence[str]) -> list[str] | None:
         found.append(one_of("sort", whole, valid))
     named = [each.split(":")[0] for each in found]
     if len(set(named)) != len(named):
-        raise ValueError(f"sort names a field twice: {', '.join(found)}")
+        raise BadValue(f"sort names a field twice: {', '.join(found)}", hint="name each field once")
     return found
 
 
@@ -121,9 +155,12 @@ def patterns(name: str, values: Any) -> list[str] | None:
     found = texts(name, values)
     for pattern in found or []:
         if len(pattern) > 1024:
-            raise ValueError(f"a pattern of {name} has {len(pattern)} characters; the limit is 1024")
+            raise BadValue(
+                f"a pattern of {name} has {len(pattern)} characters; the limit is 1024",
+                hint="write a shorter one, with %",
+            )
         if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
-            raise ValueError(f"the pattern {pattern!r} ends with a lone backslash")
+            raise BadValue(f"the pattern {pattern!r} ends with a lone backslash", hint="double it to match a backslash")
     return found
 
 
@@ -132,7 +169,7 @@ def moment(name: str, value: Any) -> datetime | None:
     if value is None:
         return None
     if not isinstance(value, datetime):
-        raise TypeError(f"{name} must be a datetime, not {value!r}")
+        raise BadType(f"{name} must be a datetime, not {value!r}", hint="write datetime(2026, 1, 31, tzinfo=UTC)")
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
@@ -141,19 +178,21 @@ def grace(value: Any) -> float | None:
     if value is None:
         return None
     if not isinstance(value, timedelta):
-        raise TypeError(f"grace_period must be a timedelta, not {value!r}")
+        raise BadType(f"grace_period must be a timedelta, not {value!r}", hint="write timedelta(minutes=10)")
     seconds = value.total_seconds()
     if not 1.0 <= seconds <= 86_400.0:
-        raise ValueError(f"grace_period must be between 1 s and 24 h, not {value}")
+        raise BadValue(f"grace_period must be between 1 s and 24 h, not {value}", hint="leave it out for 10 minutes")
     return seconds
 
 
 def name(what: str, value: Any, longest: int = 255) -> str:
     """A non-empty text without control characters."""
     if not isinstance(value, str):
-        raise TypeError(f"{what} must be a string, not {value!r}")
+        raise BadType(f"{what} must be a string, not {value!r}", hint=f"write {str(value)!r}")
     if not 1 <= len(value) <= longest or any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
-        raise ValueError(f"{what} must have 1 to {longest} characters and no control characters")
+        raise BadValue(
+            f"{what} must have 1 to {longest} characters and no control characters", hint=f"give another {what}"
+        )
     return value
 
 

@@ -56,7 +56,7 @@ def lookup_blueprint_id(name: str, version_ilike: str | None = None) -> str:
     Hint: tapeline blueprint ls
     """
     if not name:
-        raise ValueError("name is missing")
+        raise arguments.BadValue("name is missing", hint="tapeline blueprint ls")
     found = get_blueprints(name, version_ilike)
     if not found:
         raise BlueprintDoesNotExistError(name=name, version_ilike=version_ilike)
@@ -92,7 +92,7 @@ def register_blueprint(
     True
     """
     if not isinstance(schema, dict):
-        raise TypeError(f"schema must be a dict, not {type(schema).__name__}")
+        raise arguments.BadType(f"schema must be a dict, not {type(schema).__name__}", hint='write {"type": "object"}')
     fields = {
         "name": arguments.name("name", name),
         "version": arguments.semver(version),

@@ -59,13 +59,17 @@ class Checkpoint(BaseModelWithDatetime):
     ) -> str:
         """Promote this checkpoint to a vault item; the item's id."""
         if not self.id:
-            raise ValueError("id is not set on this checkpoint")
+            raise arguments.BadValue(
+                "id is not set on this checkpoint", hint="get it by get_checkpoints, with its id selected"
+            )
         return _promote(self._team, self.id, name, version, summary, project_id, command_id)
 
     def pin(self, pinned: bool = True, *, command_id: str | None = None) -> None:
         """Keep this checkpoint whatever the retention says, or no longer."""
         if not self.id:
-            raise ValueError("id is not set on this checkpoint")
+            raise arguments.BadValue(
+                "id is not set on this checkpoint", hint="get it by get_checkpoints, with its id selected"
+            )
         client_of(self._team).command("runs", "pin", checkpoint=self.id, pinned=pinned, command_id=command_id)
         self.pinned = pinned
 
@@ -152,7 +156,9 @@ def delete_checkpoints(
         One of them is pinned, or the newest complete one of a live run.
     """
     if not ids and not run_ids:
-        raise ValueError("ids or run_ids must be a non-empty list")
+        raise arguments.BadValue(
+            "ids or run_ids must be a non-empty list", hint="name the checkpoints, or the runs whose checkpoints go"
+        )
     fields = arguments.given(ids=arguments.texts("ids", ids), run_ids=arguments.texts("run_ids", run_ids))
     client_of().command("runs", "delete_checkpoints", command_id=command_id, **fields)
 

@@ -16,7 +16,7 @@ from tapeline.sdk import arguments
 from tapeline.sdk.client import Client, client_of
 from tapeline.sdk.projects import get_project_id
 from tapeline.sdk.records import BaseModelWithDatetime, Moment
-from tapeline.sdk.urls import Url
+from tapeline.sdk.urls import TABLE_FORMS, Url
 
 if TYPE_CHECKING:
     from tapeline.sdk.runs import Run
@@ -59,7 +59,9 @@ class Kept(BaseModelWithDatetime):
             fields.setdefault("notes", description)
         if isinstance(status, int | float):
             if status not in STATUS_NUMBERS or isinstance(status, bool):
-                raise ValueError("Invalid status")
+                raise arguments.BadValue(
+                    "Invalid status", hint="a number is 1.0 (completed), 2.0 (created) or 3.0 (running)"
+                )
             status = STATUS_NUMBERS[status]
         more = {"last_modified": last_modified, "metrics": metrics, "constants": constants}
         super().__init__(**fields | ({} if status is None else {"status": status}))
@@ -67,7 +69,9 @@ class Kept(BaseModelWithDatetime):
 
     def _named(self) -> str:
         if not self.id:
-            raise ValueError("id is not set on this run")
+            raise arguments.BadValue(
+                "id is not set on this run", hint="get it by Run.from_id, or by get_runs with its id selected"
+            )
         return self.id
 
     def _client(self) -> Client:
@@ -171,7 +175,7 @@ class Kept(BaseModelWithDatetime):
         else:
             url = Url(input_table).within(self._client().team)
             if url.parts.kind not in ("table", "asset"):
-                raise ValueError(f"{str(url)!r} names no table")
+                raise arguments.BadValue(f"{str(url)!r} names no table", hint=f"write {TABLE_FORMS}")
             with contextlib.suppress(FileNotFoundError):
                 examples = len(table_at(url, self._team))
         if all(each.get("input_table_url") != str(url) for each in self.inputs):
@@ -212,7 +216,9 @@ class Kept(BaseModelWithDatetime):
         for info in metric_infos:
             url = Url(info["url"]).within(self._client().team)
             if url.parts.kind != "table":
-                raise ValueError(f"{str(url)!r} names no metrics table")
+                raise arguments.BadValue(
+                    f"{str(url)!r} names no metrics table", hint="write tapeline://<team>/tables/<id>"
+                )
             ids.append(url.parts.names[0])
         if ids:
             self._keep("attach_tables", command_id, tables=ids)
@@ -327,7 +333,7 @@ class Kept(BaseModelWithDatetime):
             case "named":
                 return runs.newest(*found.parts.names)
             case _:
-                raise ValueError(f"{str(found)!r} names no run")
+                raise arguments.BadValue(f"{str(found)!r} names no run", hint="write tapeline://<team>/runs/<id>")
 
     @staticmethod
     def from_names(
@@ -345,7 +351,7 @@ class Kept(BaseModelWithDatetime):
         from tapeline.sdk import runs
 
         if not run_name:
-            raise ValueError("run_name is missing")
+            raise arguments.BadValue("run_name is missing", hint="tapeline run ls")
         _root(root_url)
         return runs.newest(get_project_id(project_name or "default"), run_name)
 
@@ -396,10 +402,14 @@ class Kept(BaseModelWithDatetime):
         project = None if project_name is None else get_project_id(project_name)
         if destination_url is not None:
             if run_name or project_name or root_url:
-                raise ValueError("either names or destination_url say where the copy goes, not both")
+                raise arguments.BadValue(
+                    "either names or destination_url say where the copy goes, not both", hint="leave one of them out"
+                )
             there = Url(destination_url).within(self._client().team)
             if there.parts.kind != "named":
-                raise ValueError(f"{str(there)!r} does not name a run: tapeline://<team>/<project>/runs/<name>")
+                raise arguments.BadValue(
+                    f"{str(there)!r} does not name a run", hint="write tapeline://<team>/<project>/runs/<name>"
+                )
             project, run_name = there.parts.names
         fields = arguments.given(name=run_name, project_id=project)
         return runs.find(self._keep("copy", command_id, if_exists=if_exists, **fields)["id"], self._team)
@@ -414,13 +424,13 @@ class Kept(BaseModelWithDatetime):
 
 def _root(root_url: Url | str | None) -> None:
     if root_url is not None and Url(root_url).within(client_of().team).parts.kind != "root":
-        raise ValueError(f"{str(root_url)!r} is not the URL of a team: tapeline://<team>")
+        raise arguments.BadValue(f"{str(root_url)!r} is not the URL of a team", hint="write tapeline://<team>")
 
 
 def _object(name: str, value: Any) -> dict[str, Any]:
     """A dict as plain JSON data; scalars of NumPy become Python's."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
+        raise arguments.BadType(f"{name} must be a dict, not {type(value).__name__}", hint='write {"name": value}')
     try:
         found: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False, default=_scalar))
     except (TypeError, ValueError) as error:

@@ -261,7 +261,7 @@ class Measured(Kept):
         chosen = arguments.one_of("x", x, ("step", "time"))
         most = arguments.count("points", points, 1000)
         if not 2 <= most <= 100_000:
-            raise ValueError(f"points must be 2 to 100000, not {points}")
+            raise arguments.BadValue(f"points must be 2 to 100000, not {points}", hint="leave it out for 1000")
         view = self._client().query(
             "runs", "series", run=self._named(), tag=arguments.name("tag", tag), points=most, x=chosen,
             **arguments.given(start=_edge("start", start, chosen), stop=_edge("stop", stop, chosen), attempt=attempt),
@@ -343,11 +343,13 @@ def _edge(name: str, value: Any, x: str) -> int | None:
         return None
     if isinstance(value, datetime):
         if x != "time":
-            raise ValueError(f"{name} is a moment, and x is steps")
+            raise arguments.BadValue(f"{name} is a moment, and x is steps", hint='write a step, or x="time"')
         aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value
         return (aware - _EPOCH) // timedelta(microseconds=1)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int or a datetime, not {type(value).__name__}")
+        raise arguments.BadType(
+            f"{name} must be an int or a datetime, not {type(value).__name__}", hint="write a step or a moment"
+        )
     return value
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
 from tapeline.errors import ValidationError
-from tapeline.sdk.arguments import given, paged
+from tapeline.sdk.arguments import BadValue, given, paged
 from tapeline.sdk.client import Client, current_client
 
 MANY = 2**31
@@ -291,13 +291,13 @@ def getallExperiments() -> Namespaces:
 def _text(value: Any, what: str) -> str:
     text = str(value) if value is not None else ""
     if not 1 <= len(text) <= 255:
-        raise ValueError(f"{what} has {len(text)} characters; give 1 to 255")
+        raise BadValue(f"{what} has {len(text)} characters; give 1 to 255", hint=f"give another {what}")
     return text
 
 
 def _step(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**53:
-        raise ValueError(f"step is {value!r}; give a whole number from 0")
+        raise BadValue(f"step is {value!r}; give a whole number from 0", hint="write 0 for the beginning")
     return value
 
 

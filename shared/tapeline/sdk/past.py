@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tapeline import subjects
 from tapeline.errors import ReadOnly
 from tapeline.home import find_home
+from tapeline.sdk import arguments
 from tapeline.sdk.client import Client, MakeTransport, Reply, client_of, standing
 from tapeline.sdk.settings import Settings
 from tapeline.sdk.transport import BusTransport, Transport
@@ -106,7 +107,9 @@ def at(when: int | datetime, team: str | None = None) -> PastClient:
     elif isinstance(when, int) and not isinstance(when, bool) and when >= 0:
         moment = when
     else:
-        raise ValueError(f"when is a position from 0 on, or a datetime, not {when!r}")
+        raise arguments.BadValue(
+            f"when is a position from 0 on, or a datetime, not {when!r}", hint="tapeline log tail shows positions"
+        )
 
     def transport(settings: Settings, timeout_s: float) -> Transport:
         return _Asking(BusTransport(settings, timeout_s), moment)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from tapeline.sdk import arguments
+
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -16,8 +18,10 @@ def get_project_id(name: str) -> str:
     'my-project'
     """
     if not isinstance(name, str):
-        raise TypeError(f"name must be a string, not {name!r}")
+        raise arguments.BadType(f"name must be a string, not {name!r}", hint=f"write {str(name)!r}")
     found = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-")
     if _SLUG.fullmatch(found) is None:
-        raise ValueError(f"{name!r} is not the name of a project: it needs 1 to 63 letters, digits, _ or -")
+        raise arguments.BadValue(
+            f"{name!r} is not the name of a project: it needs 1 to 63 letters, digits, _ or -", hint="write my_project"
+        )
     return found

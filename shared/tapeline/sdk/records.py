@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import ValidationError as PydanticError
 
+from tapeline.errors import ValidationError
 from tapeline.sdk import quantities
 
 
@@ -22,6 +24,21 @@ class BaseModelWithDatetime(BaseModel):
     """A keyword-only data class; assignment changes the local object, never the server."""
 
     model_config: ClassVar[ConfigDict] = {"protected_namespaces": (), "validate_assignment": True}
+
+
+class Wish(BaseModelWithDatetime):
+    """A data class that users fill in: what is malformed is refused in the class of a malformed request."""
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except PydanticError as error:
+            first = error.errors(include_url=False)[0]
+            cause: Any = first.get("ctx", {}).get("error")
+            place = ".".join(str(step) for step in first["loc"])
+            message = str(cause) if cause is not None else f"{place}: {first['msg']}"
+            takes = f"{type(self).__name__} takes {', '.join(type(self).model_fields)}"
+            raise ValidationError.of("invalid", message, hint=getattr(cause, "hint", None) or takes) from error
 
 
 class Event(BaseModelWithDatetime):
@@ -61,14 +78,14 @@ class Progress(BaseModelWithDatetime):
     units: str
 
 
-class Gpu(BaseModelWithDatetime):
+class Gpu(Wish):
     """Wanted accelerators; the types that exist are told by `get_available_system_gpus`."""
 
     count: int = Field(ge=1)
     type: str
 
 
-class Resources(BaseModelWithDatetime):
+class Resources(Wish):
     """Resources that a run wants, as Kubernetes quantities; the text is kept as given.
 
     Examples

@@ -36,9 +36,14 @@ def fitted(method: str, rows: NDArray[Any], n_components: int, seed: int) -> App
     arguments.one_of("method", method, METHODS)
     given = np.asarray(rows, dtype=np.float64)
     if isinstance(n_components, bool) or not isinstance(n_components, int) or n_components < 1:
-        raise ValueError(f"n_components must be an int of at least 1, not {n_components!r}")
+        raise arguments.BadValue(
+            f"n_components must be an int of at least 1, not {n_components!r}", hint="leave it out for 2"
+        )
     if min(given.shape) < n_components:
-        raise ValueError(f"{given.shape[0]} rows of length {given.shape[1]} do not give {n_components} components")
+        raise arguments.BadValue(
+            f"{given.shape[0]} rows of length {given.shape[1]} do not give {n_components} components",
+            hint=f"take at most {min(given.shape)}",
+        )
     match method:
         case "umap":
             return _umap(given, n_components, seed)

@@ -107,7 +107,9 @@ class Run(Measured):
         if fields is not None:
             names = tuple(arguments.one_of("field", each, RELOADED) for each in arguments.listed("fields", fields))
             if not names:
-                raise ValueError(f"fields is empty; it takes some of {', '.join(RELOADED)}")
+                raise arguments.BadValue(
+                    f"fields is empty; it takes some of {', '.join(RELOADED)}", hint="leave it out for all"
+                )
         found = find(self._named(), self._team)
         if fields is None:
             names = tuple(Run.model_fields)
@@ -297,7 +299,10 @@ class Run(Measured):
             "runs", "events", run=self._named(), after=wanted - 1 if wanted else 0, limit=1, sort="sequence:asc"
         )
         if not page["items"] or page["items"][0]["sequence"] != wanted:
-            raise ValueError(f"run {self.number or self.id} has no event {sequence}")
+            raise arguments.BadValue(
+                f"run {self.number or self.id} has no event {sequence}",
+                hint=f"tapeline run events {self.number or self.id}",
+            )
         event = page["items"][0]
         past = at(event["position"], self._team)
         try:
@@ -539,7 +544,10 @@ def _filters(**asked: Any) -> dict[str, Any] | None:
         **{name: arguments.texts(name, asked[name]) for name in _LISTS},
     )
     if asked["id_after"] is not None and not isinstance(asked["id_after"], str):
-        raise TypeError(f"id_after must be a string, not {asked['id_after']!r}")
+        raise arguments.BadType(
+            f"id_after must be a string, not {asked['id_after']!r}",
+            hint="give the id of the last run of the page before",
+        )
     others = arguments.given(
         created_after=arguments.moment("created_after", asked["created_after"]),
         created_before=arguments.moment("created_before", asked["created_before"]),
@@ -555,7 +563,7 @@ def _json_data(config: Any) -> dict[str, Any]:
     import json
 
     if not isinstance(config, dict):
-        raise TypeError(f"config must be a dict, not {type(config).__name__}")
+        raise arguments.BadType(f"config must be a dict, not {type(config).__name__}", hint='write {"epochs": 3}')
     try:
         size = len(json.dumps(config, allow_nan=False).encode())
     except (TypeError, ValueError) as error:

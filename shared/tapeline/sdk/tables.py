@@ -13,10 +13,11 @@ from pydantic import ConfigDict
 
 from tapeline.errors import ValidationError
 from tapeline.sdk import artifacts
+from tapeline.sdk.arguments import BadValue
 from tapeline.sdk.client import client_of
 from tapeline.sdk.errors import translated
 from tapeline.sdk.records import BaseModelWithDatetime
-from tapeline.sdk.urls import Url
+from tapeline.sdk.urls import TABLE_FORMS, Url
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -152,7 +153,7 @@ class Table:
         """
         other_url = self.foreign_table_url
         if other_url is None:
-            raise ValueError(f"{self.name} names no foreign table")
+            raise BadValue(f"{self.name} names no foreign table", hint="write it with foreign_table_url")
         other, examples = table_at(other_url, self._team), self._column("example_id")
         own = {name: self._column(name) for name in self.columns}
         return own | {
@@ -213,7 +214,7 @@ def table_at(url: Url | str, team: str | None = None) -> Table:
         return Table(Url.of_table(client.team, view["id"]), view, team)
     if kind == "asset":
         return Table(Url.of_asset(client.team, *names), _asset_view(client.team, *names), team)
-    raise ValueError(f"{str(url)!r} names no table")
+    raise BadValue(f"{str(url)!r} names no table", hint=f"write {TABLE_FORMS}")
 
 
 def _asset_view(team: str, name: str, file: str) -> dict[str, Any]:
@@ -322,7 +323,7 @@ def reduce_embeddings_by_foreign_table_url(
     wanted = Url(foreign_table_url)
     teachers = [each for each in found if each.foreign_table_url == wanted and _vectors(each, columns)]
     if not teachers:
-        raise ValueError(f"no table with vectors is about {str(wanted)!r}")
+        raise BadValue(f"no table with vectors is about {str(wanted)!r}", hint="run.metrics_tables shows what there is")
     return _reduced(found, teachers, delete_source_tables, method, n_components, columns, seed)
 
 
@@ -370,7 +371,7 @@ def _reduced(
     for name in names:
         rows = [each[name] for each in teachers if name in _vectors(each, columns)]
         if len({part.shape[1] for part in rows}) > 1:
-            raise ValueError(f"the vectors of column {name!r} have different lengths")
+            raise BadValue(f"the vectors of column {name!r} have different lengths", hint="make them of one length")
         reducers[name] = fitted(method, np.concatenate(rows), n_components, seed)
     made: dict[Url, Url] = {}
     dropped: dict[tuple[str | None, str], list[str]] = {}

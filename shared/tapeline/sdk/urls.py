@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+from tapeline.sdk.arguments import BadType, BadValue
 from tapeline.subjects import is_slug
 
 SCHEME = "tapeline://"
+TABLE_FORMS = "tapeline://<team>/tables/<id> or tapeline://<team>/assets/<name>/<file>"
 FORMS = (
     "tapeline://<team>/runs/<id>, tapeline://<team>/<project>/runs/<name>, tapeline://<team>/tables/<id> "
     "or tapeline://<team>/assets/<name>/<file>"
@@ -46,7 +48,7 @@ class Url(str):
         if isinstance(url, Url):
             return url
         if not isinstance(url, str):
-            raise TypeError(f"a URL must be a string, not {type(url).__name__}")
+            raise BadType(f"a URL must be a string, not {type(url).__name__}", hint=f"write {FORMS}")
         _parts(url)
         return super().__new__(cls, url)
 
@@ -83,7 +85,9 @@ class Url(str):
     def within(self, team: str) -> Url:
         """The URL itself; `ValueError` when it is another team's."""
         if self.team != team:
-            raise ValueError(f"{str(self)!r} is of team {self.team!r}, not of {team!r}")
+            raise BadValue(
+                f"{str(self)!r} is of team {self.team!r}, not of {team!r}", hint=f"write tapeline://{team}/..."
+            )
         return self
 
 
@@ -105,4 +109,4 @@ def _parts(url: str) -> Parts:
                 return Parts("asset", raw[0], (name, file))
             case [project, "runs", name] if is_slug(project):
                 return Parts("named", raw[0], (project, name))
-    raise ValueError(f"{url[:120]!r} is not a URL of Tapeline: write {FORMS}")
+    raise BadValue(f"{url[:120]!r} is not a URL of Tapeline: write {FORMS}", hint=f"write {FORMS}")
