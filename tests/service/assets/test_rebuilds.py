@@ -111,6 +111,20 @@ async def test_a_build_that_fails_twice_in_the_same_words_has_failed_twice(
         assert (await ended(service))["status"] == "failed"
 
 
+async def test_a_component_that_breaks_is_told_with_symbol_and_day(
+    server: NatsServer, prepared: PreparedTape, tmp_path: Path
+) -> None:
+    async with hosted(server, with_roc(lambda values: values[len(values)]), tmp_path, "assets") as service:
+        await import_tape(service, prepared)
+        await service.ask("build", spec=SPEC)
+        view = await ended(service)
+        assert (view["status"], view["code"], view["files"]) == ("failed", "internal", [])
+        (symbol,) = prepared.symbols
+        assert f"the build broke in {symbol} on 2024-01-" in view["message"]
+        assert "IndexError" in view["message"]
+        assert view["hint"]
+
+
 async def test_another_copy_of_the_service_sees_how_far_a_build_is(
     server: NatsServer, prepared: PreparedTape, tmp_path: Path
 ) -> None:
