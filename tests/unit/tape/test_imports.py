@@ -132,6 +132,12 @@ def test_a_missing_column_lists_those_there_are(importing: Importing) -> None:
     with pytest.raises(TapelineError, match="it has ts, px, qty"):
         importing(GOOD, map=MAP | {"price": "Price"})
     assert "does not name volume" in refusal(importing, GOOD, "column_missing", map={"ts": "ts", "price": "px"})
+    assert "no columns price, volume" in refusal(importing, GOOD, "column_missing", map={})
+
+
+def test_columns_that_bear_our_names_need_no_map(importing: Importing) -> None:
+    mapped, plain = importing(GOOD), importing(GOOD.replace("ts,px,qty", "ts,price,volume"), map={})
+    assert plain.content_sha256 == mapped.content_sha256
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,24 @@ from tapeline.tape.times import PLACES, from_text, same_unit, unit_of, zone_of
 NEEDED = ("ts", "price", "volume")
 
 
+def named(options: ImportOptions) -> ImportOptions:
+    """The options with a map: without one, columns bear our own names."""
+    return options if options.map else replace(options, map={name: name for name in NEEDED})
+
+
+def must_have(file: str, options: ImportOptions, columns: Sequence[str]) -> None:
+    """Refuse a file that lacks a column, and list those that it has."""
+    lacking = [wanted for wanted in options.map.values() if wanted not in columns]
+    if not lacking:
+        return
+    what = f"column {lacking[0]!r}" if len(lacking) == 1 else f"columns {', '.join(lacking)}"
+    raise TapelineError(
+        f"{file} has no {what}",
+        code="column_missing",
+        hint=f"it has {', '.join(columns[:20])[:400]}; say which is which: --map ts=Time,price=Price,volume=Size",
+    )
+
+
 def delimited(paths: list[Path], symbol: str | None, options: ImportOptions, report: ImportReport) -> Source:
     """The reader of CSV files, also gzipped or zipped."""
     files: list[Path] = []
@@ -30,6 +48,7 @@ def delimited(paths: list[Path], symbol: str | None, options: ImportOptions, rep
             raise TapelineError(
                 f"{path.name} is no delimited text", code="unsupported_format", hint="name its --format"
             )
+    options = named(options)
     lacking = [name for name in NEEDED if name not in options.map]
     if lacking:
         raise TapelineError(
@@ -72,13 +91,7 @@ def _columns(path: Path, first: Piece, options: ImportOptions) -> tuple[dict[str
             f"{path.name}: line 1 is not UTF-8", code="invalid_row", hint="check that the file is text"
         ) from None
     names = [name.strip() for name in next(csv.reader([text], delimiter=options.delimiter), [])]
-    for wanted in options.map.values():
-        if wanted not in names:
-            raise TapelineError(
-                f"{path.name} has no column {wanted!r}",
-                code="column_missing",
-                hint=f"it has {', '.join(names[:20])[:400]}",
-            )
+    must_have(path.name, options, names)
     return {name: names.index(wanted) for name, wanted in options.map.items()}, rest, first.first_line + 1
 
 

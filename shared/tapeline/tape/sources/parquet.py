@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tapeline.errors import TapelineError
 from tapeline.tape.options import ImportOptions, ImportReport
 from tapeline.tape.sources.chunk import Chunk, Source, needs_symbol, normal, sizes
-from tapeline.tape.sources.delimited import NEEDED
+from tapeline.tape.sources.delimited import NEEDED, must_have, named
 from tapeline.tape.times import PLACES, from_local, same_unit, unit_of, zone_of
 
 MOST_FOOTER = 16 * 2**20
@@ -42,6 +42,7 @@ def _source(paths: list[Path], format: str, symbol: str | None, options: ImportO
     files: list[Path] = []
     for path in paths:
         files += sorted(path.glob(f"*.{format}")) if path.is_dir() else [path]
+    options = named(options)
     lacking = [name for name in NEEDED if name not in options.map]
     if lacking:
         raise TapelineError(
@@ -139,13 +140,7 @@ def _chunks(
         file: Any = _ArrowFile(path) if format == "arrow" else _opened(path)
         rows = None if format == "arrow" else max(file.metadata.num_rows, 1)
         schema = file.schema_arrow
-        for wanted in options.map.values():
-            if wanted not in schema.names:
-                raise TapelineError(
-                    f"{path.name} has no column {wanted!r}",
-                    code="column_missing",
-                    hint=f"it has {', '.join(schema.names[:20])[:400]}",
-                )
+        must_have(path.name, options, schema.names)
         row = 1
         names = list(options.map.values())
         for batch in file.iter_batches(batch_size=262_144, columns=names):
