@@ -141,7 +141,8 @@ class Dispatcher:
                     async for commits in lists:
                         chosen = [commit for commit in commits if _may_matter(commit)]
                         if chosen:
-                            await self._reader.projector.wait_for(chosen[-1].position, timeout_s=30)
+                            # A wait of its own would have each commit folded alone.
+                            await self._reader.projector.wait_for(chosen[-1].position, timeout_s=30, hurries=False)
                         after = commits[-1].position
                         self._pending.append((after, [event for one in chosen for event in self._codec.decode(one)]))
                         if chosen:

@@ -21,7 +21,7 @@ from tapeline.projections.generation import SHORT_EVENTS, Generation
 from tapeline.projections.parked import Parked, listed
 from tapeline.projections.source import Lease, Projection, Source
 from tapeline.projections.state import ACTIVE, HANDED, Known, Moved, active, begin, known, make, take_back, write
-from tapeline.projections.turns import first_of, to_its_end
+from tapeline.projections.turns import first_of, gathered, to_its_end
 
 log = get_logger()
 
@@ -34,7 +34,11 @@ STANDBY_LOOK_S = 0.01
 SAVE_AFTER_S = 0.5
 """A position that no row goes with is stored this much later; sooner where other copies wait to see it."""
 SAVE_SOON_S = 0.05
+TOGETHER = 1000
+"""So many events are folded in one transaction at most."""
 BREATH_S = 0.002
+BUSY_S = 0.02
+"""Nobody who waits for rows waits for this: it is how long they may be behind while much is going on."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
@@ -48,12 +52,13 @@ class Projector:
         self.engine = engine
         self._generation: Generation | None = None
         self._log_id = ""
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, asyncio.Future[None], bool]] = []
         self._lease: Lease | None = None
         self._is_writer = True
         self._folding = asyncio.Lock()
         self._unsaved = asyncio.Event()
         self._breathing: asyncio.Future[None] | None = None
+        self._folded_at = -BUSY_S
         self._position = -1
         self.fault: TapelineError | None = None
 
@@ -207,7 +212,10 @@ class Projector:
         await first_of(self._read(), self._watch(), self._save())
 
     async def _read(self) -> None:
-        async with aclosing(self.source.read(self._position)) as stretches:
+        async with (
+            aclosing(self.source.read(self._position)) as read,
+            aclosing(gathered(read, TOGETHER, self._breath)) as stretches,
+        ):
             async for position, events in stretches:
                 if not events and not self._folding.locked():
                     # Nothing to write: most of what a projection of few kinds hears.
@@ -215,15 +223,20 @@ class Projector:
                     self._unsaved.set()
                     self._arrive(max(position, self._position))
                     continue
-                if not self._waiting and len(events) <= SHORT_EVENTS:
-                    await self._breath()
                 await to_its_end(self._fold(position, events))
+                self._folded_at = time.monotonic()
 
-    async def _breath(self) -> None:
-        """Let the reply to the command that made a commit go out first, unless somebody waits for its rows."""
+    async def _breath(self, events: int) -> None:
+        """Let the reply to the command that made a commit go out first, unless somebody waits for its rows.
+
+        While one commit follows another, those of a moment are folded together: a transaction costs more than they do.
+        """
+        if not events or events > SHORT_EVENTS or any(hurries for _, _, hurries in self._waiting):
+            return
+        is_busy = time.monotonic() - self._folded_at < BUSY_S
         loop = asyncio.get_running_loop()
         breath = self._breathing = loop.create_future()
-        end = loop.call_later(BREATH_S, _end, breath)
+        end = loop.call_later(BUSY_S if is_busy else BREATH_S, _end, breath)
         try:
             await breath
         finally:
@@ -310,8 +323,8 @@ class Projector:
                     each[1].set_result(None)
             self._waiting = left
 
-    async def wait_for(self, position: int, timeout_s: float = WAIT_S) -> None:
-        """Wait until the tables have reached a position.
+    async def wait_for(self, position: int, timeout_s: float = WAIT_S, *, hurries: bool = True) -> None:
+        """Wait until the tables have reached a position; who `hurries` has them folded at once.
 
         Raises `behind` after `timeout_s`, `invalid` for a position past the end of the log.
         """
@@ -323,10 +336,10 @@ class Projector:
                     await asyncio.sleep(STANDBY_LOOK_S)
                     await self._look()
                 if self.fault is None and self._position < position:
-                    if self._breathing is not None:
+                    if hurries and self._breathing is not None:
                         _end(self._breathing)
                     arrived = asyncio.get_running_loop().create_future()
-                    self._waiting.append((position, arrived))
+                    self._waiting.append((position, arrived, hurries))
                     await arrived
         except TimeoutError:
             self._waiting = [each for each in self._waiting if not each[1].done()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -30,9 +30,14 @@ async def first_of(*works: Coroutine[Any, Any, None]) -> None:
 
 
 async def gathered(
-    stretches: AsyncGenerator[tuple[int, list[Any]], None], most: int
+    stretches: AsyncGenerator[tuple[int, list[Any]], None],
+    most: int,
+    pause: Callable[[int], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[tuple[int, list[Any]], None]:
-    """Stretches of events, those put together that come while one is being worked on, up to `most` events."""
+    """Stretches of events, those put together that come while one is being worked on, up to `most` events.
+
+    `pause` is awaited with the number of events that are there, before they are given: more may come meanwhile.
+    """
     waiting: list[tuple[int, list[Any]]] = []
     come, gone = asyncio.Event(), asyncio.Event()
 
@@ -53,13 +58,36 @@ async def gathered(
             await come.wait()
             come.clear()
             if waiting:
+                if pause is not None:
+                    await pause(sum(len(events) for _, events in waiting))
                 taken, waiting[:] = list(waiting), []
                 gone.set()
-                yield taken[-1][0], [event for _, events in taken for event in events]
+                yield _joined(taken)
         filling.result()
     finally:
-        filling.cancel()
-        await asyncio.gather(filling, return_exceptions=True)
+        # What is read from can be closed only once nothing reads it any more.
+        await to_its_end(_ended(filling))
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _joined(stretches: list[tuple[int, list[Any]]]) -> tuple[int, list[Any]]:
+    """Stretches as one; what a later one says again is left out."""
+    position, events = stretches[0]
+    if len(stretches) == 1:
+        return position, events
+    events = list(events)
+    for upto, more in stretches[1:]:
+        if more and more[0].position <= position:
+            more = [event for event in more if event.position > position]
+        events += more
+        position = max(position, upto)
+    return position, events
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
