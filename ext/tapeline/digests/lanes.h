@@ -36,6 +36,13 @@ static const uint32_t tl_initial[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54
 #undef LANES
 #undef TARGET
 #undef NAME
+#define LANES 8
+#define TARGET __attribute__((target("avx512f,avx512vl")))
+#define NAME(x) tl_8r_##x /* vectors of the same width, with rotation as one instruction */
+#include "rounds.h"
+#undef LANES
+#undef TARGET
+#undef NAME
 #define LANES 16
 #define TARGET __attribute__((target("avx512f")))
 #define NAME(x) tl_16_##x
@@ -56,10 +63,18 @@ static int tl_lanes(void)
     return 4;
 }
 
+#if defined(__x86_64__)
+static int tl_rotates(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 static void tl_some_blocks(int lanes, uint32_t *state, const uint8_t **data, size_t blocks)
 {
 #if defined(__x86_64__)
     if (lanes == 16) { tl_16_blocks(state, data, blocks); return; }
+    if (lanes == 8 && tl_rotates()) { tl_8r_blocks(state, data, blocks); return; }
     if (lanes == 8) { tl_8_blocks(state, data, blocks); return; }
 #endif
     tl_4_blocks(state, data, blocks);

@@ -108,12 +108,13 @@ class Plan:
 
     def expect(self, shards: Iterable[Shard]) -> None:
         """Read the days that some shards are about to need."""
-        wanted: dict[str, list[int]] = {}
+        wanted: dict[OpenTape, dict[tuple[str, str], None]] = {}
         for shard in shards:
-            wanted.setdefault(shard.symbol, []).extend(range(shard.number, shard.stop))
-        for symbol, numbers in wanted.items():
-            days = self.symbols[symbol]
-            days.tape.expect(symbol, [days.dates[number] for number in sorted(set(numbers))])
+            days = self.symbols[shard.symbol]
+            of_tape = wanted.setdefault(days.tape, {})
+            of_tape |= {(shard.symbol, date): None for date in days.dates[shard.number : shard.stop]}
+        for tape, read in wanted.items():
+            tape.expect(read)
 
     @property
     def bar(self) -> tuple[Unit, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -143,14 +143,15 @@ class OpenTape:
             return none()
         return self._read([key])[0]
 
-    def expect(self, symbol: str, trade_dates: Sequence[str]) -> None:
-        """Read some days before they are asked for, their digests side by side; as many as the cache has room for."""
-        self._known(symbol)
+    def expect(self, days: Iterable[tuple[str, str]]) -> None:
+        """Read some days, each a symbol and a trade date, before they are asked for, their digests side by side.
+
+        As many as the cache has room for; a day without trades is nothing to read.
+        """
         wanted: list[tuple[str, str]] = []
         room = self._cache_bytes
         with self._lock:
-            for date in trade_dates:
-                key = (symbol, date)
+            for key in days:
                 if key in self._days and key not in self._cache:
                     room -= int(self._days[key]["artifact"]["size"])
                     if room < 0 and wanted:
