@@ -64,9 +64,10 @@ def one_of(name: str, value: Any, valid: Sequence[str]) -> str:
     if isinstance(value, str) and value in valid:
         return str(value)
     near = difflib.get_close_matches(str(value), valid, n=1)
-    meant = f"did you mean {near[0]!r}?" if near else ""
     message = f"{name} {value!r} is not one of {', '.join(valid)}"
-    raise BadValue(f"{message}; {meant}" if meant else message, hint=meant or f"write one of {', '.join(valid)}")
+    if near:
+        raise BadValue(f"{message}; did you mean {near[0]!r}?", hint=f"write {near[0]!r}")
+    raise BadValue(message, hint=f"write one of {', '.join(valid)}")
 
 
 def picture_path(path: str | Path, *endings: str) -> Path:

@@ -66,6 +66,13 @@ class Columns:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.tag!r}, {self._told()})"
+
+    def _told(self) -> str:
+        many = f"{len(self):,} points"
+        return f"{many}, steps {int(self.steps.min()):,} to {int(self.steps.max()):,}" if len(self) else many
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series(Columns):
@@ -80,6 +87,11 @@ class Series(Columns):
     exact: bool
     count: int
     nonfinite: int
+
+    __repr__ = Columns.__repr__
+
+    def _told(self) -> str:
+        return f"{Columns._told(self)}, {'exact' if self.exact else f'of {self.count:,}'}"
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         return iter(zip(self.steps.tolist(), self.values.tolist(), strict=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -73,7 +73,7 @@ class Iteration:
 
     id: UUID
     step: int
-    modules: Modules
+    modules: Modules = field(repr=False)
 
 
 class Iterations(ABC):
@@ -465,6 +465,9 @@ class _Model(_Kept):
 class _Models(_Kept, Models):
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
+
+    def __repr__(self) -> str:
+        return f"Models({self._namespace!r})"
 
     def create(self, hash: Any, name: str | None = None, description: str | None = None) -> Model:
         more = given(name=name, description=description)

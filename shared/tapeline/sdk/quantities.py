@@ -63,7 +63,7 @@ def size_bytes(name: str, text: str) -> int:
         number = re.match(r"[0-9.]+", text)
         meant = f'did you mean "{number[0]}Mi"?' if number else ""
         message = f"{name} {text!r} is below 1Mi"
-        raise BadValue(f"{message}; {meant}" if meant else message, hint=meant or 'write "64Mi"')
+        raise BadValue(message, hint=meant or 'write "64Mi"')
     return int(-(-value // 1))
 
 
@@ -73,4 +73,4 @@ def _no_quantity(text: str) -> BadValue:
         f"{text[:_LONGEST]!r} is not a quantity: a decimal number, then one of n, u, m, k, M, G, T, P, E, "
         f"Ki, Mi, Gi, Ti, Pi, Ei or an exponent"
     )
-    return BadValue(f"{message}; {meant}" if meant else message, hint=meant or "write 500m, 2, 64Mi or 5Gi")
+    return BadValue(message, hint=meant or "write 500m, 2, 64Mi or 5Gi")

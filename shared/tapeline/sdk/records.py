@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
 
@@ -16,6 +17,13 @@ def _utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class _Plain(str):
+    """A text that is shown without quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 Moment = Annotated[datetime, AfterValidator(_utc)]
 """An aware UTC time; a naive one is read as UTC."""
 
@@ -24,6 +32,14 @@ class BaseModelWithDatetime(BaseModel):
     """A keyword-only data class; assignment changes the local object, never the server."""
 
     model_config: ClassVar[ConfigDict] = {"protected_namespaces": (), "validate_assignment": True}
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What there is, in short: nothing that is None, and times as people write them."""
+        for name, value in super().__repr_args__():
+            if isinstance(value, datetime):
+                yield name, _Plain(value.astimezone(UTC).isoformat(" ", "milliseconds").replace("+00:00", "Z"))
+            elif value is not None:
+                yield name, value
 
 
 class Wish(BaseModelWithDatetime):

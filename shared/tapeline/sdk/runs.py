@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +36,7 @@ STATUSES: tuple[str, ...] = Status.__args__  # type: ignore[attr-defined]
 SELECTS: tuple[str, ...] = (*Select.__args__, "notes", "number")  # type: ignore[attr-defined]
 FINISHED = frozenset({"job_create_failed", "job_terminated", "job_failed", "job_completed"})
 RELOADED = ("status", "status_updated_at", "progress", "progress_updated_at", "notes")
+_LONG = ("config", "resources", "status_updated_at", "progress_updated_at", "session_name", "exit_code")
 CHECK_S = 5.0
 """How often a watch looks without a hint."""
 _FOLLOW_S = 0.5
@@ -89,6 +90,13 @@ class Run(Measured):
             There is none, or it was deleted.
         """
         return find(str(id))
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """The run by number and name first; what it was configured with is in its attributes."""
+        told = dict(super().__repr_args__())
+        first = [name for name in ("number", "name", "status", "project_id", "id") if name in told]
+        rest = [name for name in told if name not in first and name not in _LONG and told[name] != []]
+        return [(name, told[name]) for name in (*first, *rest)]
 
     @property
     def is_finished(self) -> bool:

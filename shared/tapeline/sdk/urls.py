@@ -109,4 +109,4 @@ def _parts(url: str) -> Parts:
                 return Parts("asset", raw[0], (name, file))
             case [project, "runs", name] if is_slug(project):
                 return Parts("named", raw[0], (project, name))
-    raise BadValue(f"{url[:120]!r} is not a URL of Tapeline: write {FORMS}", hint=f"write {FORMS}")
+    raise BadValue(f"{url[:120]!r} is not a URL of Tapeline", hint=f"write {FORMS}")

@@ -126,13 +126,15 @@ class Spool:
     def _take(self, values: Any, step: Any, phase: Any) -> None:
         if self._is_closed:
             raise ValueError("nothing is measured any more: this run has ended here")
-        if isinstance(step, bool):
-            raise TypeError("step must be an int, not a bool")
+        if not isinstance(values, Mapping) and not hasattr(values, "items"):
+            return self._refuse("values", f"a {type(values).__name__} is no dict of tags and values")
+        if isinstance(step, bool) or not hasattr(step, "__index__"):
+            return self._refuse("step", f"step {str(step)[:80]!r} is a {type(step).__name__}, no whole number")
         at = operator.index(step)
         if not 0 <= at <= MAX_STEP:
-            raise ValueError(f"step {at} is not from 0 to 2**53")
+            return self._refuse("step", f"step {at} is not from 0 to 2**53")
         if phase is not None and not isinstance(phase, str):
-            raise TypeError(f"phase must be a text, not a {type(phase).__name__}")
+            return self._refuse("phase", f"phase must be a text, not a {type(phase).__name__}")
         now = self._pen.now()
         for tag, value in values.items():
             try:

@@ -104,7 +104,7 @@ async def test_a_stop_of_a_finished_run_is_refused(runs: Any, agent: Any) -> Non
     await agent.completed(lease)
     error = await runs.refused("stop", run="1")
     assert error.code == "conflict"
-    assert error.message.startswith("run r1 is job_completed; stop needs one of ")
+    assert error.message == "run r1 is job_completed; stop needs a run that has not ended"
 
 
 async def test_a_run_that_nobody_holds_is_stopped_at_once(runs: Any) -> None:

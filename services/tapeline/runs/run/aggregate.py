@@ -213,7 +213,7 @@ def _stopped(run: Run, at: datetime, grace_s: float, reason: Literal["user", "pa
     if run.status == Status.JOB_TERMINATED:
         return []
     if run.status in FINISHED:
-        raise conflict(run, verb, LEGAL[RunStopRequested], hint=f"tapeline run restart {run.number}")
+        raise conflict(run, verb, LEGAL[RunStopRequested], hint=_again(run))
     deadline = at + timedelta(seconds=grace_s)
     if run.status in STOPPING and run.deadline is not None and deadline >= run.deadline:
         return []
@@ -223,12 +223,19 @@ def _stopped(run: Run, at: datetime, grace_s: float, reason: Literal["user", "pa
     return [asked]
 
 
+def _again(run: Run) -> str:
+    """How a run that has ended is begun once more."""
+    if run.is_attached:
+        return f"start the script again with tl.start(..., resume={str(run.number)!r})"
+    return f"tapeline run restart {run.number}"
+
+
 def _restarted(run: Run, command: ResumeRun | RestartRun, verb: Literal["resume", "restart"]) -> RunRestartRequested:
     if run.is_attached:
         raise TapelineError(
             f"run r{run.number} is trained by a script of its user, which nobody else can start",
             code="conflict",
-            hint=f"start the script again with tl.start(..., resume={str(run.number)!r})",
+            hint=_again(run),
         )
     if run.status not in FINISHED:
         raise conflict(run, verb, FINISHED, hint=f"stop it first: tapeline run stop {run.number}")

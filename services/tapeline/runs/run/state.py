@@ -17,6 +17,7 @@ from tapeline.contracts.records import (
     RunParametersSet,
 )
 from tapeline.contracts.runs import (
+    FINISHED,
     CheckpointBegun,
     CheckpointCompleted,
     CheckpointDeleted,
@@ -139,10 +140,12 @@ def initial() -> Run:
 
 def conflict(run: Run, verb: str, statuses: frozenset[Status], *, hint: str | None = None) -> TapelineError:
     """What refuses a verb that needs the run to be in one of `statuses`."""
-    needed = ", ".join(status.value for status in Status if status in statuses)
-    return TapelineError(
-        f"run r{run.number} is {run.status.value}; {verb} needs one of {needed}", code="conflict", hint=hint
-    )
+    needed = f"one of {', '.join(status.value for status in Status if status in statuses)}"
+    if statuses == frozenset(Status) - FINISHED:
+        needed = "a run that has not ended"
+    elif statuses == FINISHED:
+        needed = "a run that has ended"
+    return TapelineError(f"run r{run.number} is {run.status.value}; {verb} needs {needed}", code="conflict", hint=hint)
 
 
 def evolve(run: Run, event: RunEvent) -> Run:
