@@ -86,6 +86,12 @@ class Desk:
 
     async def resolve(self, caller: Principal, command: Command, name: str, *, deleted: bool = False) -> Ref:
         """The run that a command names by id or number, as of the position that its sender has seen."""
+        ref = Ref(caller.team, "run", name)
+        if self.deciders.knows(ref):
+            # Its own history is at hand, and never behind what its sender has seen of this copy.
+            run: aggregate.Run = await self.deciders.state(aggregate, ref, fresh=False)
+            if run.created is not None and (deleted or not run.is_deleted):
+                return ref
         row = await self.reader.at(command.min_position, queries.resolve, caller.team, name, deleted=deleted)
         return Ref(caller.team, "run", row["id"])
 
@@ -131,7 +137,6 @@ class Desk:
             origin_of(caller.actor, command.command_id),
         )
         return run_id, outcome
-
 
     async def _number(self, ref: Ref) -> int:
         """The number of a run that is born, 0 for one of which nothing is known."""
