@@ -152,11 +152,16 @@ class OpenTape:
         room = self._cache_bytes
         with self._lock:
             for key in days:
-                if key in self._days and key not in self._cache:
-                    room -= int(self._days[key]["artifact"]["size"])
-                    if room < 0 and wanted:
-                        break
+                if key not in self._days:
+                    continue
+                size = int(self._days[key]["artifact"]["size"])
+                if key in self._cache:
+                    self._cache.move_to_end(key)
+                elif room < size and room < self._cache_bytes:
+                    break
+                else:
                     wanted.append(key)
+                room -= size
         if wanted:
             self._read(wanted)
 

@@ -247,9 +247,9 @@ class Builder:
             except TapelineError as error:
                 log.warning("build_is_alone", asset=ref.id, team=ref.team, code=error.code, why=error.message)
         told = time.monotonic()
-        for i in (i for message in messages(plan, todo)[::-1] for i in message):
+        for i, beside in ((i, part[k + 1 :]) for part in messages(plan, todo)[::-1] for k, i in enumerate(part)):
             try:
-                await self._shards.make(ref.team, plan, i)
+                await self._shards.make(ref.team, plan, i, beside)
             except DEFECTS as error:
                 where = f"{plan.shards[i].symbol} on {plan.shards[i].date}"
                 log.exception("shard_broke", asset=ref.id, team=ref.team, shard=where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,12 +93,17 @@ class Shards:
         names = await self._store.staged_names(_folder(team, plan))
         return {i for i, shard in enumerate(plan.shards) if shard.key in names}
 
-    async def make(self, team: str, plan: Plan, i: int) -> None:
-        """Compute one shard and keep it, unless it is there."""
+    async def make(self, team: str, plan: Plan, i: int, beside: Sequence[int] = ()) -> None:
+        """Compute one shard and keep it, unless it is there.
+
+        Parameters
+        ----------
+        beside : shards that are about to be made with it: their days are read in one go
+        """
         async with self.hand:
             if await self._store.has_staged(f"{_folder(team, plan)}/{plan.shards[i].key}"):
                 return
-            content = await asyncio.to_thread(_computed, plan, i)
+            content = await asyncio.to_thread(_computed, plan, i, beside)
         await self._store.stage_bytes(f"{_folder(team, plan)}/{plan.shards[i].key}", content)
         passed("asset.shard")
 
@@ -151,9 +156,10 @@ def _folder(team: str, plan: Plan) -> str:
     return f"{PREFIX}/{team}/{plan.digest[:32]}"
 
 
-def _computed(plan: Plan, i: int) -> bytes:
+def _computed(plan: Plan, i: int, beside: Sequence[int]) -> bytes:
     from tapeline.assets.shard import compute, to_bytes
 
+    plan.expect(plan.shards[k] for k in (i, *beside))
     return to_bytes(compute(plan, plan.shards[i]))
 
 
@@ -203,8 +209,8 @@ class Worker:
         try:
             async with _going_on(work):
                 plan = await self._shards.plan(ref.team, state)
-                for i in part["shards"]:
-                    await self._shards.make(ref.team, plan, i)
+                for k, i in enumerate(part["shards"]):
+                    await self._shards.make(ref.team, plan, i, part["shards"][k + 1 :])
             log.info("shards_made", asset=ref.id, team=ref.team, shards=len(part["shards"]))
         except TapelineError as error:
             # Who put the build together meets the same, and ends the build with it.
