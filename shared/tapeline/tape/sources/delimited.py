@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,11 @@ def delimited(paths: list[Path], symbol: str | None, options: ImportOptions, rep
             code="column_missing",
             hint="--map ts=Time,price=Price,volume=Size",
         )
-    if "symbol" not in options.map:
+    if "symbol" not in options.map and symbol is None:
+        # A file that is no table of trades is told so, and not asked for its symbol.
+        for path in files[:1]:
+            for piece in islice(pieces(path), 1):
+                _columns(path, piece, options)
         needs_symbol(symbol, "csv")
     report.files = len(files)
     return Source(files, None, sizes(files), _chunks(files, symbol, options, report))
