@@ -11,6 +11,7 @@ import typer
 
 from tapeline.cli import output
 from tapeline.cli.output import Json
+from tapeline.errors import TapelineError
 
 if TYPE_CHECKING:
     from tapeline import replay
@@ -59,10 +60,16 @@ async def _aggregates(a: str, b: str) -> replay.Change | None:
     from tapeline import replay
 
     async with replay.opened() as log:
-        sides = []
+        sides, end = [], (await log.head()).position
         for side in (a, b):
             place, _, position = side.rpartition("@")
             if not position.isdigit():
                 raise typer.BadParameter(f"{side!r} is not <kind>/<id>@<position>")
+            if int(position) > end:
+                raise TapelineError(
+                    f"position {position} is past the end of the log ({end})",
+                    code="invalid",
+                    hint=f"write {place}@{end} for what it is now",
+                )
             sides.append(await log.load(await replay.find_ref(log, place), upto=int(position)))
         return replay.diff_aggregates(*sides)

@@ -147,7 +147,8 @@ async def tail(
     Raises
     ------
     TapelineError
-        `invalid` for a position past the end of the log.
+        `invalid` for a position past the end of the log, `not_found` for an aggregate without events, unless it is
+        to be waited for.
     """
     decoder = codec()
 
@@ -172,7 +173,10 @@ async def tail(
             if aggregate is not None:
                 # By its subject: nothing of the others is read.
                 begin = head
-                found = [one for ref in await _refs(log, aggregate, team) for one in await log.load(ref, upto=head)]
+                refs = await _refs(log, aggregate, team)
+                found = [one for ref in refs for one in await log.load(ref, upto=head)]
+                if not found and not follow:
+                    raise TapelineError(f"no event of {aggregate}", code="not_found", hint="tapeline log tail")
                 for commit in sorted(found, key=lambda one: one.position):
                     kept.extend(chosen(commit))
             elif index is not None:

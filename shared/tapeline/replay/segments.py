@@ -171,6 +171,7 @@ def read_segment(folder: Path, segment: Segment) -> list[list[StoredCommit]]:
 
 
 LIST = 1000
+MISSING = "is missing"
 _lines = msgspec.json.Decoder(Line)
 _MOST_BYTES = 2 * SEGMENT_BYTES
 """Of a segment's text: a compressed file must not fill the memory."""
@@ -200,7 +201,7 @@ def text_of(folder: Path, segment: Segment) -> tuple[bytes, str]:
     try:
         data = (folder / segment.name).read_bytes()
     except FileNotFoundError:
-        return b"", "is missing"
+        return b"", MISSING
     fault = ""
     if len(data) != segment.size_bytes:
         fault = f"has {len(data)} bytes, the manifest says {segment.size_bytes}"
@@ -261,4 +262,6 @@ def salvaged(segment: Segment, text: bytes, fault: str) -> tuple[list[StoredComm
         return commits, f"{fault or 'is damaged'}: line {number}, after position {last}: {why}"
     if fault and commits and commits[-1].position != segment.last:
         fault += f"; it can be read up to position {commits[-1].position}"
+    elif fault and fault != MISSING and not commits:
+        fault += "; nothing in it can be read"
     return commits, fault

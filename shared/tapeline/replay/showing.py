@@ -125,7 +125,9 @@ async def show_raw(log: EventLog, place: str, team: str | None = None) -> list[R
     else:
         position, chain = 0, await log.load(await find_ref(log, place, team))
     if not chain:
-        raise TapelineError(f"no event of {place}", code="not_found", hint="tapeline log tail")
+        end = (await log.head()).position
+        told = f"no position {place} in the log, which ends at {end}" if place.isdigit() else f"no event of {place}"
+        raise TapelineError(told, code="not_found", hint="tapeline log tail")
     prev, shown = GENESIS, []
     for commit in chain:
         if position in (0, commit.position):

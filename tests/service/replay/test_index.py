@@ -113,7 +113,6 @@ async def test_the_last_events_of_a_kind_are_found_by_the_index_as_by_reading_al
         {"team": last.ref.team, "kind": "vault"},
         {"aggregate": str(last.ref)},
         {"aggregate": f"{last.ref.team}/{last.ref}"},
-        {"aggregate": f"other/{last.ref}"},
         {"type": "NoSuchType"},
     ]
     for wanted in chosen:

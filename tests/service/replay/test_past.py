@@ -122,5 +122,5 @@ async def test_a_raw_commit_comes_with_its_digest_and_the_check_of_its_chain(rec
     recorded.commits[commits[0].position - 1] = msgspec.structs.replace(changed, body=changed.body + b" ")
     second = str(commits[1].position)
     assert not (await replay.show_raw(recorded, second))[0].is_chained
-    with pytest.raises(TapelineError, match="no event of 99"):
+    with pytest.raises(TapelineError, match="no position 99 in the log"):
         await replay.show_raw(recorded, "99")

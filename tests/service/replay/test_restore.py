@@ -20,6 +20,7 @@ from tapeline.home import Home, hold
 from tapeline.log.bulk import BulkAppender, BulkClient
 from tapeline.log.memory import InMemoryLog
 from tapeline.security.keys import read_credentials
+from tapeline.subjects import ref_of
 from tapeline.testing.log import everything
 from tapeline.topology import begin_import, check
 
@@ -122,7 +123,8 @@ async def test_the_command_line_checks_an_export(
 async def test_a_home_that_does_not_run_is_sealed_and_checked_from_the_command_line(
     make_log: MakeLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await replay.export(await make_log(30), tmp_path / "export")
+    source = await make_log(30)
+    await replay.export(source, tmp_path / "export")
     home = Home(tmp_path / "home")
     monkeypatch.setenv("TAPELINE_HOME", str(home.root))
     assert await asyncio.to_thread(run, ["log", "verify"]) == 8, "there is no log on this home"
@@ -131,6 +133,9 @@ async def test_a_home_that_does_not_run_is_sealed_and_checked_from_the_command_l
     (seal,) = await replay.list_seals(home)
     assert (seal.position, seal.root) == (30, replay.read_manifest(tmp_path / "export").root)
     assert await asyncio.to_thread(run, ["log", "verify", "--against", str(tmp_path / "export")]) == 0
+    place = str(ref_of((await everything(source))[0].subject))
+    assert await asyncio.to_thread(run, ["log", "diff", f"{place}@30", f"{place}@30"]) == 0
+    assert await asyncio.to_thread(run, ["log", "diff", f"{place}@30", f"{place}@31"]) == 7, "past the end of the log"
     assert await asyncio.to_thread(run, ["log", "seal", "--forget-after", "30", "--yes"]) == 7
     path = replay.shelf(home).file(seal.log_id)
     path.write_bytes(path.read_bytes().replace(b'"position":30', b'"position":31'))

@@ -118,6 +118,9 @@ async def test_an_aggregate_is_found_without_a_pass_over_the_log(
         last = [line.event async for line in replay.tail(recorded, n=3, aggregate=text)]
         assert last == whole
         assert [event.ref for event in last] == [run] * 3
+    with pytest.raises(TapelineError, match="no event of run/none") as refused:
+        await anext(replay.tail(recorded, aggregate="run/none"))
+    assert refused.value.code == "not_found"
     assert reads == 2, "a tail looks for what comes after the last position, and finds nothing"
 
 
