@@ -36,10 +36,11 @@ class Url(str):
     --------
     >>> Url("tapeline://contoso/my_project/runs/first").parts.names
     ('my_project', 'first')
-    >>> Url("file:///etc/passwd")
-    Traceback (most recent call last):
-    ...
-    ValueError: 'file:///etc/passwd' is not a URL of Tapeline: write ...
+    >>> try:
+    ...     Url("file:///etc/passwd")
+    ... except ValueError as error:
+    ...     print(error)
+    'file:///etc/passwd' is not a URL of Tapeline
     """
 
     __slots__ = ()
