@@ -71,7 +71,7 @@ class Asker:
         self._waiting[token] = answer
         late = loop.call_later(timeout, _give_up, answer)
         try:
-            self._write(_request(subject, self._inbox, token, body, headers))
+            self._write(published(subject, b" %b.%b" % (self._inbox.encode(), token), body, headers))
             if sent is not None:
                 sent()
             return await answer
@@ -118,15 +118,16 @@ def _give_up(answer: asyncio.Future[bytes]) -> None:
         answer.set_exception(TimeoutError())
 
 
-def _request(subject: str, inbox: str, token: bytes, body: bytes, headers: Mapping[str, str] | None) -> bytes:
+def published(subject: str, reply: bytes, body: bytes, headers: Mapping[str, str] | None) -> bytes:
+    """A publish as it is written; `reply` begins with a space, or is empty."""
     if not headers:
-        return b"PUB %b %b.%b %d\r\n%b\r\n" % (subject.encode(), inbox.encode(), token, len(body), body)
+        return b"PUB %b%b %d\r\n%b\r\n" % (subject.encode(), reply, len(body), body)
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode()
     if lines.count(b"\n") != len(headers):
-        raise ValueError(f"a header of a request to {subject} has more than one line")
+        raise ValueError(f"a header of a message to {subject} has more than one line")
     size = len(lines) + 12  # the first line and the empty one
-    return b"HPUB %b %b.%b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (
-        subject.encode(), inbox.encode(), token, size, size + len(body), lines, body,
+    return b"HPUB %b%b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (
+        subject.encode(), reply, size, size + len(body), lines, body,
     )  # fmt: skip
 
 

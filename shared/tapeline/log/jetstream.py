@@ -293,8 +293,9 @@ class JetStreamLog:
             (one, {**one.headers, "Nats-Batch-Id": id, "Nats-Batch-Sequence": str(k)})
             for k, one in enumerate(outbound, 1)
         ]
-        for one, headers in others:
-            await self._client.publish(one.commit.ref.subject, one.encoded.body, headers=headers)
+        await wire.publish_all(
+            self._client, ((one.commit.ref.subject, one.encoded.body, headers) for one, headers in others)
+        )
         one, headers = last
         msg = await wire.answer(
             self._client,
