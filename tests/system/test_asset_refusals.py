@@ -217,3 +217,20 @@ def test_an_asset_is_built_again_on_the_command_line(place: Home, capsys: pytest
     assert "90_1daybar_lp%\tfeature\tbars" in shown
     assert run(["--json", "asset", "verify", "good"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+def test_rows_of_a_part_are_read_where_they_lie(place: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    asset = tl.Asset(TEAM, "good")
+    for name in asset.datasets:
+        whole = {part: asset.read(name, part=part) for part in ("train", "validation", "test")}
+        assert sum(map(len, whole.values())) == len(asset)
+        for part, rows in whole.items():
+            assert asset.read(name, part=part, start=2, stop=5).tobytes() == rows[2:5].tobytes()
+            assert asset.read(name, part=part, start=-3).tobytes() == rows[-3:].tobytes()
+            assert asset.read(name, part=part, start=len(rows)).shape == (0, *rows.shape[1:])
+    assert not asset.read("updown").flags.writeable
+    with pytest.raises(tl.LitModelError) as caught:
+        asset.read("updwon")
+    assert isinstance(caught.value.__cause__, tl.errors.NotFoundError)
+    assert "it has 90_1daybar_lp%, updown" in str(caught.value.__cause__.hint)
+    told(capsys, ["asset", "cancel", "good"], "conflict", "'good' is ready", "tapeline asset rm good")

@@ -163,6 +163,15 @@ def verify(name: str, json: Json = False) -> None:
 
 
 @app.command()
+def cancel(name: str) -> None:
+    """End the build of an asset, or its build again; shards that were computed are kept for a week."""
+    from tapeline import sdk as tl
+
+    tl.Asset(team(), name).cancel()
+    output.said(f"asset {name}: the build is cancelled")
+
+
+@app.command()
 def rm(name: str, yes: Yes = False) -> None:
     """Remove an asset."""
     from tapeline import sdk as tl

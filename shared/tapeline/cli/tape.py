@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -215,6 +216,10 @@ def ls(json: Json = False) -> None:
     )
 
 
+def _days(days: list[str]) -> str:
+    return f"{len(days)}, {days[0]} to {days[-1]}" if days else "none"
+
+
 @app.command()
 def show(name: str, json: Json = False) -> None:
     """Show a tape, and the tapes that it extends."""
@@ -226,7 +231,20 @@ def show(name: str, json: Json = False) -> None:
     pairs = dict(found)
     if before:
         pairs["parent"] = " < ".join(tape.name for tape in before)
-    output.fields(pairs)
+    report = pairs.pop("report", None) or {}
+    pairs["symbols"], pairs["days"] = ", ".join(found.symbols), _days(found.days)
+    output.fields({field: value for field, value in pairs.items() if field not in ("manifest", "files")})
+    # What an import found, but for what it did not find.
+    told = {field: value for field, value in report.items() if value not in (None, 0, "", [], {})}
+    if told:
+        print()
+        output.table(
+            ("import", ""),
+            (
+                (field.replace("_", " "), datetime.fromtimestamp(value / 1e9, UTC) if field.endswith("_ts") else value)
+                for field, value in told.items()
+            ),
+        )
 
 
 @app.command()

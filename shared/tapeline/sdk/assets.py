@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tapeline.errors import ValidationError
+from tapeline.errors import NotFoundError, ValidationError
 from tapeline.sdk import artifacts
 from tapeline.sdk.client import client_of
 from tapeline.sdk.errors import LitModelError, lit_error_handler
@@ -220,25 +220,42 @@ class Asset:
 
     @lit_error_handler(LitModelError)
     def read(self, name: str, part: str = "train", start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows of a feature or label of a part, `train`, `validation` or `test`.
+        """Rows `start:stop` of a feature or label in a part, `train`, `validation` or `test`.
+
+        Only files of that part are fetched, and only these rows are read.
 
         Returns
         -------
         ndarray
-            Shape (rows, ...); rows of several files follow one another.
+            Shape (rows, ...): a read-only view where one file holds them; rows of several files follow one another.
         """
         import numpy as np
 
-        from tapeline.asset_files import rows_of
         from tapeline.sdk.arguments import one_of
 
         wanted = PARTS[one_of("part", part, tuple(PARTS))]
-        found = []
+        if name not in self.datasets:
+            raise NotFoundError.of(
+                "not_found",
+                f"asset {self.name!r} has no data set {name!r}",
+                hint=f"it has {', '.join(self.datasets) or 'none: it is ' + self.status}",
+            )
+        held = []
         for file in self.files:
-            columns = file.opened()
-            found.append(columns.column(name)[rows_of(columns, wanted)])
-        joined = found[0] if len(found) == 1 else np.concatenate(found)
-        return joined[start:stop]
+            if (file.part == "test") == (part == "test"):
+                columns = file.opened()
+                held.append((columns, np.flatnonzero(columns.part == wanted)))
+        first, last, _ = slice(start, stop).indices(sum(len(rows) for _, rows in held))
+        found, before = [], 0
+        for columns, rows in held:
+            own = rows[max(first - before, 0) : max(last - before, 0)]
+            before += len(rows)
+            if len(own):
+                lie_together = own[-1] - own[0] + 1 == len(own)
+                found.append(columns.column(name)[slice(own[0], own[-1] + 1) if lie_together else own])
+        if not found:
+            return np.empty((0, *held[0][0].column(name).shape[1:]), np.float32) if held else np.empty(0, np.float32)
+        return np.asarray(found[0]) if len(found) == 1 else np.concatenate(found)
 
     @lit_error_handler(LitModelError)
     def remove(self, *, command_id: str | None = None) -> None:
