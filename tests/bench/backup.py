@@ -2,7 +2,8 @@
 
     python tests/bench/backup.py [--commits 100000] [--events 2]
 
-Prints one JSON object; import is given with and without the verification that goes before it.
+Prints one JSON object. `publish` are atomic batches to a running server, `import_whole` all of `tapeline log import`
+into a new home.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 from tapeline import replay, topology
+from tapeline.home import Home
 from tapeline.log.bulk import BulkAppender, BulkClient
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.testing.server import NatsServer, connect, connector
@@ -23,11 +25,11 @@ from tapeline.testing.stored import CODEC, stored_commits
 
 async def main(commits: int, events: int) -> None:
     stored = stored_commits(commits, events=events)
-    with tempfile.TemporaryDirectory() as folder, NatsServer() as source, NatsServer() as target:
-        first, second = BulkClient(), BulkClient()
-        for client, server in ((first, source), (second, target)):
-            await connect(server.url, client)
-            await topology.apply(client, topology.topology())
+    with tempfile.TemporaryDirectory() as root, NatsServer() as source:
+        folder = Path(root) / "export"
+        first = BulkClient()
+        await connect(source.url, first)
+        await topology.apply(first, topology.topology())
         began = time.perf_counter()
         bulk = BulkAppender(first, position=0)
         for start in range(0, commits, 1000):
@@ -37,21 +39,20 @@ async def main(commits: int, events: int) -> None:
         log = JetStreamLog(first, CODEC, connect=connector(source.url), role="bench")
         took: dict[str, float] = {"publish": published}
         began = time.perf_counter()
-        await replay.export(log, Path(folder))
+        await replay.export(log, folder)
         took["export"] = time.perf_counter() - began
         began = time.perf_counter()
         report = await replay.verify(log)
         took["verify_log"] = time.perf_counter() - began
         assert report.ok
         began = time.perf_counter()
-        replay.verify_only(Path(folder))
+        replay.verify_only(folder)
         took["verify_export"] = time.perf_counter() - began
         began = time.perf_counter()
-        done = await replay.import_log(second, Path(folder))
+        done = await replay.restore(Home(Path(root) / "home"), folder)
         took["import_whole"] = time.perf_counter() - began
         assert done.written == commits
-        for client in (first, second):
-            await client.close()
+        await first.close()
     rates = {f"{name}_events_per_s": round(commits * events / seconds) for name, seconds in took.items()}
     size = sum(len(one.header) + len(one.body) for one in stored) / commits
     print(json.dumps({"commits": commits, "events": commits * events, "bytes_per_commit": round(size), **rates}))

@@ -1,12 +1,17 @@
 """Figures of the log against the eventsourcing library and the client library, in one run.
 
-    python tests/bench/log.py [--events 30000] [--appends 500] [--rounds 3]
+    python tests/bench/log.py [--events 30000] [--imported 150000] [--appends 500] [--rounds 3]
 
 Prints one JSON object; `_1` and `_3` mean one event a commit and three. All sync to disk: nats-server with
 `sync_interval: always`, SQLite in WAL with `synchronous=FULL`, PostgreSQL with `fsync=on`. The sides of each figure
 take turns; ratios of medians are what counts. The library is given its own way: events through its mapper with its
 JSON transcoder, many per transaction. `fsync` is what writing 500 bytes to a file and syncing it takes: no durable
 append can be faster.
+
+`store` is what an import writes, until it is on disk: plain publishes to a server of its own, the end of that server,
+and a sync of its files; an insert of the library is held against it. `import` is all of `tapeline log import`: the
+export is checked, the server started, commits stored and synced, the server started again. `batches` are atomic
+batches to a running server that syncs always.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -38,9 +43,13 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from sqlalchemy import make_url
 
 from tapeline import replay, topology
+from tapeline.home import Home
 from tapeline.log import Appended, StoredCommit
 from tapeline.log.bulk import BulkAppender, BulkClient
 from tapeline.log.jetstream import JetStreamLog
+from tapeline.replay.restore import sync_all
+from tapeline.replay.still import StillLog
+from tapeline.server_config import IMPORT_SYNC
 from tapeline.testing.commits import Opened, codec, commit, till
 from tapeline.testing.postgres import PostgresServer
 from tapeline.testing.server import NatsServer, connect, connector
@@ -57,6 +66,20 @@ class Taken(DomainEvent):
 
     number: int
     holder: str
+
+
+class Given(StillLog):
+    """Commits that are there, as a log to export."""
+
+    def __init__(self, commits: list[StoredCommit]) -> None:
+        super().__init__("0193-bench", len(commits))
+        self._commits = commits
+
+    async def read(
+        self, *, after: int = 0, upto: int | None = None, follow: bool = False
+    ) -> AsyncGenerator[list[StoredCommit], None]:
+        for start in range(after, len(self._commits), PAGE):
+            yield self._commits[start : start + PAGE]
 
 
 class Peer:
@@ -218,11 +241,18 @@ async def write(log: JetStreamLog, n: int) -> None:
     await asyncio.gather(*(writer(uuid.uuid4().hex) for _ in range(WRITERS)))
 
 
-async def published(client: BulkClient, commits: list[StoredCommit]) -> None:
-    bulk = BulkAppender(client, position=0)
+async def published(client: BulkClient, commits: list[StoredCommit], *, atomic: bool = True) -> None:
+    bulk = BulkAppender(client, position=0, atomic=atomic)
     for start in range(0, len(commits), PAGE):
         await bulk.add(commits[start : start + PAGE])
     await bulk.finish()
+
+
+async def stored(server: NatsServer, client: BulkClient, commits: list[StoredCommit]) -> None:
+    await published(client, commits, atomic=False)
+    await client.close()
+    await asyncio.to_thread(server.stop)
+    sync_all(server.folder)
 
 
 async def read(log: JetStreamLog) -> int:
@@ -250,15 +280,15 @@ async def fetched(client: Client, n: int) -> int:
     return got
 
 
-async def bulk(many: list[Peer], n: int, rounds: int) -> dict[str, Any]:
+async def bulk(many: list[Peer], n: int, imported: int, rounds: int) -> dict[str, Any]:
     """Bulk import and replay; one event a commit, and three."""
     found = Figures()
-    made = {each: stored_commits(n // each, events=each) for each in (1, 3)}
+    made = {each: stored_commits(imported // each, events=each) for each in (1, 3)}
     for _ in range(rounds):
         for one in many:
             await found.time(f"{one.name}_insert", lambda one=one: one.bulk(n), n)  # type: ignore[misc]
         for each, commits in made.items():
-            await _round(found, commits, each)
+            await _round(found, commits, each, n // each)
         for one in many:
             total = one.select()
             await found.time(f"{one.name}_select", one.select, total)
@@ -271,7 +301,8 @@ async def bulk(many: list[Peer], n: int, rounds: int) -> dict[str, Any]:
 
     ratios: dict[str, float] = {}
     for each in made:
-        ratios |= times(f"import_verified_{each}", inserts) | times(f"publish_{each}", inserts)
+        for ours in ("store", "import", "batches"):
+            ratios |= times(f"{ours}_{each}", inserts)
         ratios |= times(f"decode_{each}", [f"fetch_{each}", *selects])
     return {
         "events_per_s": {name: round(found.rate(name)) for name in found.took},
@@ -280,17 +311,20 @@ async def bulk(many: list[Peer], n: int, rounds: int) -> dict[str, Any]:
     }
 
 
-async def _round(found: Figures, commits: list[StoredCommit], each: int) -> None:
+async def _round(found: Figures, whole: list[StoredCommit], each: int, n: int) -> None:
+    all_events, commits = len(whole) * each, whole[:n]
     events = len(commits) * each
-    with tempfile.TemporaryDirectory() as folder, NatsServer() as source, NatsServer() as target:
+    with tempfile.TemporaryDirectory() as folder, NatsServer() as source, NatsServer(sync=IMPORT_SYNC) as target:
         first, second = BulkClient(), BulkClient()
         for client, server in ((first, source), (second, target)):
             await connect(server.url, client)
             await topology.apply(client, topology.topology())
+        await replay.export(Given(whole), Path(folder) / "export")
+        home = Home(Path(folder) / "home")
+        await found.time(f"store_{each}", lambda: stored(target, second, whole), all_events)
+        await found.time(f"import_{each}", lambda: replay.restore(home, Path(folder) / "export"), all_events)
         log = JetStreamLog(first, CODEC, connect=connector(source.url), role="bench")
-        await found.time(f"publish_{each}", lambda: published(first, commits), events)
-        await replay.export(log, Path(folder))
-        await found.time(f"import_verified_{each}", lambda: replay.import_log(second, Path(folder)), events)
+        await found.time(f"batches_{each}", lambda: published(first, commits), events)
         plain = await source.connect()
         fewer = min(len(commits), 10_000)
         await found.time(f"fetch_{each}", lambda: fetched(plain, fewer), fewer * each)
@@ -299,19 +333,19 @@ async def _round(found: Figures, commits: list[StoredCommit], each: int) -> None
         report = await found.time(f"verify_{each}", lambda: replay.verify(log), events)
         assert report.ok
         assert report.events == events
-        for each_client in (first, second, plain):
+        for each_client in (first, plain):
             await each_client.close()
 
 
-async def measured(many: list[Peer], events: int, n: int, rounds: int) -> dict[str, Any]:
+async def measured(many: list[Peer], events: int, imported: int, n: int, rounds: int) -> dict[str, Any]:
     async with NatsServer() as server:
         single = await appends(server, many, n)
-    return {"append": single, **await bulk(many, events, rounds)}
+    return {"append": single, **await bulk(many, events, imported, rounds)}
 
 
-def main(events: int, n: int, rounds: int) -> None:
+def main(events: int, imported: int, n: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder, peers(Path(folder)) as many:
-        found = asyncio.run(measured(many, events, n, rounds))
+        found = asyncio.run(measured(many, events, imported, n, rounds))
     machine = f"{platform.machine()} {os.cpu_count()} cores, Python {platform.python_version()}"
     print(json.dumps({"machine": machine, "load": round(os.getloadavg()[0], 1), **found}, indent=1))
 
@@ -319,7 +353,8 @@ def main(events: int, n: int, rounds: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=30_000)
+    parser.add_argument("--imported", type=int, default=150_000)
     parser.add_argument("--appends", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    main(given.events, given.appends, given.rounds)
+    main(given.events, given.imported, given.appends, given.rounds)
