@@ -122,8 +122,10 @@ def products(values: NDArray[np.float32], about: Floats) -> tuple[Floats, Floats
 
 def disturb(price: Floats, volume: Ints | Floats, seed: int) -> tuple[Floats, Ints | Floats]:
     """Prices and volumes, each changed by 5 % noise of its own; whole volumes by a few units more."""
-    changed: Any = np.empty_like(volume)
-    moved = np.empty_like(price)
+    # One piece of memory: where it is large, it comes in large pages.
+    both = np.empty(2 * len(price))
+    moved = both[: len(price)]
+    changed: Any = both[len(price) :].view(volume.dtype)
     whole: Any = np.ascontiguousarray(volume)
     _loops.disturb(np.ascontiguousarray(price), whole, seed, NOISE, moved, changed)
     return moved, changed

@@ -68,6 +68,8 @@ def together(rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:
 
 def as_stored(values: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float32]:
     """Values as a file holds them: float32, C order, NaN for what float32 cannot hold."""
+    if values.dtype == np.float32:
+        return np.ascontiguousarray(values, dtype=np.float32)
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values, dtype=np.float32)
 
