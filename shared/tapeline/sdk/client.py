@@ -143,21 +143,20 @@ class Client:
             fields.setdefault("min_position", self.position)
         return self._ask(service, verb, fields, command_id=None).view
 
-    def command(
-        self, service: str, verb: str, *, command_id: str | None = None, total_s: float | None = None, **fields: Any
-    ) -> Reply:
+    def command(self, service: str, verb: str, *, command_id: str | None = None, **fields: Any) -> Reply:
         """Send a command until it is answered; repeated with the same id it has no second effect.
-
-        Parameters
-        ----------
-        total_s : float, optional
-            How long, for a command that takes its time; without, as for every other.
 
         Raises
         ------
         OutcomeUnknown
             No answer came in the whole time; its `command_id` repeats the call safely.
         """
+        return self.command_within(self._total_s, service, verb, command_id=command_id, **fields)
+
+    def command_within(
+        self, total_s: float, service: str, verb: str, *, command_id: str | None = None, **fields: Any
+    ) -> Reply:
+        """Send a command that takes its time, until it is answered or `total_s` are over."""
         from tapeline.ids import new_id
 
         self.hello()

@@ -341,10 +341,9 @@ def import_model(
     with _scanned(Path(path), replace) as source:
         sha256 = artifacts.upload(client, "vault", source)
     groups = [[each] if isinstance(each, str) else [str(one) for one in each] for each in features]
-    reply = client.command(
-        "vault", "import_model", sha256=sha256, features=groups, command_id=command_id, total_s=IMPORT_S,
-        **given(name=name),
-    )  # fmt: skip
+    reply = client.command_within(
+        IMPORT_S, "vault", "import_model", sha256=sha256, features=groups, command_id=command_id, **given(name=name)
+    )
     return VaultItem(team, str(reply.view["name"]))
 
 
