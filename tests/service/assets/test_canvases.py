@@ -151,6 +151,8 @@ async def test_the_examples_can_be_saved(service: Hosted, name: str) -> None:
 
 async def test_a_canvas_that_cannot_be_folded_is_shown_as_stale(service: Hosted) -> None:
     parked, fine = [await service.view("save_canvas", name=name, content=DOCUMENT) for name in ("parked", "fine")]
+    # The projection has come to rest: while it folds, it keeps its own list of what it has set aside.
+    assert (await service.view("get_canvas", name="fine"))["stale"] is None
     service.set_aside("assets.canvases", f"contoso/canvas/{parked['id']}")
     assert [(await service.view("get_canvas", name=name))["stale"] for name in ("parked", "fine")] == [True, None]
     listed = (await service.view("list_canvases"))["items"]
