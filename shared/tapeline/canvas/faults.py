@@ -48,7 +48,7 @@ class Nearest:
     A canvas may hold hundreds of errors against hundreds of names; the amount keeps the answer quick.
     """
 
-    def __init__(self, comparisons: int = 1000) -> None:
+    def __init__(self, comparisons: int = 600) -> None:
         self._left = comparisons
 
     def __call__(self, name: object, candidates: Collection[str], *, many: int = 3) -> str | None:
