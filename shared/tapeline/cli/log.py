@@ -196,14 +196,17 @@ def lag(
     max_seconds: Annotated[float | None, typer.Option(metavar="S", help="Exit 5 above so many seconds.")] = None,
     json: Json = False,
 ) -> None:
-    """Show how far each projection and the backup are behind the log; exit 5 also when the backup failed."""
+    """Show how far each projection and the backup are behind the log, and how full it is; exit 5 also when the
+    backup failed."""
     from tapeline import replay
 
-    found, backed = _run(replay.lag_of()), _run(replay.backup_of())
+    found, filled, backed = _run(replay.lag_of()), _run(replay.fill_of()), _run(replay.backup_of())
     if output.wants_json(json):
-        output.document([*(each.to_json() for each in found), backed.to_json()])
+        output.document([*(each.to_json() for each in (*found, *filled)), backed.to_json()])
     else:
         output.table(replay.Lag.COLUMNS, (each.cells() for each in found))
+        for each in filled:
+            print(each)
         print(backed)
     if not backed.backup.ok or any(each.is_over(max_, max_seconds) for each in found):
         raise typer.Exit(5)

@@ -154,6 +154,11 @@ class MetricsStream:
         """The last position of the stream; 0 when nothing was ever stored."""
         return (await wire.stream_state(self._client, STREAM)).last
 
+    async def size(self) -> tuple[int, int]:
+        """How many bytes are stored, and how many may be; 0 for no bound."""
+        state = await wire.stream_state(self._client, STREAM)
+        return state.size_bytes, max(0, state.config["max_bytes"])
+
     async def missing(self) -> int:
         """How many batches were purged; what was made of them must have been kept."""
         state = await wire.stream_state(self._client, STREAM)

@@ -19,6 +19,7 @@ from tapeline.replay.copies import CopiedLog, copy_in
 from tapeline.replay.delivery import Bookmark, Mark, Sheet, begun, deliver
 from tapeline.replay.diff import Change, Difference, diff, diff_aggregates
 from tapeline.replay.exports import export, export_erased, export_part
+from tapeline.replay.fill import Fill, fill, fill_of
 from tapeline.replay.index import EventIndex, index_of, opened_with_index
 from tapeline.replay.lag import Lag, lag, lag_of
 from tapeline.replay.manifest import Erasure, Manifest, Segment, read_manifest
@@ -55,6 +56,7 @@ __all__ = [
     "EventIndex",
     "ExportedLog",
     "Fault",
+    "Fill",
     "Grafted",
     "Imported",
     "Lag",
@@ -96,6 +98,8 @@ __all__ = [
     "export",
     "export_erased",
     "export_part",
+    "fill",
+    "fill_of",
     "find_ref",
     "forget_after",
     "import_bundle",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import nats.aio.client
 import nats.aio.msg
 import nats.protocol.parser
@@ -17,12 +20,14 @@ import pytest
 from tapeline import topology
 from tapeline.errors import TapelineError
 from tapeline.log import NewCommit, reader
+from tapeline.log.bulk import BulkAppender, BulkClient
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.reader import ReadClient, commit_of, header_of
 from tapeline.testing.commits import Opened, codec, commit, till
 from tapeline.testing.log import appended, everything
 from tapeline.testing.proxy import Proxy
-from tapeline.testing.server import NatsServer, connector
+from tapeline.testing.server import NatsServer, connect, connector
+from tapeline.testing.stored import stored_commits
 
 
 @pytest.fixture
@@ -263,6 +268,32 @@ async def test_a_slow_caller_holds_at_most_two_thousand_messages(log: JetStreamL
         assert json.loads(msg.data)["delivered"]["stream_seq"] <= 2000 + taken
         rest = [one async for many in lists for one in many]
     assert len(first) + len(second) + len(rest) == 8000
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("commits", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+async def test_memory_stays_flat_however_long_the_log_is(server: NatsServer, log: JetStreamLog, commits: int) -> None:
+    part = stored_commits(10_000)
+    client = BulkClient()
+    await connect(server.url, client)
+    bulk = BulkAppender(client, position=0)
+    for start in range(0, commits, len(part)):
+        # What is repeated does not chain on: it is read, and not looked at.
+        await bulk.add([msgspec.structs.replace(one, position=start + one.position) for one in part])
+    await bulk.finish()
+    await client.close()
+    seen, first, most = 0, 0, 0
+    async for many in log.read():
+        seen += len(many)
+        if seen >= commits // 10:
+            most = max(most, resident_bytes())
+            first = first or most
+    assert seen == commits
+    assert most - first < 48 * 1024 * 1024
 
 
 async def test_a_reader_leaves_no_consumer_behind(log: JetStreamLog) -> None:
