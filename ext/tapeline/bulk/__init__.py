@@ -1,6 +1,6 @@
 """Many commits at once: their digests and roots, the lines of an export, the publishes of an import.
 
-Reading order: `reference.py` (all of it in plain Python), `_bulk.pyx` (the same, compiled), `sha256.h`.
+Reading order: `reference.py` (all of it in plain Python), `_bulk.pyx` (the same, compiled), `roots.h`.
 """
 
 try:

@@ -8,7 +8,8 @@ from cpython.datetime cimport (
     datetime_day, datetime_hour, datetime_microsecond, datetime_minute, datetime_month, datetime_new, datetime_second,
     datetime_tzinfo, datetime_year, import_datetime,
 )
-from libc.stdlib cimport free, malloc, qsort
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcmp, memcpy
 
 from datetime import timezone
@@ -19,83 +20,14 @@ cdef extern from "Python.h":
     object PyUnicode_DecodeASCII(const char* text, Py_ssize_t size, const char* errors)
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
-cdef extern from "sha256.h":
-    enum:
-        LANES
-    long long sha256_blocks(long long size) nogil
-    void sha256_pad(unsigned char* text, long long size) nogil
-    void sha256_lanes(unsigned char** texts, const long long* blocks, unsigned char** out) nogil
-    void sha256_of_64(const unsigned char* text, unsigned char* out) nogil
+cdef extern from "roots.h":
+    int tl_lanes() noexcept nogil
+    void tl_sha256(int lanes, int64_t n, const uint8_t** data, const uint64_t* sizes, const int64_t* order,
+                   uint8_t* out) noexcept nogil
+    void tl_root(const uint8_t* text, uint8_t* out) noexcept nogil
 
 cdef object UTC = timezone.utc
-
-
-cdef struct Part:
-    # The three texts of a commit, and where its digest goes.
-    const char* subject
-    const char* header
-    const char* body
-    Py_ssize_t subject_size
-    Py_ssize_t header_size
-    Py_ssize_t body_size
-    long long size
-    unsigned char* out
-
-
-cdef int by_size(const void* one, const void* other) noexcept nogil:
-    cdef long long a = (<const Part*>one).size, b = (<const Part*>other).size
-    return (a > b) - (a < b)
-
-
-cdef inline void written(const Part* part, unsigned char* at) noexcept nogil:
-    """What the digest of a commit is of, padded."""
-    cdef unsigned char* begin = at
-    memcpy(at, b"tl1\n", 4)
-    at += 4
-    memcpy(at, part.subject, part.subject_size)
-    at += part.subject_size
-    at[0] = c'\n'
-    at += 1
-    memcpy(at, part.header, part.header_size)
-    at += part.header_size
-    at[0] = c'\n'
-    at += 1
-    memcpy(at, part.body, part.body_size)
-    sha256_pad(begin, part.size)
-
-
-cdef int digest_all(Part* parts, Py_ssize_t n) noexcept nogil:
-    """The digest of each; texts of like size share the lanes. Below zero without memory."""
-    cdef unsigned char* texts[LANES]
-    cdef unsigned char* outs[LANES]
-    cdef unsigned char spare[32]
-    cdef long long blocks[LANES]
-    cdef unsigned char* room
-    cdef long long each
-    cdef Py_ssize_t start
-    cdef int k, taken
-    if n == 0:
-        return 0
-    qsort(parts, n, sizeof(Part), by_size)
-    each = 64 * sha256_blocks(parts[n - 1].size)
-    room = <unsigned char*>malloc(LANES * each)
-    if room == NULL:
-        return -1
-    start = 0
-    while start < n:
-        taken = <int>min(n - start, <Py_ssize_t>LANES)
-        for k in range(LANES):
-            if k < taken:
-                texts[k] = room + k * each
-                written(&parts[start + k], texts[k])
-                blocks[k] = sha256_blocks(parts[start + k].size)
-                outs[k] = parts[start + k].out
-            else:
-                texts[k], blocks[k], outs[k] = texts[0], 1, spare
-        sha256_lanes(texts, blocks, outs)
-        start += LANES
-    free(room)
-    return 0
+cdef int WIDTH = tl_lanes()
 
 
 def digests(commits):
@@ -103,42 +35,57 @@ def digests(commits):
     cdef list many = list(commits)
     cdef Py_ssize_t n = len(many)
     cdef list held = []
-    cdef list found = []
-    cdef Py_ssize_t i
-    cdef Part* parts = <Part*>malloc(max(n, 1) * sizeof(Part))
-    cdef Part* part
-    cdef bytes header, body, out
-    cdef int failed
-    if parts == NULL:
-        raise MemoryError
+    cdef list found
+    cdef Py_ssize_t i, subject_size, room = 0
+    cdef bytes header, body
+    cdef const char* subject
+    cdef char* at
+    cdef char* text = NULL
+    cdef const uint8_t** data = NULL
+    cdef uint64_t* sizes = NULL
+    cdef int64_t* order = NULL
+    cdef uint8_t* out = NULL
+    for i in range(n):
+        name, header, body = many[i].subject, many[i].header, many[i].body
+        PyUnicode_AsUTF8AndSize(name, &subject_size)
+        room += 6 + subject_size + PyBytes_GET_SIZE(header) + PyBytes_GET_SIZE(body)
+        held.append((name, header, body))
     try:
-        for i in range(n):
-            subject = many[i].subject
-            header = many[i].header
-            body = many[i].body
-            out = PyBytes_FromStringAndSize(NULL, 32)
-            part = &parts[i]
-            part.subject = PyUnicode_AsUTF8AndSize(subject, &part.subject_size)
-            part.header, part.header_size = PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header)
-            part.body, part.body_size = PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)
-            part.size = 6 + part.subject_size + part.header_size + part.body_size
-            part.out = <unsigned char*>PyBytes_AS_STRING(out)
-            # What is looked at without the lock stays alive until it is done.
-            held.append((subject, header, body))
-            found.append(out)
-        with nogil:
-            failed = digest_all(parts, n)
-        if failed:
+        text = <char*>malloc(room + 1)
+        data = <const uint8_t**>malloc((n + 1) * sizeof(void*))
+        sizes = <uint64_t*>malloc((n + 1) * sizeof(uint64_t))
+        order = <int64_t*>malloc((n + 1) * sizeof(int64_t))
+        out = <uint8_t*>malloc(32 * n + 1)
+        if text == NULL or data == NULL or sizes == NULL or order == NULL or out == NULL:
             raise MemoryError
+        at = text
+        for i in range(n):
+            name, header, body = held[i]
+            subject = PyUnicode_AsUTF8AndSize(name, &subject_size)
+            data[i], order[i] = <const uint8_t*>at, i
+            at = put(at, b"tl1\n", 4)
+            at = put(at, subject, subject_size)
+            at = put(at, b"\n", 1)
+            at = put(at, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header))
+            at = put(at, b"\n", 1)
+            at = put(at, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+            sizes[i] = <uint64_t>(<const uint8_t*>at - data[i])
+        with nogil:
+            tl_sha256(WIDTH, n, data, sizes, order, out)
+        found = [PyBytes_FromStringAndSize(<char*>out + 32 * i, 32) for i in range(n)]
     finally:
-        free(parts)
+        free(text)
+        free(data)
+        free(sizes)
+        free(order)
+        free(out)
     return found
 
 
 def roots(bytes root not None, digests):
     """The root after each commit."""
     cdef list found = []
-    cdef unsigned char text[64]
+    cdef uint8_t text[64]
     cdef bytes digest, out
     if PyBytes_GET_SIZE(root) != 32:
         raise ValueError("a root has 32 bytes")
@@ -148,7 +95,7 @@ def roots(bytes root not None, digests):
             raise ValueError("a digest has 32 bytes")
         memcpy(text + 32, PyBytes_AS_STRING(digest), 32)
         out = PyBytes_FromStringAndSize(NULL, 32)
-        sha256_of_64(text, <unsigned char*>PyBytes_AS_STRING(out))
+        tl_root(text, <uint8_t*>PyBytes_AS_STRING(out))
         memcpy(text, PyBytes_AS_STRING(out), 32)
         found.append(out)
     return found
