@@ -5,7 +5,7 @@ No clock, host or user enters; the same spec on the same tapes gives the same by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from tapeline.assets.component import Instance
 from tapeline.assets.components import Registry
 from tapeline.assets.edges import too_good
 from tapeline.assets.indexing import Places, places
-from tapeline.assets.plan import Plan, Shard, make_plan
+from tapeline.assets.plan import Plan, make_plan
 from tapeline.assets.samples import Samples, joined, nothing, one_after_another, together
 from tapeline.assets.shard import ShardData, compute
 from tapeline.assets.soundness import merged_gaps, soundness, universe
@@ -34,7 +34,7 @@ from tapeline.errors import TapelineError
 from tapeline.tape.view import OpenTape
 
 INDEX_BYTES = 8
-AHEAD, AHEAD_BYTES = 8, 64 * 2**20
+AHEAD, AHEAD_BYTES = 64, 64 * 2**20
 """Days, and bytes, of trades that are read in one go: their columns fill the lanes in which they are hashed."""
 Tell = Callable[[str, int, int, str], None]
 """Called with `(operation, value, final_value, units)`; may raise to end the build."""
@@ -93,22 +93,12 @@ def build(
 def carried_out(plan: Plan, *, name: str, team: str, spec_digest: str, folder: Path, tell: Tell) -> Built:
     """Compute the shards of a plan one after another, and put them together; see `build`."""
     parts: list[ShardData] = []
-    for shard in _read_ahead(plan):
-        parts.append(compute(plan, shard))
-        tell("shards", len(parts), len(plan.shards), "shards")
+    for stretch in plan.stretches(AHEAD, AHEAD_BYTES):
+        plan.expect(stretch)
+        for shard in stretch:
+            parts.append(compute(plan, shard))
+            tell("shards", len(parts), len(plan.shards), "shards")
     return assemble(plan, parts, name=name, team=team, spec_digest=spec_digest, folder=folder, tell=tell)
-
-
-def _read_ahead(plan: Plan) -> Iterator[Shard]:
-    """The shards; the next days are read, and their digests compared, while bars are cut from those before them."""
-    stretches = plan.stretches(AHEAD, AHEAD_BYTES)
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(plan.expect, stretches[0] if stretches else [])
-        for k, stretch in enumerate(stretches):
-            coming.result()
-            if k + 1 < len(stretches):
-                coming = reader.submit(plan.expect, stretches[k + 1])
-            yield from stretch
 
 
 def assemble(
