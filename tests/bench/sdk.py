@@ -1,11 +1,13 @@
 """Figures of the SDK and of the lists behind it.
 
-    python tests/bench/sdk.py [--runs 50000] [--created 2000] [--tags 10000]
+    python tests/bench/sdk.py [--runs 50000] [--created 2000] [--tags 10000] [--many 100000]
 
 Runs are created on an embedded instance, by one caller with a rest between two and by 16 at once, for a blueprint
 that no agent has, so that nothing trains meanwhile; a durable publish on the same server is interleaved, so that the
 ratio means something on a noisy machine. Lists are read from tables that hold `--runs` runs with ten metrics each,
-through the verb, its JSON and the objects of the SDK. Prints one JSON object.
+through the verb, its JSON and the objects of the SDK. With `--tags` metrics in one run, 20 points each, logged by
+`tl.start`, and lists again with `--many` runs, it is seen that both stay usable; 0 leaves one of them out. Prints
+one JSON object.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ from tapeline.testing.server import NatsServer
 CALLERS = 16
 IMPORTS = 5
 ROUNDS = 60
+STEPS = 20
 STATUSES = ("job_completed", "job_failed", "job_terminated", "job_pending")
 TARGETS = {
     "import_s": 0.25, "create_p50_ms": 3.0, "created_per_s": 1_000, "page_p50_ms": 20.0,
@@ -194,6 +197,41 @@ async def listed(host: Hosted, count: int) -> dict[str, Any]:
     return found
 
 
+def wide(tags: int) -> dict[str, float]:
+    """Seconds and milliseconds of a run with very many metrics: logged, listed, read by one tag and by all."""
+    names = [f"group{i % 100}/metric{i}" for i in range(tags)]
+    found: dict[str, float] = {"tags": tags, "points": tags * STEPS}
+    with tl.start("wide", project="bench") as run:
+        start = time.perf_counter()
+        for step in range(STEPS):
+            run.log({name: step / (i + 1) for i, name in enumerate(names)}, step)
+        found["log_us_a_point"] = (time.perf_counter() - start) * 1e6 / (tags * STEPS)
+        start = time.perf_counter()
+        assert run.flush(600)
+        found["flush_s"] = time.perf_counter() - start
+        assert (run.dropped, run.rejected) == (0, {})
+
+    def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+        times, given = [], None
+        for _ in range(5):
+            began = time.perf_counter()
+            given = work()
+            times.append((time.perf_counter() - began) * 1e3)
+        return statistics.median(times), given
+
+    run.latest()
+    found["latest_ms"], latest = timed(run.latest)
+    found["series_ms"], curve = timed(lambda: run.get_series(names[tags // 2]))
+    found["columns_of_one_tag_ms"], columns = timed(lambda: run.get_columns(names[tags // 2]))
+    found["newest_1000_points_ms"], newest = timed(run.get_metrics)
+    start = time.perf_counter()
+    everything = run.get_all_metrics()
+    found["all_points_s"] = time.perf_counter() - start
+    assert (len(latest), len(curve), len(columns), len(newest)) == (tags, STEPS, STEPS, min(1000, tags * STEPS))
+    assert len(everything) == tags * STEPS
+    return found
+
+
 async def tables(count: int) -> dict[str, Any]:
     """The figures of lists, on a service of this process."""
     with NatsServer() as server, tempfile.TemporaryDirectory() as folder:
@@ -206,6 +244,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=50_000)
     parser.add_argument("--created", type=int, default=2_000)
+    parser.add_argument("--tags", type=int, default=10_000)
+    parser.add_argument("--many", type=int, default=100_000)
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     figures: dict[str, Any] = {"import_s": import_s()}
@@ -216,10 +256,14 @@ def main() -> None:
         try:
             client = tl.connect()
             figures |= asyncio.run(created(home, client.url, given.created))
+            if given.tags:
+                figures["wide"] = wide(given.tags)
             client.close()
         finally:
             stop(home)
     figures["pages"] = asyncio.run(tables(given.runs))
+    if given.many:
+        figures[f"pages_of_{given.many}"] = asyncio.run(tables(given.many))
     figures["page_p50_ms"] = figures["pages"]["filtered"]["p50_ms"]
     figures["reached"] = {
         name: figures[name] >= target if name.endswith("per_s") else figures[name] <= target

@@ -218,6 +218,8 @@ class ListMetrics(Query):
 
 
 class LatestMetrics(Query):
-    """Sent by a user to read the last effective value of every tag of a run."""
+    """Sent by a user to read the last effective value of every tag of a run; of so many that they are cut off,
+    those `after` a tag."""
 
     run: RunName
+    after: str | None = Field(default=None, max_length=250)

@@ -233,8 +233,15 @@ class Measured(Kept):
 
     def latest(self) -> dict[str, Metric]:
         """The last effective point of every tag."""
-        page = self._client().query("runs", "latest", run=self._named())
-        return {point["tag"]: Metric(**point) for point in page["items"]}
+        found: dict[str, Metric] = {}
+        after: str | None = None
+        while True:
+            page = self._client().query("runs", "latest", run=self._named(), **arguments.given(after=after))
+            found |= {point["tag"]: Metric(**point) for point in page["items"]}
+            if page.get("next") is None:
+                return found
+            # There is no room for all in one message.
+            after = page["items"][-1]["tag"]
 
     def get_columns(self, tag: str, *, attempt: int | Literal["all"] | None = None) -> Columns:
         """All points of a tag as arrays, in the order of their times: the effective ones, or an attempt's own."""

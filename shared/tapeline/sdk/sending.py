@@ -84,6 +84,7 @@ class Sender:
         self.is_lost = False
         self.progress: dict[str, dict[str, Any]] = {}
         self._is_sealed = False
+        self._fitting = BURST_POINTS
 
     def step(self, *, is_final: bool = False) -> bool:
         """Send one batch, if there is one; says whether there may be more.
@@ -132,14 +133,17 @@ class Sender:
     def _read(self, end: int | None, is_final: bool) -> Read:
         """The next records, as many as one message takes."""
         waiting = BATCH_POINTS if end is None else end - self.upto - 1
-        most = BURST_POINTS if waiting > 2 * BATCH_POINTS else BATCH_POINTS
+        most = min(BURST_POINTS if waiting > 2 * BATCH_POINTS else BATCH_POINTS, self._fitting)
         before = self._reader.last_us
         while True:
             read = self._reader.read(self.upto + 1, most, end=end, is_final=is_final)
-            # With many long tags a few points are a large message.
-            if most == 1 or sum(len(body) + len(tag) + 32 for tag, body in read.columns) <= BATCH_BYTES:
+            size = sum(len(body) + len(tag) + 32 for tag, body in read.columns)
+            if most == 1 or size <= BATCH_BYTES:
+                if size < BATCH_BYTES // 2:
+                    self._fitting = min(2 * self._fitting, BURST_POINTS)
                 return read
-            most = max(1, most // 2)
+            # With many tags a few points are a large message, and so will the next ones be.
+            most = self._fitting = max(1, most * BATCH_BYTES * 9 // (size * 10))
             self._reader.last_us = before
 
     def all(self) -> None:

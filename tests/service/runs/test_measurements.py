@@ -92,6 +92,27 @@ async def test_pages_by_time_neither_skip_nor_repeat(runs: Any, agent: Any) -> N
     assert steps == [batch * 100 + i for batch in range(5, 0, -1) for i in range(19, -1, -1)]
 
 
+async def test_the_latest_of_very_many_tags_come_in_several_pages(runs: Any, agent: Any) -> None:
+    lease = await running(runs, agent)
+    for batch in range(1, 4):
+        many = {f"tag{batch}{i:03}" + "x" * 180: [(1, float(i), NS + i)] for i in range(500)}
+        await agent.measure(lease, batch, many)
+    await points(runs, 1000)
+    found: list[str] = []
+    after: dict[str, str] = {}
+    pages = 0
+    for _ in range(1000):
+        page = await runs.view("latest", run="1", **after)
+        found += [each["tag"] for each in page["items"]]
+        pages += 1
+        if page.get("next") is None:
+            break
+        after = {"after": found[-1]}
+    assert pages > 1
+    assert found == sorted(set(found))
+    assert len(found) == 1500
+
+
 async def test_filters_of_points(runs: Any, agent: Any) -> None:
     lease = await running(runs, agent)
     await agent.measure(lease, 1, {"a": [(i, i, NS + i) for i in range(10)], "b": [(i, -i, NS + i) for i in range(10)]})

@@ -116,14 +116,16 @@ def columns(connection: Connection, team: str, run_id: str, query: ReadColumns) 
     return ColumnsView(chunks=chunks, next=None)
 
 
-def latest(connection: Connection, team: str, run_id: str) -> list[MetricView]:
-    """The last effective point of every tag, by tag."""
+def latest(connection: Connection, team: str, run_id: str, after: str | None = None) -> list[MetricView]:
+    """The last effective point of every tag, by tag, or of the tags after one."""
     effective = bounds(connection, team, run_id)
     statement = (
         select(latest_metrics)
         .where(latest_metrics.c.team == team, latest_metrics.c.run_id == run_id)
         .order_by(latest_metrics.c.tag)
     )
+    if after is not None:
+        statement = statement.where(latest_metrics.c.tag > after)
     found = []
     for row in connection.execute(statement).mappings().all():
         bound = effective.get(row["attempt"])

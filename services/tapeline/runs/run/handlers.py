@@ -306,7 +306,7 @@ def _add_queries(verbs: Verbs, desk: Desk) -> None:
     async def latest(caller: Principal, request: LatestMetrics) -> Answer[Page[MetricView]]:
         def points(connection: Connection) -> list[MetricView]:
             row = queries.resolve(connection, caller.team, request.run)
-            return metric_queries.latest(connection, caller.team, row["id"])
+            return metric_queries.latest(connection, caller.team, row["id"], request.after)
 
         await desk.measurements_in()
         items = await desk.reader.at(request.min_position, points)
