@@ -17,6 +17,7 @@ Place = Annotated[str, typer.Argument(metavar="CANVAS", help="Its name, or a pat
 
 
 _SHOWN_APART = ("id", "kind", "inputs")
+_FAULT = ("node", "code", "pointer", "message", "hint")
 
 
 def opened(place: str) -> Any:
@@ -109,11 +110,11 @@ def validate(
     else:
         if found["ok"]:
             output.said("the canvas is valid" + _amount(found))
-        told = [("error", each) for each in found["errors"]] + [("warning", each) for each in found["warnings"]]
+        told = [(kind, each) for kind in ("error", "warning") for each in found.get(f"{kind}s", ())]
         if told:
             output.table(
                 ("", "node", "code", "place", "message", "hint"),
-                ((k, e["node"], e["code"], e["pointer"], e["message"], e["hint"]) for k, e in told),
+                ((kind, *(each.get(field) for field in _FAULT)) for kind, each in told),
             )
     if not found["ok"]:
         raise typer.Exit(5)
@@ -121,7 +122,7 @@ def validate(
 
 def _amount(found: dict[str, Any]) -> str:
     """How large the network is, where the shapes of its features are known."""
-    if not found["shapes"]:
+    if not found.get("shapes"):
         return "; name its --asset to check features, shapes and labels too"
     shapes = ", ".join(f"{node} {'x'.join(map(str, shape))}" for node, shape in found["shapes"].items())
     return f", {found['parameters']:,} parameters; shapes: {shapes}"
