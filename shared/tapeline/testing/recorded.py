@@ -65,6 +65,14 @@ class Fold:
         key = tuple(whole[column.name] for column in table.primary_key.columns)
         self.tables.setdefault(table.name, {})[key] = whole
 
+    def edit(self, table: Any, *key: Any) -> dict[str, Any] | None:
+        """A row, to be changed where it stands."""
+        return self.tables.get(table.name, {}).get(key)
+
+    def add(self, table: Any, row: dict[str, Any]) -> None:
+        """Write a row that no other event writes."""
+        self.put(table, row)
+
     def change(self, table: Any, *key: Any, **values: Any) -> None:
         """Change columns of a row that is there."""
         if (row := self.get(table, *key)) is not None:
