@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tapeline.cli import output
+from tapeline.cli import asset_shown, output
 from tapeline.cli.asset import team
 from tapeline.cli.nouns import group
 from tapeline.cli.output import Json, Yes
@@ -25,7 +25,7 @@ def ls(json: Json = False) -> None:
         return output.document([each.model_dump(mode="json") for each in found])
     output.table(
         ("name", "kind", "version", "component", "params"),
-        ((each.name, each.kind, each.version, each.component, each.params) for each in found),
+        ((each.name, each.kind, each.version, each.component, asset_shown.written(each.params)) for each in found),
     )
 
 
