@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _HEAD = struct.Struct("<IB")
 _SIZE = struct.Struct("<I")
 _FRAME = struct.Struct("<Bqq")
+_BITS, _DOUBLE, _SINGLE = struct.Struct("<q"), struct.Struct("<d"), struct.Struct("<f")
 _WIDTHS = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 FLOATS, INTS, BOTH = 0, 1, 2
 MOST = 1 << 24
@@ -124,6 +125,35 @@ def point_id(run_id: str, time_us: int) -> str:
 
 def pack(points: Points) -> bytes:
     """The bytes of some points."""
+    if len(points) == 1:
+        return pack_one(int(points.steps[0]), int(points.times[0]), int(points.bits[0]), bool(points.whole[0]))
+    return _packed(points)
+
+
+def pack_one(step: int, time_us: int, bits: int, is_whole: bool) -> bytes:
+    """The bytes of one point, the same as those of a column of one; arrays would take ten times as long."""
+    frames = _SIZE.pack(_FRAME.size) + _FRAME.pack(0, step, 0) + _SIZE.pack(_FRAME.size) + _FRAME.pack(0, time_us, 0)
+    if is_whole:
+        return b"".join(
+            [_HEAD.pack(1, INTS), frames, _SIZE.pack(0), _SIZE.pack(_FRAME.size), _FRAME.pack(0, bits, 0)]
+        )  # fmt: skip
+    long = _BITS.pack(bits)
+    (value,) = _DOUBLE.unpack(long)
+    if value != value:
+        import numpy as np
+
+        block = _floats(np.array([bits], "<i8"))
+    else:
+        try:
+            short = _SINGLE.pack(value)
+            is_exact = _DOUBLE.pack(_SINGLE.unpack(short)[0]) == long
+        except OverflowError:
+            short, is_exact = b"", False
+        block = b"\x04" + short if is_exact else b"\x08" + long
+    return b"".join([_HEAD.pack(1, FLOATS), frames, _SIZE.pack(len(block)), block, _SIZE.pack(0)])
+
+
+def _packed(points: Points) -> bytes:
     import numpy as np
 
     count, whole = len(points), points.whole

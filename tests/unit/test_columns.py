@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapeline.columns import Points, count_of, joined, pack, points_of, unpack
+from tapeline.columns import Points, _packed, count_of, joined, pack, points_of, unpack
 from tapeline.errors import TapelineError
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -35,6 +35,21 @@ def test_every_point_comes_back_bit_for_bit(given_rows: list[tuple[int, int, int
     assert rows(unpack(body)) == given_rows
     assert count_of(body) == len(given_rows)
     assert pack(unpack(body)) == body
+
+
+@settings(max_examples=300, deadline=None)
+@given(POINT)
+def test_one_point_has_the_bytes_of_a_column_of_one(row: tuple[int, int, int, bool]) -> None:
+    assert pack(made([row])) == _packed(made([row]))
+
+
+@pytest.mark.parametrize(
+    "value", [0.0, -0.0, 0.5, 0.1, 1e300, 5e-324, 1e-45, 3.4e38, 3.5e38, float("inf"), float("nan")]
+)
+def test_a_value_of_one_point_is_short_where_that_is_exact(value: float) -> None:
+    point = points_of([1], [2], [value])
+    assert pack(point) == _packed(point)
+    assert pack(unpack(pack(point))) == pack(point)
 
 
 @settings(max_examples=150, deadline=None)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tapeline.columns import Points, pack
+from tapeline.columns import Points, pack, pack_one
 from tapeline.spool.record import BODY, FLOATS, INTS, SIZE, TAGS, files_of, tags_of
 
 if TYPE_CHECKING:
@@ -175,6 +175,11 @@ class SpoolReader:
             if number >= len(self._tags):
                 # A machine that lost its power may have kept the record and not its tag.
                 self.nameless += len(chosen)
+                continue
+            if len(chosen) == 1:
+                one = records[chosen[0]]
+                body = pack_one(int(one["step"]), int(times[chosen[0]]), int(one["value"]), int(one["kind"]) == INTS)
+                found.append((self._tags[number], body))
                 continue
             lot = records[chosen]
             points = Points(

@@ -125,13 +125,14 @@ def _put_segment(rows: Rows, event: MetricsMessage, tag: str, points: Points) ->
 
 
 def _keep_latest(rows: Rows, event: MetricsMessage, tag: str, points: Points) -> None:
-    place = int(points.times.argmax())
+    place = int(points.times.argmax()) if len(points) > 1 else 0
     time_us = int(points.times[place])
     known = rows.get(latest_metrics, event.team, event.run, tag)
     if known is not None and (known["attempt"], known["time_us"]) >= (event.attempt, time_us):
         return
-    value: Any = points.take(slice(place, place + 1)).values()[0]
-    is_whole = isinstance(value, int)
+    # One number is read without making arrays of it: a run may have ten thousand tags.
+    is_whole = bool(points.whole[place])
+    value: Any = int(points.bits[place]) if is_whole else float(points.bits.view("<f8")[place])
     is_special = not is_whole and not math.isfinite(value)
     rows.put(
         latest_metrics,
