@@ -98,6 +98,16 @@ SPECS = {
         {"split": {"tset_fraction": 0.1}}, "invalid", "/split/tset_fraction", "did you mean 'test_fraction'"
     ),
     "more than a spec may hold": Case({"features": ["x" * 90_000] * 3}, "spec_too_large", "262144", "fewer features"),
+    "more than a team may keep": Case(
+        {
+            "features": [
+                {"name": f"wide{i}", "component": "bars", "params": {"count": 10_000, "shift": i}} for i in range(200)
+            ],
+            "sampling": {"kind": "every", "unit": "min", "size": 1},
+            "layout": "materialised",
+        },
+        "too_large", "GiB, the limit is 50", "sample less often",
+    ),
     "a label without future data": Case(
         {"labels": [{"name": "late", "component": "updown", "params": {"horizon": "9h"}}]},
         "empty_range", "label 'late'", "shorter horizon",
