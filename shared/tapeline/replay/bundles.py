@@ -31,7 +31,7 @@ from tapeline.replay.chain import Walk
 from tapeline.replay.manifest import MANIFEST, Manifest, read_manifest, sync
 from tapeline.replay.reading import codec
 from tapeline.replay.restore import check_segment
-from tapeline.replay.segments import salvage
+from tapeline.replay.segments import text_of
 from tapeline.security.keys import read_credentials
 from tapeline.store import LocalStore, key_of
 from tapeline.subjects import Ref, ref_of
@@ -136,7 +136,7 @@ def read_bundle(folder: Path) -> tuple[Manifest, Walk, list[StoredCommit]]:
     walk = Walk(codec(), after=after)
     found: list[StoredCommit] = []
     for segment in manifest.segments:
-        found += check_segment(segment, salvage(folder, segment), walk, dense=manifest.part is None)
+        check_segment(segment, *text_of(folder, segment), walk, dense=manifest.part is None, see=found.extend)
     if walk.root.hex() != manifest.root:
         raise TapelineError(
             f"{folder} ends with another root than its manifest says",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -77,7 +77,7 @@ class Imported:
 def verify_export(folder: Path, *, see: Callable[[list[StoredCommit]], None] = lambda _: None) -> tuple[Manifest, Walk]:
     """Check an export to the last byte: manifest, files, positions, chains, events, roots.
 
-    `see` is called with the commits of each segment, once they have passed.
+    `see` is called with commits once they have passed.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def verify_export(folder: Path, *, see: Callable[[list[StoredCommit]], None] = l
     walk = Walk(codec())
     sealed = manifest.seal or {}
     for segment, text, fault in texts(folder, manifest.segments):
-        see(check_segment(segment, salvaged(segment, text, fault), walk, sealed=sealed))
+        check_segment(segment, text, fault, walk, sealed=sealed, see=see)
     if walk.position != manifest.position or walk.root.hex() != manifest.root:
         raise TapelineError(f"{folder} ends at {walk.position} with another root than its manifest", code="corrupt")
     if sealed and sealed.get("log_id") != manifest.log_id:
@@ -100,18 +100,20 @@ def verify_export(folder: Path, *, see: Callable[[list[StoredCommit]], None] = l
 
 def check_segment(
     segment: Segment,
-    read: tuple[list[StoredCommit], str],
+    text: bytes,
+    fault: str,
     walk: Walk,
     *,
     sealed: Mapping[str, Any] = MappingProxyType({}),
     dense: bool = True,
-) -> list[StoredCommit]:
-    """The commits of a segment, once each has passed; `walk` goes over them.
+    see: Callable[[list[StoredCommit]], None] = lambda _: None,
+) -> None:
+    """Check a segment, list after list as it is read; `walk` goes over its commits, and `see` is given those that pass.
 
     Parameters
     ----------
-    read
-        What can be read of the segment, and what is wrong with its file; see `salvage`.
+    text, fault
+        What its file holds, and what is wrong with it; see `text_of`.
     sealed
         A seal that the root at its position must fit.
     dense
@@ -123,12 +125,40 @@ def check_segment(
         `corrupt` for a damaged file and for what no log holds, `invalid` for such in a bundle,
         `schema_unknown` for a newer event.
     """
-    commits, fault = read
+    lists: Iterable[list[StoredCommit]] = commits_in(text)
+    if fault:
+        commits, fault = salvaged(segment, text, fault)
+        lists = [commits]
     faults: list[Fault] = []
+    first = 0
+    try:
+        for commits in filter(None, lists):
+            first = first or commits[0].position
+            faults = _faults(commits, walk, sealed, dense)
+            if faults:
+                break
+            see(commits)
+    except Damaged as error:
+        fault = f"is damaged: line {error.args[0]}, after position {walk.position}: {error.args[1]}"
+    if not fault and not faults and not first:
+        fault = "holds no commit"
+    if not fault and not faults and first != segment.first:
+        fault = f"begins at position {first}, expected {segment.first}"
+    if not fault and not faults and (walk.position, walk.digest, walk.root.hex()) != (
+        segment.last, segment.digest, segment.root,
+    ):  # fmt: skip
+        fault = f"ends at position {walk.position} with another root than the manifest says"
+    if fault or faults:
+        _refuse(segment, fault, faults, code="corrupt" if dense or fault else "invalid")
+
+
+def _faults(commits: list[StoredCommit], walk: Walk, sealed: Mapping[str, Any], dense: bool) -> list[Fault]:
+    """What is wrong at the first position at which something is: what follows may only look wrong because of it."""
     for part in _parts(commits, sealed.get("position")):
         harm = next((found for one in part if (found := _hostile(one))), None)
         if harm is not None:
             part = [one for one in part if one.position < harm.position]
+        faults: list[Fault] = []
         if dense:
             faults += walk.add_all(part)
         else:
@@ -141,20 +171,8 @@ def check_segment(
         elif walk.position == sealed.get("position") and sealed.get("root") != walk.root.hex():
             faults.append(Fault(walk.position, "seal", "the root is not the sealed one"))
         if faults:
-            # What follows the first that is wrong may only look wrong because of it.
-            faults = [one for one in faults if one.position == faults[0].position]
-            break
-    if not fault and not faults and not commits:
-        fault = "holds no commit"
-    if not fault and not faults and commits[0].position != segment.first:
-        fault = f"begins at position {commits[0].position}, expected {segment.first}"
-    if not fault and not faults and (walk.position, walk.digest, walk.root.hex()) != (
-        segment.last, segment.digest, segment.root,
-    ):  # fmt: skip
-        fault = f"ends at position {walk.position} with another root than the manifest says"
-    if fault or faults:
-        _refuse(segment, fault, faults, code="corrupt" if dense or fault else "invalid")
-    return commits
+            return [one for one in faults if one.position == faults[0].position]
+    return []
 
 
 def _refuse(segment: Segment, fault: str, faults: list[Fault], *, code: str) -> None:
