@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from tapeline.asset_files import TRAIN, AssetFile
 from tapeline.assets.asset.spec import KnownTape, parse, resolve
+from tapeline.assets.asset.work import messages
 from tapeline.assets.build import assemble, build, carried_out
 from tapeline.assets.components import registry
 from tapeline.assets.plan import make_plan
@@ -55,7 +56,6 @@ LABELS: list[Any] = [
     {"name": "updown", "component": "updown", "params": {"horizon": AHEAD}},
     {"name": "rr", "component": "rr_atr", "params": {"horizon": FAR, "n": ATR}},
 ]
-STRETCH = 8
 ALSO = (
     "the digest of every column that it reads and of all data that it writes, purge and embargo, uniqueness, "
     "statistics of train, experiments and checks of the certificate"
@@ -99,9 +99,8 @@ def shared_out(tape: PreparedTape, folder: Path, *, from_end: bool) -> Any:
     plan = make_plan(wanted.spec, {"t": opened}, registry())
     shards = folder / "shards"
     shards.mkdir(exist_ok=True)
-    todo = plan.shards[::-1] if from_end else plan.shards
-    for low in range(0, len(todo), STRETCH):
-        left = [shard for shard in todo[low : low + STRETCH] if not (shards / shard.key).exists()]
+    for part in messages(plan, set(range(len(plan.shards))))[:: -1 if from_end else 1]:
+        left = [plan.shards[i] for i in part if not (shards / plan.shards[i].key).exists()]
         plan.expect(left)
         for shard in left:
             if not (shards / shard.key).exists():
