@@ -29,6 +29,9 @@ def logging_setup(name: str, *, level: str = "INFO") -> None:
     import structlog
 
     _put_off.clear()
+    _quiet.clear()
+    # A logger is bound for each line before its level is looked at: not for those of which there is one a request.
+    _quiet.update(word for word in ("debug", "info") if logging.getLevelNamesMapping()[word.upper()] < _number(level))
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -64,6 +67,8 @@ def logging_setup(name: str, *, level: str = "INFO") -> None:
     )
 
 
+_quiet: set[str] = set()
+"""Methods whose lines are below the level."""
 _put_off: list[tuple[str, str]] = []
 """The setup that was put off: what `logging_setup` is to be called with."""
 _held: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
@@ -99,6 +104,8 @@ class Logger:
     """A logger of structlog that brings structlog, and what was put off, with the first line that cannot wait."""
 
     def __getattr__(self, method: str) -> Any:
+        if method in _quiet:
+            return _say_nothing
         known = logging.getLevelNamesMapping()
         for _, level in _put_off:
             number = known.get(method.upper(), logging.CRITICAL)
@@ -115,6 +122,10 @@ class Logger:
 def get_logger() -> Any:
     """A logger with the methods of structlog's; the import of structlog waits until a line is written."""
     return Logger()
+
+
+def _number(level: str) -> int:
+    return logging.getLevelNamesMapping()[level]
 
 
 def _hold(method: str, *arguments: Any, **fields: Any) -> None:

@@ -55,6 +55,8 @@ ACTOR = "service:runs"
 LOOK_EVERY_S = 1.0
 SWEEP_EVERY_S = 5.0
 BREATH_S = 0.02
+YIELDS = 2.0
+"""So many times as long as a look took the next one waits."""
 SAVE_EVERY_S = 0.25
 """A position is stored this often at most: what is repeated after a crash has one effect all the same."""
 REREAD_EVERY_S = 15.0
@@ -158,10 +160,12 @@ class Dispatcher:
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._woken.wait()
             self._woken.clear()
+            began = self._clock.monotonic()
             try:
                 await self.look()
-                # A burst of commits is one look, not one each.
-                await asyncio.sleep(BREATH_S)
+                # A burst of commits is one look, not one each; and who sends it goes before what follows from it.
+                took = self._clock.monotonic() - began
+                await asyncio.sleep(min(max(BREATH_S, YIELDS * took), LOOK_EVERY_S / 2))
             except TapelineError as error:
                 log.warning("dispatcher_waits", code=error.code, why=error.message)
                 await asyncio.sleep(0.2)
