@@ -149,7 +149,9 @@ def conflict(run: Run, verb: str, statuses: frozenset[Status], *, hint: str | No
 
 
 def evolve(run: Run, event: RunEvent) -> Run:
-    run = replace(run, status=status_after(run.status, event))
+    after = status_after(run.status, event)
+    if after is not run.status:
+        run = replace(run, status=after)
     match event:
         case RunCreated():
             return replace(
