@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from tapeline.testing.server import NatsServer
 
 KINDS = ("system", "service", "contract", "unit")
 """The folders of tests, those with the longest files first."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start: in the background of a script it is ignored, and they would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
