@@ -1,8 +1,9 @@
 """Figures of the broker under the log: its restart, cold loads, and the lag of an idle system.
 
-    python tests/bench/broker.py [--commits 100000] [--restarts 3]
+    python tests/bench/broker.py [--commits 100000] [--restarts 3] [--settle 0]
 
-Prints one JSON object. With `--commits 1000000` it fills a log of a million commits first, which takes a minute.
+Prints one JSON object. With `--commits 1000000` it fills a log of a million commits first, which takes a minute; with
+`--settle 125` it lets the server forget which message ids came in the last two minutes, as in a log that has grown.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from contextlib import aclosing
 
 from tapeline import topology
+from tapeline.ids import new_id
 from tapeline.log import Appended, NewCommit
 from tapeline.log.bulk import BulkAppender, BulkClient
 from tapeline.log.codec import digest
@@ -50,6 +52,13 @@ async def answers(server: NatsServer, n: int) -> None:
     client = await server.connect()
     log = JetStreamLog(client, CODEC, connect=connector(server.url), role="bench")
     assert (await log.head()).position == n
+    await client.close()
+
+
+async def appended_to(server: NatsServer, n: int) -> None:
+    """A few more commits, which the server has not written down the state of."""
+    client = await server.connect()
+    await appended(JetStreamLog(client, CODEC, connect=connector(server.url), role="bench"), n, till(new_id()))
     await client.close()
 
 
@@ -120,10 +129,22 @@ async def idle_lag_ms(server: NatsServer, n: int = 300) -> list[float]:
     return [one * 1e3 for one in took]
 
 
-def main(commits: int, restarts: int) -> None:
+def main(commits: int, restarts: int, settle: float) -> None:
     with NatsServer() as server:
         asyncio.run(filled(server, commits))
-        took = [restart_s(server, commits) for _ in range(restarts)]
+        fresh = [restart_s(server, commits) for _ in range(restarts)]
+        # A start looks for repeated message ids in what came in the last two minutes: a log that has just been filled
+        # is read once more for that, one that has grown for longer is not.
+        time.sleep(settle)
+        took, more = [], 0
+        for _ in range(restarts):
+            more += 100
+            asyncio.run(appended_to(server, 100))
+            took.append(restart_s(server, commits + more))
+        server.stop()
+        began = time.perf_counter()
+        server.start()
+        orderly = time.perf_counter() - began
         load = asyncio.run(cold_load_ms(server))
         lag = asyncio.run(idle_lag_ms(server))
     print(
@@ -133,6 +154,8 @@ def main(commits: int, restarts: int) -> None:
                 "load": round(os.getloadavg()[0], 1),
                 "commits": commits,
                 "restart_after_kill_s": [round(one, 2) for one in took],
+                "restart_after_kill_just_filled_s": [round(one, 2) for one in fresh],
+                "restart_after_stop_s": round(orderly, 3),
                 "cold_load_of_100_events_p50_ms": round(load, 2),
                 "append_to_reader_p50_ms": round(statistics.median(lag), 2),
                 "append_to_reader_p99_ms": round(statistics.quantiles(lag, n=100)[98], 2),
@@ -145,5 +168,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commits", type=int, default=100_000)
     parser.add_argument("--restarts", type=int, default=3)
+    parser.add_argument("--settle", type=float, default=0.0, help="seconds")
     given = parser.parse_args()
-    main(given.commits, given.restarts)
+    main(given.commits, given.restarts, given.settle)
