@@ -37,7 +37,7 @@ SAVE_SOON_S = 0.05
 TOGETHER = 1000
 """So many events are folded in one transaction at most."""
 BREATH_S = 0.002
-BUSY_S = 0.02
+BUSY_S = 0.01
 """Nobody who waits for rows waits for this: it is how long they may be behind while much is going on."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
