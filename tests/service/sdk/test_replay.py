@@ -123,7 +123,7 @@ async def test_an_aggregate_is_shown_whole(log: InMemoryLog) -> None:
     assert [line.event.sequence for line in await replay.show(log, f"contoso/{ref}")] == [1, 2, 3]
     assert [line.event.sequence for line in await replay.show(log, str(ref))] == [1, 2, 3]
     assert [line.event.position for line in await replay.show(log, "5")] == [5]
-    with pytest.raises(TapelineError, match="no event of 99"):
+    with pytest.raises(TapelineError, match="no position 99 in the log, which ends at 12"):
         await replay.show(log, "99")
 
 
