@@ -194,20 +194,25 @@ def verify(
 def lag(
     max_: Annotated[int | None, typer.Option("--max", metavar="N", help="Exit 5 above so many commits.")] = None,
     max_seconds: Annotated[float | None, typer.Option(metavar="S", help="Exit 5 above so many seconds.")] = None,
+    gauges: Annotated[bool, typer.Option("--gauges", help="Print gauges in the OpenMetrics text format.")] = False,
     json: Json = False,
 ) -> None:
-    """Show how far each projection and the backup are behind the log, and how full it is; exit 5 also when the
-    backup failed."""
+    """Show how far each projection and the backup are behind the log, how full it is, and its health: yellow above 5 s
+    or 80 %, red above 60 s or 90 %; exit 5 also when the backup failed."""
     from tapeline import replay
 
     found, filled, backed = _run(replay.lag_of()), _run(replay.fill_of()), _run(replay.backup_of())
-    if output.wants_json(json):
-        output.document([*(each.to_json() for each in (*found, *filled)), backed.to_json()])
+    health = replay.health(found, filled)
+    if gauges:
+        print(replay.gauges(found, filled))
+    elif output.wants_json(json):
+        output.document([*(each.to_json() for each in (*found, *filled)), backed.to_json(), health.to_json()])
     else:
         output.table(replay.Lag.COLUMNS, (each.cells() for each in found))
         for each in filled:
             print(each)
         print(backed)
+        print(health)
     if not backed.backup.ok or any(each.is_over(max_, max_seconds) for each in found):
         raise typer.Exit(5)
 

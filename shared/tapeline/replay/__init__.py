@@ -20,6 +20,7 @@ from tapeline.replay.delivery import Bookmark, Mark, Sheet, begun, deliver
 from tapeline.replay.diff import Change, Difference, diff, diff_aggregates
 from tapeline.replay.exports import export, export_erased, export_part
 from tapeline.replay.fill import Fill, fill, fill_of
+from tapeline.replay.health import Health, gauges, health
 from tapeline.replay.index import EventIndex, index_of, opened_with_index
 from tapeline.replay.lag import Lag, lag, lag_of
 from tapeline.replay.manifest import Erasure, Manifest, Segment, read_manifest
@@ -58,6 +59,7 @@ __all__ = [
     "Fault",
     "Fill",
     "Grafted",
+    "Health",
     "Imported",
     "Lag",
     "Line",
@@ -102,6 +104,8 @@ __all__ = [
     "fill_of",
     "find_ref",
     "forget_after",
+    "gauges",
+    "health",
     "import_bundle",
     "import_log",
     "index_of",
