@@ -1,8 +1,8 @@
 """Figures of the broker under the log: its restart, cold loads, and the lag of an idle system.
 
-    python tests/bench/broker.py [--commits 100000] [--restarts 3] [--settle 0]
+    python tests/bench/broker.py [--commits 1000000] [--restarts 3] [--settle 0]
 
-Prints one JSON object. With `--commits 1000000` it fills a log of a million commits first, which takes a minute; with
+Prints one JSON object; filling a log of a million commits takes half a minute. With
 `--settle 125` it lets the server forget which message ids came in the last two minutes, as in a log that has grown.
 """
 
@@ -154,6 +154,11 @@ def main(commits: int, restarts: int, settle: float) -> None:
                 "load": round(os.getloadavg()[0], 1),
                 "commits": commits,
                 "restart_after_kill_s": [round(one, 2) for one in took],
+                "goal": {
+                    "aim": 2.0,
+                    "found": round(statistics.median(took), 2),
+                    "reached": statistics.median(took) < 2.0,
+                },
                 "restart_after_kill_just_filled_s": [round(one, 2) for one in fresh],
                 "restart_after_stop_s": round(orderly, 3),
                 "cold_load_of_100_events_p50_ms": round(load, 2),
@@ -166,7 +171,7 @@ def main(commits: int, restarts: int, settle: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--commits", type=int, default=100_000)
+    parser.add_argument("--commits", type=int, default=1_000_000)
     parser.add_argument("--restarts", type=int, default=3)
     parser.add_argument("--settle", type=float, default=0.0, help="seconds")
     given = parser.parse_args()

@@ -347,7 +347,30 @@ def main(events: int, imported: int, n: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder, peers(Path(folder)) as many:
         found = asyncio.run(measured(many, events, imported, n, rounds))
     machine = f"{platform.machine()} {os.cpu_count()} cores, Python {platform.python_version()}"
+    found["goals"] = goals(found)
     print(json.dumps({"machine": machine, "load": round(os.getloadavg()[0], 1), **found}, indent=1))
+
+
+def goals(found: dict[str, Any]) -> dict[str, Any]:
+    """What is aimed at, what was measured, and whether that is reached."""
+    per_s, ratios = found["events_per_s"], found["ratios"]
+    aims = {
+        "single append, times faster than the library on SQLite": (found["append"]["times_faster_than_sqlite"], 4),
+        "single append, times faster than the library on PostgreSQL": (
+            found["append"]["times_faster_than_postgresql"], 4
+        ),
+        "bulk import without checks, events/s": (per_s["store_3"], 100_000),
+        "bulk import with all checks, events/s": (per_s["import_3"], 100_000),
+        "bulk import with all checks, times the library's insert into SQLite": (
+            ratios["import_3_times_sqlite_insert"], 1
+        ),
+        "replay to decoded events, times the client's fetch": (ratios["decode_1_times_fetch_1"], 3.5),
+        "replay to decoded events, times the library's select from SQLite, decoded": (
+            ratios["decode_1_times_sqlite_select_and_decode"], 1
+        ),
+        "verify, commits/s": (found["verify_commits_per_s"]["verify_1"], 100_000),
+    }  # fmt: skip
+    return {what: {"aim": aim, "found": value, "reached": value >= aim} for what, (value, aim) in aims.items()}
 
 
 if __name__ == "__main__":

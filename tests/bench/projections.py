@@ -153,7 +153,10 @@ def main(runs: int) -> None:
         }
         found = asyncio.run(measured(runs, urls))
     machine = f"{platform.machine()} {platform.python_version()}"
-    print(json.dumps({"machine": machine, "runs": runs} | found))
+    aims = {"sqlite_per_s": 100_000, "postgresql_to_single_statements": 1.6}
+    found["postgresql_to_single_statements"] = found["postgresql_per_s"] / found["postgresql_single_statements_per_s"]
+    goals = {what: {"aim": aim, "found": found[what], "reached": found[what] >= aim} for what, aim in aims.items()}
+    print(json.dumps({"machine": machine, "runs": runs} | found | {"goals": goals}))
 
 
 if __name__ == "__main__":
