@@ -37,8 +37,6 @@ SAVE_SOON_S = 0.05
 TOGETHER = 1000
 """So many events are folded in one transaction at most."""
 BREATH_S = 0.002
-BUSY_S = 0.01
-"""Nobody who waits for rows waits for this: it is how long they may be behind while much is going on."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
@@ -58,7 +56,6 @@ class Projector:
         self._folding = asyncio.Lock()
         self._unsaved = asyncio.Event()
         self._breathing: asyncio.Future[None] | None = None
-        self._folded_at = -BUSY_S
         self._position = -1
         self.fault: TapelineError | None = None
 
@@ -224,19 +221,14 @@ class Projector:
                     self._arrive(max(position, self._position))
                     continue
                 await to_its_end(self._fold(position, events))
-                self._folded_at = time.monotonic()
 
     async def _breath(self, events: int) -> None:
-        """Let the reply to the command that made a commit go out first, unless somebody waits for its rows.
-
-        While one commit follows another, those of a moment are folded together: a transaction costs more than they do.
-        """
+        """Let the reply to the command that made a commit go out first, unless somebody waits for its rows."""
         if not events or events > SHORT_EVENTS or any(hurries for _, _, hurries in self._waiting):
             return
-        is_busy = time.monotonic() - self._folded_at < BUSY_S
         loop = asyncio.get_running_loop()
         breath = self._breathing = loop.create_future()
-        end = loop.call_later(BUSY_S if is_busy else BREATH_S, _end, breath)
+        end = loop.call_later(BREATH_S, _end, breath)
         try:
             await breath
         finally:

@@ -63,6 +63,7 @@ class Attachment:
         self.before_end: list[Callable[[float], object]] = []
         # A connection of its own: what the user's code asks does not wait for points, nor they for it.
         self._client = Client(client.settings, timeout_s=TRY_S, total_s=TRY_S)
+        self._of = client
         self._ttl_s = ttl_s
         self._pid = os.getpid()
         self._lock_file = os.open(folder / sending.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -207,6 +208,9 @@ class Attachment:
         is_delivered = self._delivered(end, until)
         if is_delivered:
             shutil.rmtree(self.folder, ignore_errors=True)
+            # Who asks next sees the end, which was told over another connection.
+            with contextlib.suppress(TapelineError):
+                self._of.wait_for(self._client.position)
         else:
             with contextlib.suppress(OSError):
                 write_whole(self.folder / END, end)
