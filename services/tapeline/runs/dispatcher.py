@@ -68,7 +68,8 @@ AT_ONCE = 64
 
 _STARTABLE = frozenset({Status.RUN_CREATED, Status.RUN_RESTART_REQUESTED})
 QUIET = frozenset({"NotesChanged", "RunRenamed", "CheckpointBegun", "CheckpointCompleted", "CheckpointPinned",
-                   "CheckpointDeleted", "NameClaimed", "NameReleased", "NumberTaken"})  # fmt: skip
+                   "CheckpointDeleted", "NameClaimed", "NameReleased", "NumberTaken", "MetricsArchived",
+                   "MetricsPurged"})  # fmt: skip
 """Events that leave nothing to do: users write notes and trainers keep checkpoints all the time."""
 
 

@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from tapeline.contracts.archives import ARCHIVE_EVENTS as ARCHIVE_EVENTS
+from tapeline.contracts.archives import ArchiveEvent as ArchiveEvent
 from tapeline.contracts.blueprints import BlueprintView as BlueprintView
 from tapeline.contracts.blueprints import ListBlueprints as ListBlueprints
 from tapeline.contracts.blueprints import ValidateRunConfig as ValidateRunConfig
@@ -131,14 +133,14 @@ RUN_EVENTS = (
     RunCreated, JobCreated, JobCreateFailed, JobSubmitted, JobPending, LeaseGranted, LeaseExpired, JobStarted,
     RunStopRequested, JobTerminateRequested, JobTerminating, JobTerminated, JobCompleted, JobFailed,
     RunRestartRequested, RunDeleted, RunRenamed, NotesChanged, CheckpointBegun, CheckpointCompleted,
-    CheckpointDeleted, CheckpointPinned, ReportNoted, *RECORD_EVENTS,
+    CheckpointDeleted, CheckpointPinned, ReportNoted, *RECORD_EVENTS, *ARCHIVE_EVENTS,
 )  # fmt: skip
 
 RunEvent = (
     RunCreated | JobCreated | JobCreateFailed | JobSubmitted | JobPending | LeaseGranted | LeaseExpired | JobStarted
     | RunStopRequested | JobTerminateRequested | JobTerminating | JobTerminated | JobCompleted | JobFailed
     | RunRestartRequested | RunDeleted | RunRenamed | NotesChanged | CheckpointBegun | CheckpointCompleted
-    | CheckpointDeleted | CheckpointPinned | ReportNoted | RecordEvent
+    | CheckpointDeleted | CheckpointPinned | ReportNoted | RecordEvent | ArchiveEvent
 )  # fmt: skip
 
 STATUS_AFTER: Mapping[type, Status] = {

@@ -28,6 +28,7 @@ from tapeline.assets.tape import projection as tape_rows
 from tapeline.clock import FakeClock
 from tapeline.contracts import ALL_EVENTS, EVENTS, TOMBSTONES, UPCASTERS
 from tapeline.contracts.agents import Announce, DeviceInfo
+from tapeline.contracts.archives import MetricsArchived, PurgeMetrics
 from tapeline.contracts.artifacts import Artifact, ArtifactView
 from tapeline.contracts.assets import (
     AssetBuilt,
@@ -109,6 +110,7 @@ from tapeline.runs.run.commands import (
     ExpireLease,
     GrantLease,
     HoldBack,
+    KeepArchive,
     KeepTables,
     Pin,
     RefuseJob,
@@ -336,6 +338,12 @@ async def _runs(play: Scenario) -> None:
     await play.say(runs, run, RestartRun(run=run.id, from_checkpoint="ck-1"))
     await play.say(runs, run, StopRun(run=run.id, grace_s=5.0))
     await _kept(play, run)
+    points = MetricsArchived(
+        through=90, points=40, manifest=_artifact("metrics.manifest", "6"), objects=[_artifact("metrics-000", "7")]
+    )
+    await play.say(runs, run, KeepArchive(archived=points), actor="service:runs")
+    purge = PurgeMetrics(before=91, messages=12, points=40, manifest=points.manifest.sha256)
+    await play.say(runs, run, purge, actor="user:admin")
     await play.say(runs, run, DeleteRun(run=run.id))
 
 

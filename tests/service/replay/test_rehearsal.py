@@ -24,6 +24,7 @@ from tapeline.assets.tape import aggregate as tape
 from tapeline.clock import FakeClock
 from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.contracts.agents import Announce
+from tapeline.contracts.archives import MetricsArchived, PurgeMetrics
 from tapeline.contracts.artifacts import Artifact, ArtifactView
 from tapeline.contracts.assets import (
     CancelBuild,
@@ -165,6 +166,11 @@ async def runs_of(story: Story) -> None:
     )  # fmt: skip
     await life("paused", *life_of, PauseRun(run="r", grace_s=10), report(2, "terminated", JobTerminated(forced=True)))
     await life("completed", *life_of, report(2, "completed", JobCompleted(global_step=3, training_epochs=1)))
+    archived = MetricsArchived(through=9, points=5, manifest=Artifact(**FILE), objects=[Artifact(**FILE)])
+    await life(
+        "archived", *life_of, report(2, "completed", JobCompleted(global_step=3, training_epochs=1)),
+        own.KeepArchive(archived=archived), PurgeMetrics(before=10, messages=9, points=5, manifest=FILE["sha256"]),
+    )  # fmt: skip
     await life("failed", *life_of, report(2, "failed", JobFailed(reason="signal")), job(2))
     await life("given up by its agent", *life_of, report(2, "lease_lost", LeaseExpired(epoch=1, cause="lease_lost")))
     lost = own.ExpireLease(epoch=1, cause="not_renewed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tapeline.contracts.archives import MetricsArchived, MetricsPurged, PurgeMetrics
 from tapeline.contracts.artifacts import Artifact
 from tapeline.contracts.records import (
     MetricsTableAdded,
@@ -67,6 +69,7 @@ from tapeline.runs.run.commands import (
     GiveUp,
     GrantLease,
     HoldBack,
+    KeepArchive,
     Overdue,
     Pin,
     RefuseJob,
@@ -178,6 +181,8 @@ PAGE: list[tuple[type, set[Status], Status | None]] = [
         CheckpointBegun, CheckpointCompleted, CheckpointDeleted, CheckpointPinned, NotesChanged, RunRenamed,
         ReportNoted, RunInputAdded, RunOutputAdded, RunParametersSet, MetricsTableAdded, MetricsTableRemoved,
     )],
+    (MetricsArchived, THE_FOUR, None),
+    (MetricsPurged, THE_FOUR, None),
     (RunCopied, {S.RUN_CREATED}, S.JOB_COMPLETED),
     (RunForked, {S.RUN_CREATED}, None),
 ]  # fmt: skip
@@ -191,6 +196,8 @@ SAMPLES: dict[type, Any] = {
         CheckpointPinned(checkpoint_id="c1", pinned=True), RunInputAdded(value={"a": 1}),
         RunOutputAdded(value={"b": 1}), RunParametersSet(new={"lr": 2}, old={"lr": 1}),
         MetricsTableAdded(table_id="t1", name="metrics", rows=2, columns={"loss": {"kind": "float"}}, file=FILE),
+        MetricsArchived(through=9, points=5, manifest=FILE, objects=[FILE]),
+        MetricsPurged(before=10, messages=9, points=5, manifest="f" * 64),
         MetricsTableRemoved(table_id="t1"), RunForked(source="r0", checkpoint_id="c0", global_step=4, files=[FILE]),
         RunCopied(source="r0", source_sequence=9, status="job_completed", attempt=2, starts=[-1, 5]),
     )
@@ -613,3 +620,35 @@ def test_whatever_is_asked_every_event_is_legal_and_a_repeat_changes_nothing(com
     assert codes <= {"conflict", "not_found", "fenced", "gap", "already_exists"}
     granted = [event.epoch for event in history if isinstance(event, LeaseGranted)]
     assert granted == list(range(1, len(granted) + 1))
+
+
+# --- points that were moved to the artifact store -------------------------------------------------
+
+ENDED = [*RUNNING, COMPLETED]
+ARCHIVED = MetricsArchived(through=9, points=5, manifest=FILE, objects=[FILE])
+PURGE = PurgeMetrics(before=10, messages=9, points=5, manifest=FILE.sha256)
+
+
+def test_an_archive_is_noted_once_and_again_when_it_is_another() -> None:
+    assert when(ENDED, KeepArchive(archived=ARCHIVED)) == [ARCHIVED]
+    assert when([*ENDED, ARCHIVED], KeepArchive(archived=ARCHIVED)) == []
+    more = replace(ARCHIVED, through=12, points=7)
+    assert when([*ENDED, ARCHIVED], KeepArchive(archived=more)) == [more]
+    assert when([*ENDED, RunDeleted()], KeepArchive(archived=ARCHIVED)) == [ARCHIVED]
+
+
+def test_batches_are_purged_once_and_only_for_the_archive_that_was_compared() -> None:
+    purged = MetricsPurged(before=10, messages=9, points=5, manifest=FILE.sha256)
+    assert when([*ENDED, ARCHIVED], PURGE) == [purged]
+    assert when([*ENDED, ARCHIVED, purged], PURGE) == []
+    bare = refused(ENDED, PURGE)
+    assert (bare.code, bare.hint) == ("conflict", "tapeline metrics archive 17")
+    other = refused([*ENDED, ARCHIVED], PURGE.model_copy(update={"manifest": "1" * 64}))
+    assert (other.code, other.hint) == ("conflict", "repeat the purge")
+    assert refused([], PURGE).code == "not_found"
+
+
+def test_points_of_a_run_that_has_not_ended_are_neither_archived_nor_purged() -> None:
+    for command in (KeepArchive(archived=ARCHIVED), PURGE):
+        error = refused(RUNNING, command)
+        assert (error.code, "a run that has ended" in error.message) == ("conflict", True)

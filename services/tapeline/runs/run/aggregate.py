@@ -10,6 +10,7 @@ from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, Literal, assert_never
 
+from tapeline.contracts.archives import MetricsPurged, PurgeMetrics
 from tapeline.contracts.records import (
     MAX_VALUE_BYTES,
     MAX_VALUES,
@@ -61,6 +62,7 @@ from tapeline.runs.run.commands import (
     GiveUp,
     GrantLease,
     HoldBack,
+    KeepArchive,
     KeepTables,
     Overdue,
     Pin,
@@ -88,7 +90,7 @@ from tapeline.runs.run.transitions import WAITING
 def decide(run: Run, command: RunCommand) -> list[RunEvent]:
     if isinstance(command, BearRun):
         return _born(run, command)
-    if run.created is None or (run.is_deleted and not isinstance(command, DeleteRun)):
+    if run.created is None or (run.is_deleted and not isinstance(command, DeleteRun | KeepArchive | PurgeMetrics)):
         raise TapelineError("no such run", code="not_found", hint="tapeline run ls", data={"kind": "run"})
     match command:
         case CreateJob() | RefuseJob():
@@ -146,6 +148,8 @@ def decide(run: Run, command: RunCommand) -> list[RunEvent]:
             return [CheckpointPinned(checkpoint_id=found.id, pinned=command.pinned)]
         case AddRunInput() | AddRunOutput() | SetRunParameters() | KeepTables() | RemoveMetricsTables():
             return _recorded(run, command)
+        case KeepArchive() | PurgeMetrics():
+            return _put_away(run, command)
         case _:
             assert_never(command)
 
@@ -177,6 +181,31 @@ def _recorded(
             return [added(table) for table in new_tables.values()]
         case RemoveMetricsTables():
             return [MetricsTableRemoved(table_id=one) for one in dict.fromkeys(command.tables) if one in run.tables]
+
+
+def _put_away(run: Run, command: KeepArchive | PurgeMetrics) -> list[RunEvent]:
+    """What becomes of points that nobody adds to any more; also of a run that is deleted."""
+    verb = "archiving its points" if isinstance(command, KeepArchive) else "purging its batches"
+    if run.status not in FINISHED:
+        raise conflict(run, verb, FINISHED, hint=f"wait for its end, or tapeline run stop {run.number}")
+    match command:
+        case KeepArchive():
+            return [] if run.archived == command.archived else [command.archived]
+        case PurgeMetrics():
+            if run.archived is None or run.archived.manifest.sha256 != command.manifest:
+                raise TapelineError(
+                    f"the points of run r{run.number} are not archived" if run.archived is None else
+                    f"the archive of run r{run.number} is another one by now",
+                    code="conflict",
+                    hint=f"tapeline metrics archive {run.number}" if run.archived is None else "repeat the purge",
+                )  # fmt: skip
+            if run.purged is not None and run.purged.before >= command.before:
+                return []
+            return [
+                MetricsPurged(
+                    before=command.before, messages=command.messages, points=command.points, manifest=command.manifest
+                )
+            ]
 
 
 def _check_room(run: Run, what: str, count: int, value: Any) -> None:

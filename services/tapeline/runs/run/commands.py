@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
+from tapeline.contracts.archives import MetricsArchived, PurgeMetrics
 from tapeline.contracts.message import Command, Lossy, Message, Told
 from tapeline.contracts.records import (
     AddRunInput,
@@ -312,6 +313,16 @@ class Pin(Command):
         return cls.of(events[0])
 
 
+class KeepArchive(Command):
+    """From who moves points to the artifact store: every byte is there, and was read again."""
+
+    archived: MetricsArchived
+
+    @classmethod
+    def from_events(cls, events: Sequence[Told], state: Any) -> Self:
+        return cls(archived=events[0].data)
+
+
 RunCommand = (
     BearRun
     | BearAttached
@@ -341,4 +352,6 @@ RunCommand = (
     | SetRunParameters
     | KeepTables
     | RemoveMetricsTables
+    | KeepArchive
+    | PurgeMetrics
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, assert_never
 
+from tapeline.contracts.archives import MetricsArchived, MetricsPurged
 from tapeline.contracts.metrics import ATTACHED
 from tapeline.contracts.records import (
     MetricsTableAdded,
@@ -109,6 +110,8 @@ class Run:
     outputs: tuple[dict[str, Any], ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, MetricsTableAdded] = field(default_factory=dict)
+    archived: MetricsArchived | None = None
+    purged: MetricsPurged | None = None
     last_step: int | None = None
     reason: str | None = None
     message: str | None = None
@@ -248,6 +251,10 @@ def evolve(run: Run, event: RunEvent) -> Run:
             return replace(run, tables=run.tables | {event.table_id: event})
         case MetricsTableRemoved():
             return replace(run, tables={id: one for id, one in run.tables.items() if id != event.table_id})
+        case MetricsArchived():
+            return replace(run, archived=event)
+        case MetricsPurged():
+            return replace(run, purged=event)
         case _:
             assert_never(event)
 

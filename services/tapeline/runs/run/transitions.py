@@ -7,6 +7,7 @@ event leads to is `status_after` in `tapeline.contracts.runs`. What is not in th
 
 from __future__ import annotations
 
+from tapeline.contracts.archives import MetricsArchived, MetricsPurged
 from tapeline.contracts.records import (
     MetricsTableAdded,
     MetricsTableRemoved,
@@ -92,6 +93,8 @@ LEGAL: dict[type, frozenset[Status]] = {
     RunParametersSet: ANY,
     MetricsTableAdded: ANY,
     MetricsTableRemoved: ANY,
+    MetricsArchived: FINISHED,
+    MetricsPurged: FINISHED,
     RunCopied: frozenset({Status.RUN_CREATED}),
     RunForked: frozenset({Status.RUN_CREATED}),
 }
