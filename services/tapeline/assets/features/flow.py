@@ -13,6 +13,7 @@ from tapeline.assets.features.per_bar import bar_feature, in_blocks, ratio, sums
 from tapeline.assets.features.ranges import OverBarsParams
 from tapeline.assets.features.returns import log_returns
 from tapeline.assets.view import Grid, Unit
+from tapeline.logarithms import ln1p
 
 # TA-Lib takes a money flow below 1 for none, whatever the currency: volumes are counted in 2^-40.
 FINER = 2.0**40
@@ -106,7 +107,7 @@ def amihud(grid: Grid, params: OverBarsParams) -> NDArray[np.float64]:
     traded = volume > 0
     # The first bar has no return: its window has no value, as others whose history is short.
     each = np.where(traded, answer, 0.0)
-    return np.log1p(ratio(sums(each, params.n), sums(traded.astype(np.float64), params.n)))
+    return ln1p(ratio(sums(each, params.n), sums(traded.astype(np.float64), params.n)))
 
 
 OBV_SLOPE = bar_feature(

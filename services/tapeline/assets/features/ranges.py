@@ -14,6 +14,7 @@ from tapeline.assets.features.averages import AverageParams
 from tapeline.assets.features.candles import EPSILON
 from tapeline.assets.features.per_bar import bar_feature, means, ratio
 from tapeline.assets.view import Grid
+from tapeline.logarithms import ln
 
 
 class NatrParams(FeatureParams):
@@ -37,7 +38,7 @@ def natr(grid: Grid, params: NatrParams) -> NDArray[np.float64]:
 def _log(over: NDArray[np.float64], under: NDArray[np.float64]) -> NDArray[np.float64]:
     share = ratio(over, under)
     share[share <= 0] = np.nan
-    return np.log(share)
+    return ln(share)
 
 
 def parkinson(grid: Grid, params: OverBarsParams) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from tapeline.assets.component import FeatureParams
 from tapeline.assets.features import talib
 from tapeline.assets.features.per_bar import bar_feature, ratio, sums
 from tapeline.assets.view import Grid
+from tapeline.logarithms import ln
 
 MOST_WEIGHTS = 10_000
 
@@ -43,7 +44,7 @@ def log_returns(close: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     """ln(c_t / c_{t-k}) of each bar: float64, shape (rows,); NaN for the first k."""
     out = np.full(len(close), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
-        out[k:] = np.log(close[k:] / close[: len(close) - k])
+        out[k:] = ln(close[k:] / close[: len(close) - k])
     out[~np.isfinite(out)] = np.nan
     return out
 
@@ -100,7 +101,7 @@ def frac_diff(grid: Grid, params: FracDiffParams) -> NDArray[np.float64]:
     used = weights(params.d, params.tau)
     rows, last = len(grid.end), len(used) - 1
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(grid.bars[:, 3])
+        logs = ln(grid.bars[:, 3])
     out = np.full(rows, np.nan)
     if rows > last:
         total = np.zeros(rows - last)
