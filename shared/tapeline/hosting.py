@@ -37,6 +37,7 @@ from tapeline.ids import new_id
 from tapeline.lane import Lane
 from tapeline.log import Appended, NewCommit
 from tapeline.log.codec import Codec
+from tapeline.log.intake import publish
 from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.lease import KvLease, while_held
 from tapeline.log.metrics import MetricsStream
@@ -213,7 +214,7 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
                 "sequence": place.sequence,
                 "types": [type(event).__name__ for event in commit.events],
             }
-            await client.publish(subjects.feed(ref), msgspec.json.encode(hint))
+            await publish(client, subjects.feed(ref), msgspec.json.encode(hint))
 
         service = build(
             Platform(

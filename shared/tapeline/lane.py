@@ -16,7 +16,7 @@ from typing import Any
 
 from tapeline.bus import MAX_WORKERS, Served
 from tapeline.clock import Clock
-from tapeline.log.intake import Message, intake_of
+from tapeline.log.intake import Message, intake_of, publish
 from tapeline.log.wire import header_lines
 from tapeline.logs import get_logger
 
@@ -82,18 +82,4 @@ class Lane:
         _, subject, reply, body, headers = message
         found = await each.reply(subject.decode(), body, header_lines(headers) if headers else {}, self._clock)
         if reply:
-            await self._reply(reply, found)
-
-    async def _reply(self, to: bytes, body: bytes) -> None:
-        client = self._client
-        transport = client._transport
-        if not client.is_connected or client.is_draining or not hasattr(transport, "write"):
-            await client.publish(to.decode(), body)
-            return
-        text = b"PUB %b %d\r\n%b\r\n" % (to, len(body), body)
-        if client._pending_data_size > 0:
-            # What the client itself has not written yet goes first, and with it: each write wakes the broker.
-            text = b"".join([*client._pending, text])
-            client._pending = []
-            client._pending_data_size = 0
-        transport.write(text)
+            await publish(self._client, reply.decode(), found)

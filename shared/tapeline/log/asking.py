@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from nats.aio.client import Client
-from nats.aio.transport import TcpTransport
 from nats.errors import MaxPayloadError, NoRespondersError
 
 from tapeline.log.intake import Intake, Message, intake_of
@@ -32,7 +32,7 @@ class Asker:
     async def is_ready(self) -> bool:
         """Whether a request can be sent this way just now; else the library's way is there."""
         client = self._client
-        if not client.is_connected or client.is_draining or type(client._transport) is not TcpTransport:
+        if not self._intake.outlet.is_ready:
             return False
         if not self._inbox:
             async with self._opening:
@@ -71,22 +71,12 @@ class Asker:
         self._waiting[token] = answer
         late = loop.call_later(timeout, _give_up, answer)
         try:
-            self._write(published(subject, b" %b.%b" % (self._inbox.encode(), token), body, headers))
-            if sent is not None:
-                sent()
+            text = published(subject, b" %b.%b" % (self._inbox.encode(), token), body, headers)
+            self._intake.outlet.write(text, None if sent is None else partial(_tell, sent, answer))
             return await answer
         finally:
             late.cancel()
             self._waiting.pop(token, None)
-
-    def _write(self, text: bytes) -> None:
-        """Write at once, after what the client itself has not yet written."""
-        client = self._client
-        if client._pending_data_size > 0:
-            text = b"".join([*client._pending, text])
-            client._pending = []
-            client._pending_data_size = 0
-        client._transport.write(text)  # type: ignore[union-attr]
 
     def _hear(self, message: Message) -> None:
         _, subject, _, body, headers = message
@@ -111,6 +101,14 @@ async def asker_of(client: Client) -> Asker | None:
     if intake.asker is None:
         intake.asker = Asker(client, intake)
     return intake.asker if await intake.asker.is_ready() else None
+
+
+def _tell(sent: Callable[[], None], answer: asyncio.Future[bytes]) -> None:
+    try:
+        sent()
+    except Exception as error:
+        if not answer.done():
+            answer.set_exception(error)
 
 
 def _give_up(answer: asyncio.Future[bytes]) -> None:

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
+from tapeline.log.outlet import Outlet
 from tapeline.wire import Frames
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Intake:
         self._take: Callable[[Run[Any]], None] = lambda _run: None
         self._heard: dict[int, Callable[[Message], None]] = {}
         self._lose: Callable[[], None] = lambda: None
+        self.outlet = Outlet(client)
         self.asker: Asker | None = None
 
     def divert(self, sid: int, quick: Quick[T], take: Callable[[Run[T]], None]) -> None:
@@ -93,3 +95,9 @@ def intake_of(client: Client) -> Intake | None:
     made = Intake(client)
     client._ps = made  # type: ignore[assignment]
     return made
+
+
+async def publish(client: Client, subject: str, body: bytes) -> None:
+    """Publish a message without headers, with whatever else the connection has to write in this turn of the loop."""
+    intake = intake_of(client)
+    await (client.publish if intake is None else intake.outlet.publish)(subject, body)

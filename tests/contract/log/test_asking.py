@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -12,7 +13,7 @@ from nats.errors import MaxPayloadError, NoRespondersError
 
 from tapeline.log import wire
 from tapeline.log.asking import asker_of
-from tapeline.log.intake import Intake, intake_of
+from tapeline.log.intake import Intake, intake_of, publish
 from tapeline.testing.proxy import Proxy
 from tapeline.testing.server import NatsServer, connector
 
@@ -106,3 +107,60 @@ async def test_the_names_that_asking_leans_on_are_there(server: NatsServer) -> N
     assert client._pending_data_size == 0
     assert client._max_payload == 2**20
     await client.close()
+
+
+async def test_what_is_sent_in_one_turn_is_one_write_in_order(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, client = await echoing(server), await server.connect()
+    heard: list[bytes] = []
+    done = asyncio.Event()
+
+    async def hear(msg: Msg) -> None:
+        heard.append(msg.data)
+        if len(heard) == 3:
+            done.set()
+
+    await other.subscribe("told", cb=hear)
+    # The library writes its ping ahead of what still waits in its buffer: only the second tells anything.
+    await other.flush()
+    await other.flush()
+    assert await wire.answer(client, "echo.0", b"", timeout=5) == b"echo.0 None "
+    written: list[bytes] = []
+    transport: Any = client._transport
+    write = transport.write
+
+    def note(text: bytes) -> None:
+        written.append(text)
+        write(text)
+
+    monkeypatch.setattr(transport, "write", note)
+    asked = [asyncio.ensure_future(wire.answer(client, f"echo.{k}", b"", timeout=5)) for k in range(9)]
+    await publish(client, "told", b"1")
+    await client.publish("told", b"2")
+    await publish(client, "told", b"3")
+    assert await asyncio.gather(*asked) == [f"echo.{k} None ".encode() for k in range(9)]
+    await asyncio.wait_for(done.wait(), 10)
+    assert heard == [b"1", b"2", b"3"]
+    assert len(written) <= 3, "one for what was said at once, one for the requests that began a turn later"
+    for one in (other, client):
+        await one.close()
+
+
+async def test_what_is_sent_while_there_is_no_connection_waits_for_one(server: NatsServer) -> None:
+    other = await server.connect()
+    heard = await other.subscribe("told")
+    await other.flush()
+    await other.flush()
+    async with Proxy(server.port) as proxy:
+        client = await connector(proxy.url, allow_reconnect=True)(Client())
+        assert intake_of(client) is not None
+        proxy.cut()
+        for _ in range(500):
+            if not client.is_connected:
+                break
+            await asyncio.sleep(0.01)
+        await publish(client, "told", b"late")
+        assert (await heard.next_msg(timeout=20)).data == b"late"
+        await client.close()
+    await other.close()
