@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from tapeline.assets.components import FEATURES, LABELS
 
 BUILDS = Path(__file__).parents[2] / "assets" / "builds"
-NEWER = " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))
+NEWER = " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", []))
 OLD_LIBRARY = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX512F"}
 OLD_ALGEBRA = {"OPENBLAS_CORETYPE": "Prescott", "OPENBLAS_NUM_THREADS": "1"}
 ELSEWHERE = {"LC_ALL": "C", "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "1", "PYTHONUTF8": "0"}
