@@ -22,8 +22,8 @@ from tapeline.errors import TapelineError
 from tapeline.failpoints import passed
 from tapeline.ids import new_id
 from tapeline.log import GENESIS, Appended, Conflict, EventLog, NewCommit, StoredCommit
-from tapeline.log.codec import Codec, event_id, link
-from tapeline.subjects import Ref
+from tapeline.log.codec import Codec, event_id, link, read_brief
+from tapeline.subjects import Ref, ref_of
 
 S = TypeVar("S")
 C_contra = TypeVar("C_contra", contravariant=True)
@@ -36,6 +36,9 @@ REMEMBERED_COMMANDS = 64
 REMEMBERED_EVENTS = 64
 CACHED_AGGREGATES = 10_000
 ATTEMPTS = 5
+LOOKED_AT = 8
+"""Commits in which the end of a command is looked for at a time: most change one aggregate or three."""
+LAG_S, LAGS = 0.05, 40
 
 
 class Decider(Protocol[S, C_contra, E]):
@@ -84,7 +87,7 @@ class Step(Generic[S]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Generic[S]):
-    """What became of a command: the state after it, and where its last commit stands.
+    """What became of a command: the state after it, and where the last commit of all that it changed stands.
 
     `events` is empty when the wish was already true; `replayed` says that the command was known.
     """
@@ -108,6 +111,8 @@ class _Done(NamedTuple):
     content: str | None
     position: int
     sequence: int
+    end: int | None = None
+    """Where the last commit of the command stands, whichever aggregate it is of; None when only the log knows."""
 
 
 @dataclass(slots=True)
@@ -214,10 +219,11 @@ class Deciders:
         known = [self._known(step, folded, origin) for step, folded in zip(steps, folds, strict=True)]
         if any(known):
             # An atomic append is on the log whole: what knows nothing of the command had decided to nothing.
+            end = await self._end(steps[0].ref.team, origin.command_id, [found for found in known if found])
             return [
                 Outcome(
                     state=folded.state,
-                    position=found.position if found else folded.position,
+                    position=end,
                     sequence=found.sequence if found else folded.sequence,
                     replayed=True,
                 )
@@ -239,29 +245,33 @@ class Deciders:
         else:
             appended = []
         passed("handler.appended")
+        end = max([place.position for place in appended] or [folded.position for folded in folds])
+        if any(place.replayed for place in appended):
+            # An earlier try, perhaps elsewhere, may have changed more than this one decides.
+            end = await self._end_on_log(steps[0].ref.team, origin.command_id, end)
         places = iter(appended)
         outcomes: list[Outcome[Any]] = []
         told: list[tuple[Ref, Appended, NewCommit]] = []
         written = iter(commits)
         for step, folded, events in zip(steps, folds, decided, strict=True):
             replayed = False
-            stands: Appended | None = None
+            sequence = folded.sequence
             if events:
                 place, (commit, _) = next(places), next(written)
-                replayed = place.replayed
+                replayed, sequence = place.replayed, place.sequence
                 if place.replayed:
                     # What is on the log was decided by an earlier try, perhaps elsewhere: read it, do not assume it.
                     folded = await self._fold(step.decider, step.ref, fresh=True)
                     self._known(step, folded, origin)  # refuses an id that another command has used
-                    events, stands = [], place
+                    events = []
                 else:
-                    self._advance(step, folded, events, place, commit)
+                    self._advance(step, folded, events, place, commit, end)
                     told.append((step.ref, place, commit))
             outcomes.append(
                 Outcome(
                     state=folded.state,
-                    position=stands.position if stands else folded.position,
-                    sequence=stands.sequence if stands else folded.sequence,
+                    position=end,
+                    sequence=sequence,
                     events=events,
                     replayed=replayed,
                 )
@@ -284,6 +294,32 @@ class Deciders:
             )
         return found
 
+    async def _end(self, team: str, command_id: str, known: Sequence[_Done]) -> int:
+        """Where the last commit of a command stands of which these are known."""
+        ends = [done.end for done in known if done.end is not None]
+        # Who has written it knows; who has read some of it may not have looked at all that it changed.
+        return max(ends) if ends else await self._end_on_log(team, command_id, max(done.position for done in known))
+
+    async def _end_on_log(self, team: str, command_id: str, position: int) -> int:
+        """As the log has it: an atomic append is dense, and each of its commits names the command."""
+        lags = 0
+        while lags < LAGS:
+            commits = await self._log.page(after=position, limit=LOOKED_AT)
+            for commit in commits:
+                brief = read_brief(commit.header, commit.position)
+                if brief.cmd != command_id or ref_of(commit.subject).team != team:
+                    return position
+                position = commit.position
+            if not commits:
+                if (await self._log.head()).position <= position:
+                    return position
+                # A replica that has not heard of the rest yet.
+                lags += 1
+                await asyncio.sleep(LAG_S)
+        raise TapelineError(
+            f"the log has more than it shows after position {position}", code="unavailable", hint="retry"
+        )
+
     def _commit(self, step: Step[Any], folded: _Folded, events: list[Any], origin: Origin, now: datetime) -> NewCommit:
         return NewCommit(
             ref=step.ref,
@@ -299,7 +335,9 @@ class Deciders:
             content=origin.content,
         )
 
-    def _advance(self, step: Step[Any], folded: _Folded, events: list[Any], place: Appended, commit: NewCommit) -> None:
+    def _advance(
+        self, step: Step[Any], folded: _Folded, events: list[Any], place: Appended, commit: NewCommit, end: int
+    ) -> None:
         for event in events:
             folded.state = step.decider.evolve(folded.state, event)
         self._keep(step.ref, folded)
@@ -308,7 +346,7 @@ class Deciders:
         for index in range(len(events)):
             id = event_id(step.ref.subject, commit.command_id, index)
             folded.tell(id, place.position, commit.correlation_id or commit.command_id)
-        folded.remember(commit.command_id, _Done(commit.command, commit.content, place.position, place.sequence))
+        folded.remember(commit.command_id, _Done(commit.command, commit.content, place.position, place.sequence, end))
 
     async def _fold(self, decider: Decider[Any, Any, Any], ref: Ref, *, fresh: bool) -> _Folded:
         folded, stale = self._cache.get(ref), fresh

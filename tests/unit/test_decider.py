@@ -12,7 +12,7 @@ from tapeline import names
 from tapeline.clock import FakeClock
 from tapeline.contracts import EVENTS, UPCASTERS
 from tapeline.contracts.names import NameClaimed, NameReleased
-from tapeline.decider import REMEMBERED_COMMANDS, Deciders, Origin, Step, origin_of
+from tapeline.decider import REMEMBERED_COMMANDS, Deciders, Origin, Outcome, Step, origin_of
 from tapeline.errors import TapelineError
 from tapeline.ids import new_id
 from tapeline.log import Appended, NewCommit
@@ -148,6 +148,49 @@ async def test_several_aggregates_change_together_or_not_at_all(deciders: Decide
     )
     assert [outcome.state.holder for outcome in renamed] == [None, "z"]
     assert (await log.head()).position == 3
+
+
+OTHER = name_ref("main", "run", "other")
+
+
+async def both(deciders: Deciders, origin: Origin) -> list[Outcome[Claim]]:
+    """Claim two names with one command."""
+    other = Step(decider=names, ref=OTHER, command=ClaimName(name="other", holder="a", what="run"))
+    return await deciders.handle_together([Step(decider=names, ref=REF, command=claim()), other], origin)
+
+
+async def test_who_waits_for_the_answer_of_a_command_sees_all_that_it_changed(
+    deciders: Deciders, log: InMemoryLog
+) -> None:
+    outcomes = await both(deciders, mine())
+
+    assert (await log.head()).position == 2
+    assert [outcome.position for outcome in outcomes] == [2, 2]
+
+
+async def test_a_repeat_in_another_copy_names_the_end_of_the_command_as_well(log: InMemoryLog, codec: Codec) -> None:
+    origin = mine(new_id())
+    await Deciders(log, codec, FakeClock()).handle_together([birth("z")], mine())
+    await Deciders(log, codec, FakeClock()).handle(names, REF, ReleaseName(name="demo", holder="z"), mine())
+    here = Deciders(log, codec, FakeClock())
+    first = await both(here, origin)
+    # Another user's commands, also one of the same id, come after it and are none of its commits.
+    stranger = Ref("other", "run", OTHER.id)
+    await Deciders(log, codec, FakeClock()).handle(names, stranger, claim(), origin)
+    await here.handle(names, OTHER, ReleaseName(name="other", holder="a"), mine())
+
+    again = await both(here, origin)
+    elsewhere = await both(Deciders(log, codec, FakeClock()), origin)
+    assert [outcome.position for outcome in (*first, *again, *elsewhere)] == [4] * 6
+    assert {outcome.replayed for outcome in (*again, *elsewhere)} == {True}
+    # What is known elsewhere by now may leave a part of it out: the answer is the same.
+    alone = await Deciders(log, codec, FakeClock()).handle(names, REF, claim(), origin)
+    assert (alone.position, alone.sequence, alone.replayed) == (4, 3, True)
+
+
+async def test_a_wish_that_is_true_of_several_aggregates_is_answered_with_the_last(deciders: Deciders) -> None:
+    await both(deciders, mine())
+    assert [(outcome.events, outcome.position) for outcome in await both(deciders, mine())] == [([], 2), ([], 2)]
 
 
 class Counting(InMemoryLog):

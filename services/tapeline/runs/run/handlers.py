@@ -334,8 +334,7 @@ def _add_checkpoints(verbs: Verbs, desk: Desk) -> None:
             position = desk.reader.projector.position
             return Accepted(view=DeletedView(ids=[]), sequence=0, position=position, log_id=desk.log_id)
         outcomes = await desk.deciders.handle_together(steps, origin_of(caller.actor, request.command_id))
-        last = max(outcomes, key=lambda outcome: outcome.position)
-        return accepted(last, DeletedView(ids=[one for ids in owners.values() for one in ids]), desk.log_id)
+        return accepted(outcomes[-1], DeletedView(ids=[one for ids in owners.values() for one in ids]), desk.log_id)
 
     @verbs.user("pin")
     async def pin(caller: Principal, request: PinCheckpoint) -> Accepted[RunView]:
