@@ -98,7 +98,6 @@ class State:
     needs : of each job that waits for a device
     devices : those that agents have announced, and whether each is free
     busy : how many devices each team has busy
-    offered : runs of which an offer is open, or a later lease is known than the tables show
     """
 
     jobs: Sequence[Job] = ()
@@ -108,7 +107,6 @@ class State:
     needs: Mapping[tuple[str, str], Needs] = field(default_factory=dict)
     devices: Sequence[schedule.Device] = ()
     busy: Counter[str] = field(default_factory=Counter)
-    offered: frozenset[tuple[str, str]] = frozenset()
     unknown_grace_s: float = UNKNOWN_GRACE_S
 
     @cached_property
@@ -219,7 +217,7 @@ def _matched(state: State, now_us: int) -> list[Wish]:
     wishes: list[Wish] = []
     candidates: dict[str, tuple[Job, schedule.Waiting]] = {}
     for job in state.jobs:
-        if not job.is_waiting or job.key in state.offered or (needs := state.needs.get(job.key)) is None:
+        if not job.is_waiting or (needs := state.needs.get(job.key)) is None:
             continue
         waited_us = now_us - (job.submitted_us or 0)
         if needs.queue_timeout_s is not None and waited_us >= needs.queue_timeout_s * 1e6:

