@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tapeline.bus import Verbs
 from tapeline.holders import Holders
+from tapeline.metric_archives import Files
 from tapeline.projections import LogSource, Projector, Reader, Tail
 from tapeline.projections.standard import standard
 from tapeline.replay.worlds import Worlds
@@ -43,7 +44,9 @@ def dispatcher(platform: Platform) -> Rehearsed:
 def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
     tail = Tail(platform.log)
     projector = Projector(LogSource(tail, platform.codec, projection.kinds), projection, platform.engine)
-    measured = Projector(MetricsSource(platform.metrics, platform.log_id), metrics_projection, platform.engine)
+    measured = Projector(
+        MetricsSource(platform.metrics, platform.log_id, platform.store), metrics_projection, platform.engine
+    )
     reader = Reader(platform.engine, projector)
     leases, presence = Leases(platform.clock), Presence(platform.clock, platform.agent_teams)
     found = Dispatcher(
@@ -69,6 +72,7 @@ def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
         measured=measured,
         numbers=Numbers(platform.deciders, platform.clock),
         log_id=platform.log_id,
+        files=Files(platform.store, platform.home / "archived"),
     )
     gate = reports.Gate(
         desk=desk,

@@ -23,14 +23,17 @@ MESSAGE_ID = "Nats-Msg-Id"
 FORMAT = "Tl-Metrics"
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 ROUNDS = 3
+ARCHIVE = "archive"
+"""Where batches have numbers, in the id of a message that says where they are archived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsMessage:
     """One stored batch of one attempt of a run; `body` is what was appended.
 
-    A message without the id of a batch is none (`is_batch`), has the numbers 0, and is for nobody to fold: only an
-    operator can have sent it.
+    A message without the id of a batch is none (`is_batch`) and has the numbers 0. One that `is_archive` says where
+    all that came before it in its run lies in the artifact store; any other is for nobody to fold: only an operator
+    can have sent it.
     """
 
     position: int
@@ -41,6 +44,7 @@ class MetricsMessage:
     body: bytes
     stored_at: datetime
     is_batch: bool = True
+    is_archive: bool = False
 
 
 class MetricsStream:
@@ -85,8 +89,25 @@ class MetricsStream:
             `insufficient_storage`, `too_large`, `unavailable`, or `unknown_outcome`: sending the batch again
             is safe.
         """
+        return await self._append(team, run, f"{attempt}.{batch}", (attempt, batch), body, expected)
+
+    async def append_archive(self, team: str, run: str, manifest: str, body: bytes, *, expected: int) -> int:
+        """Store the marker of an archive and give its position; `manifest` is a digest, by which a repeat is known.
+
+        Raises
+        ------
+        Conflict
+            The run's last message is at another position than `expected`: what came since is not in the archive.
+        TapelineError
+            As `append`.
+        """
+        return await self._append(team, run, f"{ARCHIVE}.{manifest}", None, body, expected)
+
+    async def _append(
+        self, team: str, run: str, id: str, numbers: tuple[int, int] | None, body: bytes, expected: int | None
+    ) -> int:
         subject = subjects.metrics(team, run)
-        headers = {MESSAGE_ID: f"{team}.{run}.{attempt}.{batch}", FORMAT: "1"}
+        headers = {MESSAGE_ID: f"{team}.{run}.{id}", FORMAT: "1"}
         if expected is not None:
             headers[EXPECTED] = str(expected)
         for round in range(ROUNDS):
@@ -106,7 +127,9 @@ class MetricsStream:
             code = ack.error.err_code
             if code in wire.CONFLICTS:
                 last = await self.tail(team, run)
-                if last is not None and (last.attempt, last.batch) == (attempt, batch):
+                if last is not None and (
+                    (last.attempt, last.batch) == numbers if numbers else last.is_archive and last.body == body
+                ):
                     return last.position
                 raise Conflict(f"the metrics of run {run} have moved")
             if code in wire.FULL:
@@ -117,38 +140,64 @@ class MetricsStream:
                 )
             if code in wire.TOO_LARGE:
                 raise _too_large(body)
+        what = f"batch {numbers[1]}" if numbers else "the archive"
         raise TapelineError(
-            f"the broker did not answer for batch {batch} of run {run}",
+            f"the broker did not answer for {what} of run {run}",
             code="unknown_outcome",
             hint="send the same batch again: it cannot be stored twice",
         )
 
     async def tail(self, team: str, run: str) -> MetricsMessage | None:
-        """The last batch of a run, by the leader's word, at the position of its last message; None when it has none.
+        """The last batch or archive of a run, by the leader's word, at the position of its last message.
 
-        Of a run that has messages and no batch among them, the last message.
+        None when it has no message; of a run that has messages and neither among them, the last message.
         """
         query = {"last_by_subj": subjects.metrics(team, run)}
         found = await wire.message(self._client, STREAM, query, timeout=self._timeout_s)
         if found is None:
             return None
         last = _of_stored(found)
-        if not last.is_batch:
-            async for one in self.of_run(team, run):
-                last = replace(one, position=found.position)
+        if not (last.is_batch or last.is_archive):
+            async for one in self.messages_of(team, run):
+                if one.is_batch or one.is_archive:
+                    last = replace(one, position=found.position)
         return last
 
     async def of_run(self, team: str, run: str) -> AsyncGenerator[MetricsMessage, None]:
         """Every batch of one run, in order."""
+        async for one in self.messages_of(team, run):
+            if one.is_batch:
+                yield one
+
+    async def messages_of(
+        self, team: str, run: str, *, upto: int | None = None
+    ) -> AsyncGenerator[MetricsMessage, None]:
+        """Every message of one run up to a position, in order, those too that are no batches."""
         after, subject = 0, subjects.metrics(team, run)
         while True:
             query = {"seq": after + 1, "next_by_subj": subject}
             found = await wire.message(self._client, STREAM, query, timeout=self._timeout_s)
-            if found is None:
+            if found is None or (upto is not None and found.position > upto):
                 return
             after = found.position
-            if (one := _of_stored(found)).is_batch:
-                yield one
+            yield _of_stored(found)
+
+    async def purge(self, team: str, run: str, *, before: int) -> int:
+        """Remove every message of a run before a position, for ever; gives how many went.
+
+        Only the admin identity may: what they say must have been kept elsewhere.
+
+        Raises
+        ------
+        TapelineError
+            `unavailable` when the broker does not answer, as it does not for any other identity.
+        """
+        query = {"filter": subjects.metrics(team, run), "seq": before}
+        try:
+            answer = await wire.request(self._client, f"STREAM.PURGE.{STREAM}", query, timeout=self._timeout_s)
+        except wire.Refused as error:
+            raise wire.refused(error) from error
+        return int(answer["purged"])
 
     async def head(self) -> int:
         """The last position of the stream; 0 when nothing was ever stored."""
@@ -191,6 +240,7 @@ def _of_stored(found: wire.Message) -> MetricsMessage:
 def _message(position: int, subject: str, id: str, body: bytes, stored_at: datetime) -> MetricsMessage:
     team, run = subjects.metrics_owner(subject)
     numbers = id.removeprefix(f"{team}.{run}.").split(".")
+    is_archive = len(numbers) == 2 and numbers[0] == ARCHIVE
     is_batch = len(numbers) == 2 and all(one.isascii() and one.isdecimal() for one in numbers)
     attempt, batch = map(int, numbers if is_batch else ("0", "0"))
     return MetricsMessage(
@@ -202,6 +252,7 @@ def _message(position: int, subject: str, id: str, body: bytes, stored_at: datet
         body=body,
         stored_at=stored_at,
         is_batch=is_batch,
+        is_archive=is_archive,
     )
 
 

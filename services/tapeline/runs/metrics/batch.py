@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tapeline.columns import Points, count_of, joined, pack, points_of, unpack
+from tapeline.columns import Points, bounds, count_of, joined, pack, points_of, unpack
 from tapeline.errors import TapelineError
 
 if TYPE_CHECKING:
@@ -154,9 +154,11 @@ def _packed(tag: str, given: Any) -> Parsed:
         raise _refusal(f"{tag!r}: {error}") from error
     if not len(points):
         return Parsed(tag, points)
-    if int(points.steps.min()) < 0 or int(points.steps.max()) > MAX_STEP:
+    first, last = bounds(points.steps)
+    if first < 0 or last > MAX_STEP:
         raise _refusal(f"a step of {tag!r} is not from 0 to 2**53")
-    if int(points.times.min()) < 0 or int(points.times.max()) > 2**62:
+    first, last = bounds(points.times)
+    if first < 0 or last > 2**62:
         raise _refusal(f"a time of {tag!r} is not one")
     return Parsed(tag, points, body)
 

@@ -14,8 +14,11 @@ from tapeline.errors import TapelineError
 from tapeline.log import Conflict
 from tapeline.log.metrics import MetricsMessage
 from tapeline.logs import get_logger
+from tapeline.metric_archives import archived_before, marker_of
 from tapeline.runs.metrics import batch as batches
+from tapeline.runs.metrics.archived import ArchivedRun, resolved
 from tapeline.runs.metrics.batch import Open
+from tapeline.store import ArtifactStore
 
 log = get_logger()
 
@@ -211,7 +214,12 @@ class Intake:
         tail = self._tails.get(key)
         if tail is None:
             found = await self._metrics.tail(*key)
-            if found is None or not found.is_batch:
+            if found is not None and found.is_archive:
+                # The archive goes on counting where the batches that it stands for have ended.
+                marker = marker_of(found.body)
+                ledger = {attempt: Open(*reached) for attempt, reached in marker.ledger.items()}
+                tail = _Tail(found.position, marker.last_us, max(ledger, default=0), ledger)
+            elif found is None or not found.is_batch:
                 tail = _Tail(0 if found is None else found.position)
             else:
                 stored = batches.decode(found.body)
@@ -226,14 +234,16 @@ class Intake:
 class MetricsSource:
     """The batches of every run, for a projector; its positions are those of METRICS, not of the log.
 
-    A message that is no batch is set aside and named: nothing that it says can belong to an attempt.
+    The marker of an archive comes with its manifest. A message that is neither is set aside and named: nothing that
+    it says can belong to an attempt.
     """
 
     stream = "METRICS"
 
-    def __init__(self, metrics: Metrics, log_id: str) -> None:
+    def __init__(self, metrics: Metrics, log_id: str, store: ArtifactStore) -> None:
         self._metrics = metrics
         self._log_id = log_id
+        self._store = store
 
     async def identity(self) -> str:
         return self._log_id
@@ -241,23 +251,34 @@ class MetricsSource:
     async def head(self) -> int:
         return await self._metrics.head()
 
-    def aggregate(self, event: MetricsMessage) -> str:
+    def aggregate(self, event: MetricsMessage | ArchivedRun) -> str:
         return f"{event.team}/run/{event.run}"
 
-    async def load(self, aggregate: str, upto: int) -> list[MetricsMessage]:
+    async def load(self, aggregate: str, upto: int) -> list[MetricsMessage | ArchivedRun]:
         return [
-            one
+            each
             async for many in self._metrics.read(upto=upto)
-            for one in many
-            if one.is_batch and self.aggregate(one) == aggregate
+            for each in await self._known([one for one in many if self.aggregate(one) == aggregate])
         ]
 
     async def missing(self) -> int:
-        return await self._metrics.missing()
+        """How many batches were purged that no archive stands for."""
+        lost = await self._metrics.missing()
+        return lost - await archived_before(self._metrics.read()) if lost else 0
 
-    async def read(self, after: int, upto: int | None = None) -> AsyncGenerator[tuple[int, list[MetricsMessage]], None]:
+    async def read(
+        self, after: int, upto: int | None = None
+    ) -> AsyncGenerator[tuple[int, list[MetricsMessage | ArchivedRun]], None]:
         async for many in self._metrics.read(after=after, upto=upto, follow=upto is None):
-            for one in many:
-                if not one.is_batch:
-                    log.error("metrics_message_set_aside", position=one.position, aggregate=self.aggregate(one))
-            yield many[-1].position, [one for one in many if one.is_batch]
+            yield many[-1].position, await self._known(many)
+
+    async def _known(self, many: Sequence[MetricsMessage]) -> list[MetricsMessage | ArchivedRun]:
+        found: list[MetricsMessage | ArchivedRun] = []
+        for one in many:
+            if one.is_batch:
+                found.append(one)
+            elif one.is_archive:
+                found.append(await resolved(self._store, one))
+            else:
+                log.error("metrics_message_set_aside", position=one.position, aggregate=self.aggregate(one))
+        return found

@@ -1,9 +1,9 @@
-"""Batches of measurements to rows: a tail of batches, and segments where a batch closes them."""
+"""Batches of measurements to rows: a tail of batches, segments where a batch closes them, and what was archived."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Table
@@ -11,29 +11,40 @@ from sqlalchemy import Table
 from tapeline.columns import Points, pack
 from tapeline.errors import TapelineError
 from tapeline.log.metrics import MetricsMessage
-from tapeline.projections import Key, Rows
+from tapeline.projections import Key, Row, Rows
 from tapeline.runs.metrics import batch as batches
+from tapeline.runs.metrics.archived import ArchivedRun
 from tapeline.runs.metrics.tables import (
     TABLES,
     latest_metrics,
+    metric_archives,
     metric_attempts,
     metric_batches,
     metric_segments,
     progress,
 )
 from tapeline.runs.metrics.thin import STRETCH, thinned
+from tapeline.runs.moments import us_of
 
 name = "run_metrics"
-version = 2
+version = 3
 kinds: frozenset[str] = frozenset()
 tables: Sequence[Table] = TABLES
 
 LONGEST = 8192
-"""Points of one segment at most."""
+"""Points of one segment at most. An archive names segments by their last times: while batches stand before a marker
+they must make the same segments, or points would be there twice."""
+
+Measured = MetricsMessage | ArchivedRun
 
 
-def keys(event: MetricsMessage) -> Iterable[tuple[Table, Key]]:
-    """The rows that a batch touches; of one that cannot be read the first, and `apply` says why."""
+def keys(event: Measured) -> Iterable[tuple[Table, Key]]:
+    """The rows that a batch touches; of one that cannot be read the first, and `apply` says why.
+
+    A marker only writes.
+    """
+    if isinstance(event, ArchivedRun):
+        return
     team, run = event.team, event.run
     yield metric_attempts, (team, run, event.attempt)
     try:
@@ -47,8 +58,11 @@ def keys(event: MetricsMessage) -> Iterable[tuple[Table, Key]]:
             yield metric_batches, (team, run, event.attempt, number)
 
 
-def apply(rows: Rows, event: MetricsMessage) -> None:
-    """Fold one batch into its rows; one that is known is dropped."""
+def apply(rows: Rows, event: Measured) -> None:
+    """Fold one batch into its rows; one that is known is dropped. A marker writes every row of its run."""
+    if isinstance(event, ArchivedRun):
+        _put_archive(rows, event)
+        return
     team, run, attempt = event.team, event.run, event.attempt
     known = rows.get(metric_attempts, team, run, attempt) or {
         "team": team, "run_id": run, "attempt": attempt, "batch": 0, "points": 0, "max_step": None, "refused": 0,
@@ -101,25 +115,62 @@ def _seal(rows: Rows, event: MetricsMessage, last: batches.Batch) -> None:
         if row is not None:
             gathered.append(batches.decode(row["body"]))
             rows.delete(metric_batches, *key)
-    for tag, points in batches.merged([*gathered, last]).items():
+    for row in segments(event.team, event.run, event.attempt, [*gathered, last]):
+        rows.put(metric_segments, row)
+
+
+def segments(team: str, run: str, attempt: int, many: Iterable[batches.Batch]) -> Iterator[Row]:
+    """The rows of the segments that batches of an attempt become together."""
+    for tag, points in batches.merged(many).items():
         # Even parts, so that none of them is a rest of a few points.
         parts = -(-len(points) // LONGEST)
         size = -(-len(points) // parts)
         for start in range(0, len(points), size):
-            _put_segment(rows, event, tag, points.take(slice(start, start + size)))
+            yield _segment(team, run, attempt, tag, points.take(slice(start, start + size)))
 
 
-def _put_segment(rows: Rows, event: MetricsMessage, tag: str, points: Points) -> None:
+def _segment(team: str, run: str, attempt: int, tag: str, points: Points) -> Row:
     # Where a step was measured twice, a curve is drawn from the points themselves.
     is_thin = len(points) > 2 * STRETCH and bool((points.steps[1:] > points.steps[:-1]).all())
+    return {
+        "team": team, "run_id": run, "tag": tag, "last_us": int(points.times[-1]),
+        "first_us": int(points.times[0]), "attempt": attempt, "points": len(points),
+        "min_step": int(points.steps.min()), "max_step": int(points.steps.max()),
+        "nonfinite": len(points) - int(points.finite().sum()), "body": pack(points),
+        "thin": pack(thinned(points)) if is_thin else None,
+    }  # fmt: skip
+
+
+def _put_archive(rows: Rows, event: ArchivedRun) -> None:
+    """Write what a manifest tells of its run: the same rows whether its batches were folded before or are gone."""
+    if event.fault is not None:
+        raise event.fault
+    found, at = event.manifest, event.at
+    if found is None or at is None:
+        raise TapelineError(f"the marker at {event.position} names no manifest", code="corrupt")
+    of = {"team": event.team, "run_id": event.run}
+    for attempt, first in found.unsealed.items():
+        for number in range(first, found.ledger[attempt][0] + 1):
+            rows.delete(metric_batches, event.team, event.run, attempt, number)
+    for table, many in ((metric_attempts, found.attempts), (latest_metrics, found.latest), (progress, found.progress)):
+        for row in many:
+            rows.put(table, of | row)
+    for one in found.segments:
+        rows.put(
+            metric_segments,
+            of | {
+                "tag": one.tag, "attempt": one.attempt, "first_us": one.first_us, "last_us": one.last_us,
+                "points": one.points, "min_step": one.min_step, "max_step": one.max_step, "nonfinite": one.nonfinite,
+                "thin": one.thin, "object": found.objects[one.object].sha256, "place": one.offset,
+                "size_bytes": one.size_bytes, "digest": one.digest,
+            },
+        )  # fmt: skip
     rows.put(
-        metric_segments,
-        {
-            "team": event.team, "run_id": event.run, "tag": tag, "last_us": int(points.times[-1]),
-            "first_us": int(points.times[0]), "attempt": event.attempt, "points": len(points),
-            "min_step": int(points.steps.min()), "max_step": int(points.steps.max()),
-            "nonfinite": len(points) - int(points.finite().sum()), "body": pack(points),
-            "thin": pack(thinned(points)) if is_thin else None,
+        metric_archives,
+        of | {
+            "position": event.position, "through": found.through, "manifest": at.sha256, "messages": found.messages,
+            "batches": found.batches, "points": found.points, "objects": len(found.objects),
+            "size_bytes": found.size_bytes, "archived_us": us_of(event.stored_at),
         },
     )  # fmt: skip
 

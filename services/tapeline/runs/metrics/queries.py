@@ -11,6 +11,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, select
 from tapeline.columns import Points, joined, point_id
 from tapeline.contracts.metrics import AttemptMetricsView, ChunkView, ColumnsView, ReadColumns, packed_text
 from tapeline.contracts.runs import ListMetrics, MetricView, ProgressView
+from tapeline.metric_archives import Files
 from tapeline.runs.metrics import batch as batches
 from tapeline.runs.metrics.tables import latest_metrics, metric_attempts, progress
 from tapeline.runs.metrics.units import Effective, Unit, Wanted, bounds, walk
@@ -25,12 +26,14 @@ _PROGRESS = (
 )
 
 
-def points(connection: Connection, team: str, run_id: str, query: ListMetrics) -> list[MetricView]:
+def points(
+    connection: Connection, team: str, run_id: str, query: ListMetrics, files: Files | None = None
+) -> list[MetricView]:
     """Points of a run, newest first."""
     if query.limit == 0 or query.global_steps == [] or query.tags == []:
         return []
     before = us_of(query.created_before) if query.created_before is not None else None
-    wanted = Wanted(team=team, run=run_id, tags=query.tags, attempt=query.attempt, before_us=before)
+    wanted = Wanted(team=team, run=run_id, tags=query.tags, attempt=query.attempt, before_us=before, files=files)
     effective = Effective(connection, wanted, bounds(connection, team, run_id))
     lots: list[tuple[Unit, Points]] = []
     have = 0
@@ -89,13 +92,16 @@ def _plain(value: float | int) -> float | int | Literal["NaN", "Infinity", "-Inf
     return value
 
 
-def columns(connection: Connection, team: str, run_id: str, query: ReadColumns) -> ColumnsView:
+def columns(
+    connection: Connection, team: str, run_id: str, query: ReadColumns, files: Files | None = None
+) -> ColumnsView:
     """Points of a run as packed columns, unit by unit, newest first; units that count whole go out as they lie."""
     if query.tags == []:
         return ColumnsView(chunks=[], next=None)
     before = us_of(query.created_before) if query.created_before is not None else None
     wanted = Wanted(
-        team=team, run=run_id, tags=query.tags, attempt=query.attempt, before_us=before, reach_us=query.reach
+        team=team, run=run_id, tags=query.tags, attempt=query.attempt, before_us=before, reach_us=query.reach,
+        files=files,
     )  # fmt: skip
     effective = Effective(connection, wanted, bounds(connection, team, run_id))
     chunks: list[ChunkView] = []
@@ -116,7 +122,9 @@ def columns(connection: Connection, team: str, run_id: str, query: ReadColumns) 
     return ColumnsView(chunks=chunks, next=None)
 
 
-def latest(connection: Connection, team: str, run_id: str, after: str | None = None) -> list[MetricView]:
+def latest(
+    connection: Connection, team: str, run_id: str, after: str | None = None, files: Files | None = None
+) -> list[MetricView]:
     """The last effective point of every tag, by tag, or of the tags after one."""
     effective = bounds(connection, team, run_id)
     statement = (
@@ -133,7 +141,7 @@ def latest(connection: Connection, team: str, run_id: str, after: str | None = N
             found.append(_latest_of(row))
             continue
         # A later attempt has superseded this point and not measured this tag yet.
-        found += points(connection, team, run_id, ListMetrics(run=run_id, tags=[row["tag"]], limit=1))
+        found += points(connection, team, run_id, ListMetrics(run=run_id, tags=[row["tag"]], limit=1), files)
     return found
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from tapeline.columns import Points, joined, points_of, unpack
 from tapeline.contracts.metrics import ReadSeries, SeriesView, packed_text
+from tapeline.metric_archives import Files
 from tapeline.runs.metrics.tables import metric_segments
 from tapeline.runs.metrics.thin import STRETCH, extremes, thinned
 from tapeline.runs.metrics.units import Bounds, Unit, Wanted, bodies, bounds, facts, tail
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def series(connection: Connection, team: str, run_id: str, query: ReadSeries) -> SeriesView:
+def series(connection: Connection, team: str, run_id: str, query: ReadSeries, files: Files | None = None) -> SeriesView:
     """The curve of a tag."""
-    wanted = Wanted(team=team, run=run_id, tags=[query.tag], attempt=query.attempt)
+    wanted = Wanted(team=team, run=run_id, tags=[query.tag], attempt=query.attempt, files=files)
     limits: Bounds = bounds(connection, team, run_id) if query.attempt is None else {}
     units = [unit for unit in (*facts(connection, wanted), *tail(connection, wanted)) if _is_in(unit, query, limits)]
     units.sort(key=lambda unit: unit.last_us)

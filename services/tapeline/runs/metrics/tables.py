@@ -1,4 +1,4 @@
-"""Tables of measurements: batches not yet compacted, segments, and one row per attempt, tag and operation.
+"""Tables of measurements: batches not yet compacted, segments, archives, and a row per attempt, tag and operation.
 
 They share no table with lists of runs.
 """
@@ -53,10 +53,32 @@ metric_segments = Table(
     Column("min_step", BigInteger, nullable=False),
     Column("max_step", BigInteger, nullable=False),
     Column("nonfinite", Integer, nullable=False),
-    Column("body", LargeBinary, nullable=False),
+    # Without it the points lie in an object of the artifact store: where, and the digest that they must have.
+    Column("body", LargeBinary),
+    Column("object", String(64)),
+    Column("place", BigInteger),
+    Column("size_bytes", Integer),
+    Column("digest", LargeBinary),
     # The least and the greatest of each 64 points, in the same form: what a curve from afar is drawn from.
     Column("thin", LargeBinary),
     Index("metric_segments_by_time", "team", "run_id", "last_us"),
+)
+
+metric_archives = Table(
+    "metric_archives",
+    METADATA,
+    Column("team", String(63), primary_key=True),
+    Column("run_id", String(64), primary_key=True),
+    # Of the marker on METRICS, and of the last message that it stands for.
+    Column("position", BigInteger, nullable=False),
+    Column("through", BigInteger, nullable=False),
+    Column("manifest", String(64), nullable=False),
+    Column("messages", BigInteger, nullable=False),
+    Column("batches", BigInteger, nullable=False),
+    Column("points", BigInteger, nullable=False),
+    Column("objects", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("archived_us", BigInteger, nullable=False),
 )
 
 latest_metrics = Table(
@@ -87,4 +109,4 @@ progress = Table(
     Column("updated_us", BigInteger, nullable=False),
 )
 
-TABLES = (metric_attempts, metric_batches, metric_segments, latest_metrics, progress)
+TABLES = (metric_attempts, metric_batches, metric_segments, metric_archives, latest_metrics, progress)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from tapeline.columns import Points, unpack
+from tapeline.metric_archives import Files
 from tapeline.runs.metrics import batch as batches
 from tapeline.runs.metrics.tables import metric_attempts, metric_batches, metric_segments
 from tapeline.runs.run.tables import attempts
@@ -25,6 +26,8 @@ _FACTS = [
     for name in ("tag", "attempt", "first_us", "last_us", "points", "min_step", "max_step", "nonfinite")
 ]
 _s = metric_segments.c
+_BODY = [_s.body, _s.object, _s.place, _s.size_bytes, _s.digest]
+"""The points of a segment, or where they lie."""
 
 
 @dataclass
@@ -41,11 +44,15 @@ class Unit:
     nonfinite: int = 0
     body: bytes | None = None
     given: Points | None = None
+    where: tuple[str, int, int, bytes] | None = None
+    files: Files | None = None
 
     @cached_property
     def points(self) -> Points:
         if self.given is not None:
             return self.given
+        if self.body is None and self.where is not None:
+            self.body = _archived(self.files, *self.where)
         if self.body is None:
             raise LookupError("this unit was read without its points")
         return unpack(self.body)
@@ -60,6 +67,7 @@ class Wanted:
     attempt : one attempt's raw points, those of all with `"all"`, the effective ones with None
     before_us : only points of an earlier time
     reach_us : only units whose last time is earlier: where the page before ended
+    files : the objects that hold archived points
     """
 
     team: str
@@ -68,6 +76,7 @@ class Wanted:
     attempt: int | str | None = None
     before_us: int | None = None
     reach_us: int | None = None
+    files: Files | None = None
 
 
 def bounds(connection: Connection, team: str, run_id: str) -> Bounds:
@@ -112,6 +121,20 @@ def _unit(tag: str, attempt: int, points: Points) -> Unit:
     )  # fmt: skip
 
 
+def _stored(row: Any, wanted: Wanted) -> Unit:
+    """The unit of a row of `_FACTS` and `_BODY`."""
+    unit = Unit(*row[: len(_FACTS) + 1])
+    if unit.body is None:
+        unit.where, unit.files = tuple(row[len(_FACTS) + 1 :]), wanted.files
+    return unit
+
+
+def _archived(files: Files | None, sha256: str, place: int, size_bytes: int, digest: bytes) -> bytes:
+    if files is None:
+        raise LookupError("these points are archived, and nobody gave the objects that hold them")
+    return files.body(sha256, place, size_bytes, digest)
+
+
 def facts(connection: Connection, wanted: Wanted) -> list[Unit]:
     """The segments of a run without their points, oldest first."""
     statement = _chosen(select(*_FACTS), wanted).order_by(_s.last_us)
@@ -122,12 +145,15 @@ def bodies(connection: Connection, wanted: Wanted, tag: str, column: Any, last: 
     """One column of bytes of some segments of a tag, by their last times."""
     found: dict[int, bytes] = {}
     times = sorted(last)
+    chosen = _BODY if column is _s.body else [column]
     for start in range(0, len(times), 500):
-        statement = select(_s.last_us, column).where(
+        statement = select(_s.last_us, *chosen).where(
             _s.team == wanted.team, _s.run_id == wanted.run, _s.tag == tag,
             _s.last_us.in_(times[start : start + 500]),
         )  # fmt: skip
-        found |= {row[0]: row[1] for row in connection.execute(statement)}
+        for row in connection.execute(statement):
+            is_archived = row[1] is None and column is _s.body
+            found[row[0]] = _archived(wanted.files, *row[2:]) if is_archived else row[1]
     return found
 
 
@@ -146,13 +172,13 @@ def _segments(connection: Connection, wanted: Wanted) -> Iterator[Unit]:
     if before is not None and (reach is None or reach > before):
         yield from _straddling(connection, wanted, before)
         reach = before
-    statement = _chosen(select(*_FACTS, _s.body), wanted).order_by(_s.last_us.desc())
+    statement = _chosen(select(*_FACTS, *_BODY), wanted).order_by(_s.last_us.desc())
     size = FIRST
     while True:
         page = statement if reach is None else statement.where(_s.last_us < reach)
         rows = connection.execute(page.limit(size)).all()
         for row in rows:
-            yield Unit(*row)
+            yield _stored(row, wanted)
         if len(rows) < size:
             return
         reach, size = int(rows[-1].last_us), min(2 * size, MOST)
@@ -160,7 +186,7 @@ def _segments(connection: Connection, wanted: Wanted) -> Iterator[Unit]:
 
 def _straddling(connection: Connection, wanted: Wanted, before: int) -> list[Unit]:
     """The segments that a moment lies within: of each tag one, or one an attempt where attempts overlap."""
-    statement = _chosen(select(*_FACTS, _s.body), wanted).where(_s.last_us >= before)
+    statement = _chosen(select(*_FACTS, *_BODY), wanted).where(_s.last_us >= before)
     if wanted.reach_us is not None:
         statement = statement.where(_s.last_us < wanted.reach_us)
     found: list[Unit] = []
@@ -171,9 +197,9 @@ def _straddling(connection: Connection, wanted: Wanted, before: int) -> list[Uni
         )  # fmt: skip
         for tag in dict.fromkeys(wanted.tags):
             one = statement.where(_s.tag == tag).order_by(_s.last_us).limit((most or 0) + 1)
-            found += [unit for row in connection.execute(one) if (unit := Unit(*row)).first_us < before]
+            found += [unit for row in connection.execute(one) if (unit := _stored(row, wanted)).first_us < before]
     else:
-        found = [Unit(*row) for row in connection.execute(statement.where(_s.first_us < before))]
+        found = [_stored(row, wanted) for row in connection.execute(statement.where(_s.first_us < before))]
     return sorted(found, key=lambda unit: -unit.last_us)
 
 

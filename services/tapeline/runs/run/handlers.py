@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -51,6 +51,7 @@ from tapeline.contracts.runs import (
 from tapeline.decider import Deciders, Outcome, Step, origin_of
 from tapeline.errors import TapelineError
 from tapeline.ids import born_of
+from tapeline.metric_archives import Files
 from tapeline.projections import Projector, Reader
 from tapeline.runs import births, schedule
 from tapeline.runs.device.presence import Presence
@@ -58,6 +59,7 @@ from tapeline.runs.device.queries import devices_of
 from tapeline.runs.leases import Leases
 from tapeline.runs.metrics import queries as metric_queries
 from tapeline.runs.metrics import series as metric_series
+from tapeline.runs.metrics.archived import with_objects
 from tapeline.runs.metrics.intake import Intake
 from tapeline.runs.pages import page_of
 from tapeline.runs.run import aggregate, queries
@@ -67,6 +69,7 @@ from tapeline.runs.run.views import view_of
 from tapeline.store import ArtifactStore
 from tapeline.subjects import Principal, Ref
 
+T = TypeVar("T")
 DELETE_WAIT_S = 20.0
 
 
@@ -83,6 +86,7 @@ class Desk:
     measured: Projector
     log_id: str
     numbers: Numbers
+    files: Files
 
     async def resolve(self, caller: Principal, command: Command, name: str, *, deleted: bool = False) -> Ref:
         """The run that a command names by id or number, as of the position that its sender has seen."""
@@ -104,6 +108,11 @@ class Desk:
         ref = await self.resolve(caller, command, name)
         outcome = await self.ask(caller, ref, command)
         return accepted(outcome, view_of(ref.id, outcome.state), self.log_id)
+
+    async def points_at(self, min_position: int | None, question: Callable[[Connection], T]) -> T:
+        """What a question about points finds, with the objects of the artifact store that it needs."""
+        await self.measurements_in()
+        return await with_objects(self.files, lambda: self.reader.at(min_position, question))
 
     async def measurements_in(self) -> None:
         """Wait until every batch that was taken in here is in the tables: who saw a run end sees all it measured."""
@@ -266,30 +275,27 @@ def _add_queries(verbs: Verbs, desk: Desk) -> None:
     async def metrics(caller: Principal, request: ListMetrics) -> Answer[Page[MetricView]]:
         def points(connection: Connection) -> list[MetricView]:
             row = queries.resolve(connection, caller.team, request.run)
-            return metric_queries.points(connection, caller.team, row["id"], request)
+            return metric_queries.points(connection, caller.team, row["id"], request, desk.files)
 
-        await desk.measurements_in()
-        items = await desk.reader.at(request.min_position, points)
+        items = await desk.points_at(request.min_position, points)
         return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
     @verbs.user("columns")
     async def columns(caller: Principal, request: ReadColumns) -> Answer[ColumnsView]:
         def page(connection: Connection) -> ColumnsView:
             row = queries.resolve(connection, caller.team, request.run)
-            return metric_queries.columns(connection, caller.team, row["id"], request)
+            return metric_queries.columns(connection, caller.team, row["id"], request, desk.files)
 
-        await desk.measurements_in()
-        view = await desk.reader.at(request.min_position, page)
+        view = await desk.points_at(request.min_position, page)
         return answered(view, desk.reader.projector.position, desk.log_id)
 
     @verbs.user("series")
     async def series(caller: Principal, request: ReadSeries) -> Answer[SeriesView]:
         def curve(connection: Connection) -> SeriesView:
             row = queries.resolve(connection, caller.team, request.run)
-            return metric_series.series(connection, caller.team, row["id"], request)
+            return metric_series.series(connection, caller.team, row["id"], request, desk.files)
 
-        await desk.measurements_in()
-        view = await desk.reader.at(request.min_position, curve)
+        view = await desk.points_at(request.min_position, curve)
         return answered(view, desk.reader.projector.position, desk.log_id)
 
     @verbs.user("measured")
@@ -306,10 +312,9 @@ def _add_queries(verbs: Verbs, desk: Desk) -> None:
     async def latest(caller: Principal, request: LatestMetrics) -> Answer[Page[MetricView]]:
         def points(connection: Connection) -> list[MetricView]:
             row = queries.resolve(connection, caller.team, request.run)
-            return metric_queries.latest(connection, caller.team, row["id"], request.after)
+            return metric_queries.latest(connection, caller.team, row["id"], request.after, desk.files)
 
-        await desk.measurements_in()
-        items = await desk.reader.at(request.min_position, points)
+        items = await desk.points_at(request.min_position, points)
         return answered(page_of(items), desk.reader.projector.position, desk.log_id)
 
 
