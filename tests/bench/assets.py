@@ -37,7 +37,7 @@ from tapeline.assets.asset.work import messages
 from tapeline.assets.build import assemble, build, carried_out
 from tapeline.assets.components import registry
 from tapeline.assets.plan import make_plan
-from tapeline.assets.shard import compute, from_bytes, to_bytes
+from tapeline.assets.shard import compute_each, from_bytes, to_bytes
 from tapeline.tape.manifest import sessions_of
 from tapeline.tape.prepared import PreparedTape, TapeWriter
 from tapeline.tape.sessions import Calendar
@@ -85,11 +85,11 @@ def shared_out(tape: PreparedTape, folder: Path, *, from_end: bool) -> Any:
     for part in messages(plan, set(range(len(plan.shards))))[:: -1 if from_end else 1]:
         left = [plan.shards[i] for i in part if not (shards / plan.shards[i].key).exists()]
         plan.expect(left)
-        for shard in left:
-            if not (shards / shard.key).exists():
-                draft = shards / f"{shard.key}.{os.getpid()}"
-                draft.write_bytes(to_bytes(compute(plan, shard)))
-                draft.replace(shards / shard.key)
+        left = [shard for shard in left if not (shards / shard.key).exists()]
+        for shard, made in zip(left, compute_each(plan, left), strict=True):
+            draft = shards / f"{shard.key}.{os.getpid()}"
+            draft.write_bytes(to_bytes(made))
+            draft.replace(shards / shard.key)
     return wanted, plan
 
 

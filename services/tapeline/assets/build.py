@@ -26,7 +26,7 @@ from tapeline.assets.edges import too_good
 from tapeline.assets.indexing import Places, places
 from tapeline.assets.plan import Plan, make_plan
 from tapeline.assets.samples import Samples, joined, nothing, one_after_another, together
-from tapeline.assets.shard import ShardData, compute
+from tapeline.assets.shard import ShardData, compute_each
 from tapeline.assets.soundness import merged_gaps, soundness, universe
 from tapeline.assets.split import DROPPED, Parts, assign, must_have_rows
 from tapeline.assets.uniqueness import overlap, uniqueness
@@ -36,6 +36,8 @@ from tapeline.tape.view import OpenTape
 INDEX_BYTES = 8
 AHEAD, AHEAD_BYTES = 64, 64 * 2**20
 """Days, and bytes, of trades that are read in one go: their columns fill the lanes in which they are hashed."""
+BESIDE = 32
+"""Shards that are computed in one go: enough that calls cost nothing, few enough that progress is told."""
 Tell = Callable[[str, int, int, str], None]
 """Called with `(operation, value, final_value, units)`; may raise to end the build."""
 
@@ -95,8 +97,8 @@ def carried_out(plan: Plan, *, name: str, team: str, spec_digest: str, folder: P
     parts: list[ShardData] = []
     for stretch in plan.stretches(AHEAD, AHEAD_BYTES):
         plan.expect(stretch)
-        for shard in stretch:
-            parts.append(compute(plan, shard))
+        for start in range(0, len(stretch), BESIDE):
+            parts += compute_each(plan, stretch[start : start + BESIDE])
             tell("shards", len(parts), len(plan.shards), "shards")
     return assemble(plan, parts, name=name, team=team, spec_digest=spec_digest, folder=folder, tell=tell)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tapeline.assets.certificate import Check
 from tapeline.assets.component import Instance, LabelParams
-from tapeline.assets.samples import computed
+from tapeline.assets.stack import Stack, in_stretches
 from tapeline.assets.view import Market, View, iso, number
 from tapeline.errors import TapelineError
 from tapeline.measures import disturb
@@ -71,18 +71,46 @@ class Subject:
 
     Attributes
     ----------
+    rows : samples at whose times it is cut
+    known : what `samples.computed` gives for all sample times
     sampled : gives the sample times of a market: they too must not know the future
     ahead : whether features may ask for the future (`allow_lookahead`)
     """
 
     market: Market
     times: NDArray[np.int64]
+    rows: Sequence[int]
+    known: Mapping[str, Any]
     sampled: Callable[[Market], NDArray[np.int64]] | None = None
     ahead: bool = False
 
     def history(self, feature: Instance) -> Any:
         """What of the past the build shows to a feature."""
         return None if self.ahead else feature.history
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """One cut of a market.
+
+    Attributes
+    ----------
+    changed : all samples, on a market whose data from the cut on is disturbed
+    ended : the samples up to the cut, on a market without data from the cut on
+    at_cut : the sample at the cut, on the market as it is
+    """
+
+    subject: Subject
+    found: Found
+    row: int
+    changed: View
+    ended: View
+    at_cut: View
+
+    @property
+    def cut(self) -> int:
+        """The time of the cut."""
+        return int(self.subject.times[self.row])
 
 
 @dataclass(slots=True)
@@ -133,18 +161,9 @@ class Found:
 
 
 def examine(
-    subject: Subject,
-    rows: Sequence[int],
-    features: Sequence[Instance],
-    labels: Sequence[Instance],
-    digest: str,
-    known: Mapping[str, Any] | None = None,
-) -> Found:
-    """Cut the market at some of its samples and look at what changes.
-
-    Parameters
-    ----------
-    known : what `samples.computed` gives for all sample times, if it is there already
+    subjects: Sequence[Subject], features: Sequence[Instance], labels: Sequence[Instance], digest: str
+) -> list[Found]:
+    """Cut markets of one symbol at some of their samples and look at what changes.
 
     Notes
     -----
@@ -152,64 +171,109 @@ def examine(
     2: with the warm-up alone, features at the cut are equal within 1e-9 standard deviations. 3: with no data from
     the cut on, and the future refused, features up to the cut are equal as closely. 4: see `_label_time`.
     """
-    found = Found(subject.market.symbol)
-    if not rows:
-        return found
-    if known is None:
-        known = computed(subject.market, features, labels, subject.times, ahead=subject.ahead)
-    later = disturbance(subject.market, digest)
-    for row in rows:
-        _examine(subject, row, features, labels, later, known, found)
-        found.cuts += 1
-    for label in labels:
-        _label_ends(label, known[label.name], View(subject.market, subject.times), found)
+    found = [Found(subject.market.symbol, len(subject.rows)) for subject in subjects]
+    trials = [trial for subject, own in zip(subjects, found, strict=True) for trial in _trials(subject, own, digest)]
+    width = sum(int(np.prod(each.columns.shape)) for each in (*features, *labels))
+    for together in in_stretches(range(len(trials)), lambda i, j: True, lambda i: len(trials[i].changed.times) * width):
+        _examine([trials[i] for i in together], features, labels)
+    for subject, own in zip(subjects, found, strict=True):
+        for label in labels if subject.rows else ():
+            _label_ends(label, subject.known[label.name], View(subject.market, subject.times), own)
     return found
 
 
-def _examine(
-    subject: Subject,
-    row: int,
-    features: Sequence[Instance],
-    labels: Sequence[Instance],
-    later: Market,
-    known: Mapping[str, Any],
-    found: Found,
-) -> None:
-    market, times, symbol = subject.market, subject.times, subject.market.symbol
-    cut = int(times[row])
-    other, ended = market.followed_by(cut, later), market.followed_by(cut, None)
-    seen = int(np.searchsorted(times, cut, "right"))
-    here, at_cut = View(market, times), View(market, times[row : row + 1])
-    changed, cut_off = View(other, times), View(ended, times[: row + 1])
+def _trials(subject: Subject, found: Found, digest: str) -> list[Trial]:
+    """The experiments on one market."""
+    if not subject.rows:
+        return []
+    market, times, made = subject.market, subject.times, list[Trial]()
+    later = disturbance(market, digest)
+    for row in subject.rows:
+        cut = int(times[row])
+        changed, ended = market.followed_by(cut, later), market.followed_by(cut, None)
+        views = (View(changed, times), View(ended, times[: row + 1]), View(market, times[row : row + 1]))
+        made.append(Trial(subject, found, row, *views))
+    return made
+
+
+def _examine(trials: Sequence[Trial], features: Sequence[Instance], labels: Sequence[Instance]) -> None:
+    """Make some experiments together, and keep what they find; each value is that of its own market alone."""
+    ahead = trials[0].subject.ahead
+    changed = Stack.of([trial.changed for trial in trials])
+    ended = Stack.of([trial.ended for trial in trials])
+    at_cut = Stack.of([trial.at_cut for trial in trials])
+    after: dict[str, list[Any]] = {}
+    alone: dict[str, dict[int, Any]] = {}
+    without: dict[str, list[NDArray[Any] | TapelineError]] = {}
     for feature in features:
-        before = np.asarray(known[feature.name])
-        after = np.asarray(feature.compute(changed.seen(subject.history(feature), ahead=subject.ahead)))
-        found.count("causality", seen)
-        leak = _first_difference(before[:seen], after[:seen])
-        if leak is not None:
-            found.fail("causality", _leak(feature, symbol, times, leak, cut))
-        enough = int(at_cut.past(feature.params.unit, feature.params.size)[0])
-        if enough >= feature.warmup_bars:
-            alone = np.asarray(feature.compute(at_cut.seen(feature.history, ahead=subject.ahead)))
-            _compare("truncation", feature, symbol, times, row, before[row : row + 1], alone, cut, found)
-        try:
-            alone = np.asarray(feature.compute(cut_off.seen(subject.history(feature))))
-        except TapelineError as error:
-            if error.code != "lookahead_refused":
-                raise
-            time = iso(times[0])
-            message = f"feature {feature.name!r} asked for the future at {time}: {error.message}"
-            where = {"feature": feature.name, "symbol": symbol, "cut": iso(cut), "row": 0, "time": time}
-            found.fail("adapter_flags", where | {"message": message})
-        else:
-            _compare("adapter_flags", feature, symbol, times, 0, before[: row + 1], alone, cut, found)
-    if subject.sampled is not None:
-        again = subject.sampled(other)
-        if not np.array_equal(again[again <= cut], times[times <= cut]):
-            message = f"samples up to {iso(cut)} were taken at other times when data from then on was changed"
-            found.fail("causality", {"symbol": symbol, "cut": iso(cut), "message": message})
+        history = trials[0].subject.history(feature)
+        after[feature.name] = changed.apart(np.asarray(feature.compute(changed.seen(history, ahead=ahead))))
+        enough = at_cut.depth(feature.params.unit, feature.params.size) >= feature.warmup_bars
+        there = np.flatnonzero(enough).tolist()
+        if there:
+            own = at_cut if len(there) == len(trials) else Stack.of([at_cut.views[i] for i in there])
+            values = np.asarray(feature.compute(own.seen(feature.history, ahead=ahead)))
+            alone[feature.name] = dict(zip(there, own.apart(values), strict=True))
+        without[feature.name] = _without_future(feature, ended, history)
     for label in labels:
-        _label_time(label, known[label.name][:2], here, changed.seen(ahead=True), cut, found)
+        after[label.name] = changed.apart(label.compute(changed.seen(ahead=True)))
+    for i, trial in enumerate(trials):
+        for feature in features:
+            _judge_feature(trial, feature, after[feature.name][i], alone.get(feature.name, {}).get(i))
+            _judge_refusal(trial, feature, without[feature.name][i])
+        _judge_sampling(trial)
+        for label in labels:
+            _label_time(trial, label, after[label.name][i][0])
+
+
+def _without_future(feature: Instance, ended: Stack, history: Any) -> list[NDArray[Any] | TapelineError]:
+    """What a feature gives of each market that has no future, or its refusal where it asks for one."""
+    try:
+        return ended.apart(np.asarray(feature.compute(ended.seen(history))))
+    except TapelineError as error:
+        if error.code != "lookahead_refused":
+            raise
+        if len(ended.views) == 1:
+            return [error]
+    return [found for view in ended.views for found in _without_future(feature, Stack.of([view]), history)]
+
+
+def _judge_feature(trial: Trial, feature: Instance, after: NDArray[Any], alone: NDArray[Any] | None) -> None:
+    """Checks 1 and 2."""
+    subject, found, cut, times = trial.subject, trial.found, trial.cut, trial.subject.times
+    before = np.asarray(subject.known[feature.name])
+    seen = int(np.searchsorted(times, cut, "right"))
+    found.count("causality", seen)
+    leak = _first_difference(before[:seen], after[:seen])
+    if leak is not None:
+        found.fail("causality", _leak(feature, found.symbol, times, leak, cut))
+    if alone is not None:
+        row = trial.row
+        _compare("truncation", feature, found.symbol, times, row, before[row : row + 1], alone, cut, found)
+
+
+def _judge_refusal(trial: Trial, feature: Instance, alone: NDArray[Any] | TapelineError) -> None:
+    """Check 3."""
+    found, cut, times = trial.found, trial.cut, trial.subject.times
+    if isinstance(alone, TapelineError):
+        time = iso(times[0])
+        message = f"feature {feature.name!r} asked for the future at {time}: {alone.message}"
+        where = {"feature": feature.name, "symbol": found.symbol, "cut": iso(cut), "row": 0, "time": time}
+        found.fail("adapter_flags", where | {"message": message})
+        return
+    before = np.asarray(trial.subject.known[feature.name])[: trial.row + 1]
+    _compare("adapter_flags", feature, found.symbol, times, 0, before, alone, cut, found)
+
+
+def _judge_sampling(trial: Trial) -> None:
+    """Check 1 for the times of samples."""
+    subject, cut, times = trial.subject, trial.cut, trial.subject.times
+    if subject.sampled is None:
+        return
+    again = subject.sampled(trial.changed.market)
+    if not np.array_equal(again[again <= cut], times[times <= cut]):
+        message = f"samples up to {iso(cut)} were taken at other times when data from then on was changed"
+        trial.found.fail("causality", {"symbol": trial.found.symbol, "cut": iso(cut), "message": message})
 
 
 def _first_difference(a: NDArray[Any], b: NDArray[Any]) -> tuple[int, int, float, float] | None:
@@ -296,10 +360,10 @@ def _compare(
         )
 
 
-def _label_time(label: Instance, known: Any, view: View, other: View, cut: int, found: Found) -> None:
-    """t1 is the last time read: a label whose t1 lies before the disturbance does not change."""
-    before, t1 = known
-    after = label.compute(other)[0]
+def _label_time(trial: Trial, label: Instance, after: NDArray[Any]) -> None:
+    """Check 4. t1 is the last time read: a label whose t1 lies before the disturbance does not change."""
+    found, cut, times = trial.found, trial.cut, trial.subject.times
+    before, t1 = trial.subject.known[label.name][:2]
     settled = (t1 >= 0) & (t1 <= cut)
     found.count("label_time", int(settled.sum()))
     leak = _first_difference(before[settled], after[settled])
@@ -311,10 +375,10 @@ def _label_time(label: Instance, known: Any, view: View, other: View, cut: int, 
                 "label": label.name,
                 "column": leak[1],
                 "row": row,
-                "time": iso(view.times[row]),
+                "time": iso(times[row]),
                 "cut": iso(cut),
                 "values": [number(leak[2]), number(leak[3])],
-                "message": f"label {label.name!r} at {iso(view.times[row])} says that it read up to {iso(t1[row])}, "
+                "message": f"label {label.name!r} at {iso(times[row])} says that it read up to {iso(t1[row])}, "
                 f"but changed when data from {iso(cut)} on was changed",
             },
         )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from tapeline.assets.stack import Stack
 from tapeline.assets.view import UNIT_NS, History, Market, Unit, View
 from tapeline.errors import TapelineError
 
@@ -175,6 +176,8 @@ class Component:
     fit : for formulas with numbers of the train sessions: gives those of a market that ends with them, or None
         when the parameters need none; `compute` finds them in `view.given["fitted"]`
     inputs : features that the formula reads; `compute` finds their values in `view.given` by the same keys
+    stacks : whether a stack of views gives each sample what its own view gives, to the bit: true of formulas that take
+        the rows of `view.past` and `view.reaches` as they are; others are given one view after another
     """
 
     id: str
@@ -189,6 +192,7 @@ class Component:
     sessions: Callable[[Any], int | None] = _nothing
     fit: Callable[[Market, Any], NDArray[Any] | None] | None = None
     inputs: Callable[[Any], Mapping[str, FeatureSpec] | None] = _nothing
+    stacks: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,9 @@ class Instance:
         return replace(self, fitted={symbol: values for symbol, values in found.items() if values is not None})
 
     def compute(self, view: View) -> Any:
-        """What the component gives for the view's samples."""
+        """What the component gives for the view's samples; of a stack, for those of each view by itself."""
+        if isinstance(view, Stack) and not (self.component.stacks and self._has_history(view)):
+            return view.joined([self.compute(each) for each in view.alone()])
         given: dict[str, Any] = {
             key: each.compute(view.seen(view.history or each.history)) for key, each in self.inputs.items()
         }
@@ -243,6 +249,11 @@ class Instance:
             given["fitted"] = self.fitted[view.market.symbol]
         ahead = view.ahead or self.component.kind == "label"
         return self.component.compute(view.seen(view.history, ahead=ahead, given=given), self.params)
+
+    def _has_history(self, view: View) -> bool:
+        """Whether no sample lacks bars: only then no formula reads beyond the rows of the sample's own market."""
+        depth = view.depth(self.params.unit, self.params.size)
+        return len(depth) == 0 or int(depth.min()) >= self.warmup_bars
 
     def to_spec(self) -> dict[str, Any]:
         """The full spec: nothing in it has a default left to look up."""

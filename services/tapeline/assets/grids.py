@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -34,6 +35,7 @@ class Grid:
     end : int64 ns, shape (rows,), ascending; a bar is complete from this time on
     segment : int64, shape (rows,), the session segment that a bar lies in
     session : int64, shape (rows,), the number of the trade date that a bar lies in
+    starts : the first row of each stretch of time that the bars are of; several where grids are stacked
     """
 
     unit: Unit
@@ -42,14 +44,35 @@ class Grid:
     end: NDArray[np.int64]
     segment: NDArray[np.int64]
     session: NDArray[np.int64]
+    starts: tuple[int, ...] = (0,)
 
     def __len__(self) -> int:
         return len(self.end)
+
+    def each(self, formula: Callable[[Grid], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """What a formula gives of each stretch by itself, one after another."""
+        if len(self.starts) == 1:
+            return formula(self)
+        return np.concatenate([formula(self.cut(*rows)) for rows in pairwise((*self.starts, len(self.end)))])
 
     def cut(self, first: int, stop: int) -> Grid:
         """The rows from `first` to before `stop`."""
         rows = slice(max(first, 0), stop)
         return Grid(self.unit, self.size, self.bars[rows], self.end[rows], self.segment[rows], self.session[rows])
+
+
+def stacked_grids(parts: Sequence[Grid]) -> Grid:
+    """Grids of one unit and size, one after another as they are; each is a stretch of the whole."""
+    starts = accumulate((len(part) for part in parts[:-1]), initial=0)
+    return Grid(
+        parts[0].unit,
+        parts[0].size,
+        np.concatenate([part.bars for part in parts]),
+        np.concatenate([part.end for part in parts]),
+        np.concatenate([part.segment for part in parts]),
+        np.concatenate([part.session for part in parts]),
+        tuple(starts),
+    )
 
 
 def joined_grids(parts: Sequence[Grid]) -> Grid:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tapeline.assets.component import Instance
-from tapeline.assets.sampling import Times
-from tapeline.assets.view import Market, View, iso
+from tapeline.assets.stack import Stack
+from tapeline.assets.view import View, iso
 from tapeline.errors import TapelineError
 from tapeline.measures import has_nan
 
@@ -75,14 +76,9 @@ def as_stored(values: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.f
 
 
 def computed(
-    market: Market,
-    features: Sequence[Instance],
-    labels: Sequence[Instance],
-    t0: NDArray[np.int64],
-    *,
-    ahead: bool = False,
+    view: View, features: Sequence[Instance], labels: Sequence[Instance], *, ahead: bool = False
 ) -> dict[str, Any]:
-    """What each feature and label gives for some sample times, by name.
+    """What each feature and label gives for the samples of a view, or of a stack, by name.
 
     Each feature is given the history that it says it needs before the first sample, and nothing older, so that
     its values do not depend on where the tape begins.
@@ -97,78 +93,83 @@ def computed(
         `lookahead_refused` for a feature that asks for the future, with its name.
     """
     found: dict[str, Any] = {}
-    whole = View(market, t0)
     for feature in features:
-        view = whole.seen(None if ahead else feature.history, ahead=ahead)
         try:
-            found[feature.name] = np.asarray(feature.compute(view))
+            found[feature.name] = np.asarray(
+                feature.compute(view.seen(None if ahead else feature.history, ahead=ahead))
+            )
         except TapelineError as error:
             if error.code != "lookahead_refused":
                 raise
-            first = f" at {iso(int(t0[0]))}" if len(t0) else ""
+            first = f" at {iso(int(view.times[0]))}" if len(view.times) else ""
             raise TapelineError(
                 f"feature {feature.name!r} asked for the future{first}: {error.message}",
                 code=error.code,
                 hint=error.hint,
             ) from error
     for label in labels:
-        found[label.name] = label.compute(whole.seen(ahead=True))
+        found[label.name] = label.compute(view.seen(ahead=True))
     return found
 
 
 def make(
-    market: Market,
+    stack: Stack,
     features: Sequence[Instance],
     labels: Sequence[Instance],
-    times: Times,
+    session: NDArray[np.int64],
     missing: str,
-    *,
-    ahead: bool = False,
-    known: Mapping[str, Any] | None = None,
-) -> Samples:
-    """The samples of a symbol that have every label, enough history, and features as `missing` demands.
+    known: Mapping[str, Any],
+) -> list[Samples]:
+    """The samples of each view of a stack that have every label, enough history, and features as `missing` demands.
 
     Parameters
     ----------
-    times : sample times and the number of the session of each
+    stack : of views that have samples, no two of them of one session
+    session : int64, shape (n,), the number of the session of each sample
     missing : `drop` leaves out rows with a NaN, `zero` writes 0, `carry` repeats at most 5 rows of the session
-    known : what `computed` gives, if it is there already
+    known : what `computed` gives
     """
-    t0, session = times
-    found = computed(market, features, labels, t0, ahead=ahead) if known is None else known
-    whole = View(market, t0)
+    t0, starts = stack.times, stack.starts
     kept = np.ones(len(t0), bool)
-    dropped: dict[str, int] = {}
-    filled: dict[str, int] = {}
+    none = np.zeros(len(starts), np.int64)
+    dropped: dict[str, NDArray[np.int64]] = {}
+    filled: dict[str, NDArray[np.int64]] = {}
+
+    def count(rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.add.reduceat(rows, starts, dtype=np.int64) if bool(rows.any()) else none
 
     def drop(instance: Instance, bad: NDArray[np.bool_]) -> None:
-        past = whole.past(instance.params.unit, instance.params.size)
-        if len(past) and int(past[0]) < instance.warmup_bars:
-            bad = bad | (past < instance.warmup_bars)
-        is_any = bool(bad.any())
-        dropped[instance.name] = int((bad & kept).sum()) if is_any else 0
-        if is_any:
-            kept[bad] = False
+        depth = stack.depth(instance.params.unit, instance.params.size)
+        if int(depth.min()) < instance.warmup_bars:
+            bad = bad | (depth < instance.warmup_bars)
+        dropped[instance.name] = count(bad & kept)
+        kept[bad] = False
 
     columns: dict[str, NDArray[np.float32]] = {}
     for instance in features:
-        values = as_stored(found[instance.name])
+        values = as_stored(known[instance.name])
         if missing != "drop":
             holes = _has_nan(values)
             values = fill(values, session, carry=missing == "carry")
-            filled[instance.name] = int((holes & ~_has_nan(values)).sum())
+            filled[instance.name] = count(holes & ~_has_nan(values))
         columns[instance.name] = values
         drop(instance, _has_nan(values))
     targets: dict[str, NDArray[np.float32]] = {}
     ends = np.empty((len(t0), len(labels)), np.int64)
     weight = np.ones(len(t0), np.float32)
     for j, instance in enumerate(labels):
-        target, ends[:, j], *weights = found[instance.name]
+        target, ends[:, j], *weights = known[instance.name]
         for each in weights:
             weight *= as_stored(each)
         targets[instance.name] = as_stored(target)
         drop(instance, (ends[:, j] < 0) | _has_nan(targets[instance.name]) | np.isnan(weight))
-    return Samples(t0, session, columns, targets, ends, weight, dropped, filled).take(kept)
+    whole = Samples(t0, session, columns, targets, ends, weight)
+    made = []
+    for k, (low, high) in enumerate(pairwise([*starts.tolist(), len(t0)])):
+        counts = [{name: int(found[k]) for name, found in each.items()} for each in (dropped, filled)]
+        rows = low + np.flatnonzero(kept[low:high])
+        made.append(replace(whole.take(rows), dropped=counts[0], filled=counts[1]))
+    return made
 
 
 def fill(values: NDArray[np.float32], session: NDArray[np.int64], *, carry: bool) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from tapeline.assets.plan import Plan, Shard
 from tapeline.assets.samples import Samples, computed, make, nothing
 from tapeline.assets.sampling import Times, sample_times
 from tapeline.assets.soundness import Traded, gaps_of, traded
+from tapeline.assets.stack import Stack, in_stretches
 from tapeline.assets.view import Market, View
 from tapeline.canvas.digest import canonical_json
 from tapeline.digests import sha256_of_pieces
@@ -51,15 +52,91 @@ class ShardData:
 
 
 def compute(plan: Plan, shard: Shard) -> ShardData:
-    """The samples of a shard, with the experiments that the certificate rests on.
+    """The samples of a shard, with the experiments that the certificate rests on; see `compute_each`."""
+    return compute_each(plan, [shard])[0]
+
+
+def compute_each(plan: Plan, shards: Sequence[Shard]) -> list[ShardData]:
+    """What some shards give, each by itself and computed together: formulas run over all of their bars at once.
 
     Raises
     ------
     TapelineError
         `lookahead_refused`, `tape_corrupt`, and what features refuse.
     """
-    days = plan.symbols[shard.symbol]
-    market = days.market(shard.number, shard.stop, plan.needs)
+    found = [_begun(plan, shard) for shard in shards]
+    width = sum(int(np.prod(each.columns.shape)) for each in (*plan.features, *plan.labels))
+    for together in in_stretches(
+        [i for i, each in enumerate(found) if len(each.times[0])],
+        lambda i, j: found[i].market.symbol == found[j].market.symbol,
+        lambda i: len(found[i].times[0]) * width,
+    ):
+        own = [found[i] for i in together]
+        stack = Stack.of([View(each.market, each.times[0]) for each in own])
+        known = computed(stack, plan.features, plan.labels, ahead=plan.ahead)
+        session = np.concatenate([each.times[1] for each in own])
+        samples = make(stack, plan.features, plan.labels, session, plan.spec["missing"], known)
+        apart = {name: stack.apart(values) for name, values in known.items()}
+        subjects = [
+            Subject(
+                each.market,
+                each.times[0],
+                cut_rows(len(each.times[0]), each.shard.cuts),
+                {name: values[k] for name, values in apart.items()},
+                each.sampled if plan.spec["sampling"]["kind"] == "cusum" else None,
+                plan.ahead,
+            )
+            for k, each in enumerate(own)
+        ]
+        proofs = examine(subjects, plan.features, plan.labels, plan.digest)
+        for each, made, proof in zip(own, samples, proofs, strict=True):
+            each.samples = replace(made, dropped=Counter(each.early) + Counter(made.dropped))
+            each.proof = proof
+    return [each.finished(plan) for each in found]
+
+
+@dataclass(slots=True, eq=False)
+class _Begun:
+    """A shard that is being computed.
+
+    Attributes
+    ----------
+    n_times, first : as in `ShardData`
+    times : sample times from the first with history on, and the session of each
+    early : how many samples are left out before it, by the feature or label that says so
+    """
+
+    shard: Shard
+    market: Market
+    n_times: int
+    first: int
+    times: Times
+    early: dict[str, int]
+    times_of: Callable[[Market], Times]
+    samples: Samples | None = None
+    proof: Found | None = None
+
+    def sampled(self, other: Market) -> NDArray[np.int64]:
+        """The sample times of another market with the same sessions."""
+        return self.times_of(other)[0][self.first :]
+
+    def finished(self, plan: Plan) -> ShardData:
+        """What the shard gives."""
+        shard, own = self.shard, {self.shard.date: plan.days[self.shard.date]}
+        return ShardData(
+            self.samples or replace(nothing(plan.features, plan.labels), dropped=self.early),
+            self.n_times,
+            self.first,
+            {key: plan.symbols[shard.symbol].piece(shard.number, *key) for key in plan.grids},
+            self.proof or Found(shard.symbol),
+            gaps_of(self.market, own, plan.bar),
+            traded(self.market, own),
+        )
+
+
+def _begun(plan: Plan, shard: Shard) -> _Begun:
+    """The market of a shard, and the times of its samples."""
+    market = plan.symbols[shard.symbol].market(shard.number, shard.stop, plan.needs)
     own = {shard.date: plan.days[shard.date]}
 
     def times_of(other: Market) -> Times:
@@ -67,19 +144,7 @@ def compute(plan: Plan, shard: Shard) -> ShardData:
 
     whole = times_of(market)
     first, early = _first_with_history(market, [*plan.features, *plan.labels], whole[0])
-    times = (whole[0][first:], whole[1][first:])
-    gaps, prices = gaps_of(market, own, plan.bar), traded(market, own)
-    grids = {key: days.piece(shard.number, *key) for key in plan.grids}
-    if len(times[0]) == 0:
-        none = replace(nothing(plan.features, plan.labels), dropped=early)
-        return ShardData(none, len(whole[0]), first, grids, Found(shard.symbol), gaps, prices)
-    known = computed(market, plan.features, plan.labels, times[0], ahead=plan.ahead)
-    samples = make(market, plan.features, plan.labels, times, plan.spec["missing"], ahead=plan.ahead, known=known)
-    samples = replace(samples, dropped=Counter(early) + Counter(samples.dropped))
-    moves = plan.spec["sampling"]["kind"] == "cusum"
-    subject = Subject(market, times[0], (lambda other: times_of(other)[0][first:]) if moves else None, plan.ahead)
-    found = examine(subject, cut_rows(len(times[0]), shard.cuts), plan.features, plan.labels, plan.digest, known)
-    return ShardData(samples, len(whole[0]), first, grids, found, gaps, prices)
+    return _Begun(shard, market, len(whole[0]), first, (whole[0][first:], whole[1][first:]), early, times_of)
 
 
 def _first_with_history(
@@ -170,8 +235,10 @@ def from_bytes(content: bytes, name: str) -> ShardData:
     keys = dict.fromkeys(tuple(name.split("/")[1:3]) for name in columns if name.startswith("g/"))
     grids: dict[tuple[Unit, int], Grid] = {}
     for unit, wide in keys:
-        of_grid = (columns[f"g/{unit}/{wide}/{name}"] for name in ("bars", "end", "segment", "session"))
-        grids[cast(Unit, unit), int(wide)] = Grid(cast(Unit, unit), int(wide), *of_grid)
+        bars, end, segment, session = (
+            columns[f"g/{unit}/{wide}/{name}"] for name in ("bars", "end", "segment", "session")
+        )
+        grids[cast(Unit, unit), int(wide)] = Grid(cast(Unit, unit), int(wide), bars, end, segment, session)
     return ShardData(
         samples,
         header["n_times"],

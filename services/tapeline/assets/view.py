@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,22 +205,24 @@ class Places:
     ----------
     past : int64, shape (n,): for each sample the row one past its newest complete bar
     stop : the row one past the newest bar of all
-    is_run : whether each sample's newest bar is the one after that of the sample before
     """
 
     grid: Grid
     past: NDArray[np.int64]
     stop: int
-    is_run: bool
 
     @classmethod
     def of(cls, grid: Grid, times: NDArray[np.int64]) -> Places:
         """The places of some times, which ascend."""
         past = ranks(grid.end, times, right=True)
-        if len(past) == 0:
-            return cls(grid, past, 0, is_run=False)
-        one_a_bar = int(past[-1]) - int(past[0]) == len(past) - 1
-        return cls(grid, past, int(past[-1]), is_run=one_a_bar and bool((past[1:] - past[:-1] == 1).all()))
+        return cls(grid, past, int(past[-1]) if len(past) else 0)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether each sample's newest bar is the one after that of the sample before."""
+        past = self.past
+        one_a_bar = len(past) > 0 and int(past[-1]) - int(past[0]) == len(past) - 1
+        return one_a_bar and bool((past[1:] - past[:-1] == 1).all())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,11 +259,7 @@ class View:
             `lookahead_refused` when a feature asks for the future.
         """
         if future and not self.ahead:
-            raise TapelineError(
-                f"bars of {size} {unit} after the sample's time were asked for",
-                code="lookahead_refused",
-                hint="a feature reads complete bars before its time; labels may read both ways",
-            )
+            refuse_future(unit, size)
         if self.ahead and self.history is None:
             return self.market.grid(unit, size)
         places = self._at(unit, size)
@@ -275,6 +273,14 @@ class View:
         places = self._at(unit, size)
         first = self._first(places)
         return places.past - first if first else places.past
+
+    def depth(self, unit: Unit, size: int) -> NDArray[np.int64]:
+        """How many complete bars lie before each sample's time: int64, shape (n,)."""
+        return self.past(unit, size)
+
+    def reaches(self, unit: Unit, size: int) -> tuple[int | NDArray[np.int64], int | NDArray[np.int64]]:
+        """The rows of the grid that are of each sample's own market: the first, and one past the last."""
+        return 0, len(self.grid(unit, size))
 
     def newest(self, values: NDArray[np.float64], unit: Unit, size: int, shift: int) -> NDArray[np.float64]:
         """What `newest` gives of values that are one a bar of the view's grid."""
@@ -306,6 +312,15 @@ class View:
             return np.full(len(found), -1, np.int64)
         inside = (found < len(segments)) & (segments[np.minimum(found, len(segments) - 1), 0] < self.times)
         return found if bool(inside.all()) else np.where(inside, found, -1)
+
+
+def refuse_future(unit: Unit, size: int) -> NoReturn:
+    """Refuse a feature that asks for the future."""
+    raise TapelineError(
+        f"bars of {size} {unit} after the sample's time were asked for",
+        code="lookahead_refused",
+        hint="a feature reads complete bars before its time; labels may read both ways",
+    )
 
 
 def newest(values: NDArray[np.float64], past: NDArray[np.int64], shift: int) -> NDArray[np.float64]:

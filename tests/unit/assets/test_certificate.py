@@ -34,10 +34,9 @@ def causality(market: Market, features: list[Instance], labels: list[Instance], 
     times, _ = sample_times(market, EVERY, {day: i for i, day in enumerate(market.dates)}, "24/7")
     shares = [share for _, share in cut_places(1, 1, digest, market.symbol)]
     rows = sorted({0, len(times) - 1, *cut_rows(len(times), shares)})
-    subject = Subject(market, times)
-    found = examine(subject, rows, features, labels, digest)
-    values = computed(market, features, labels, times)
-    return verdicts([found], {each.name: values[each.name] for each in features}, len(labels))
+    values = computed(View(market, times), features, labels)
+    found = examine([Subject(market, times, rows, values)], features, labels, digest)
+    return verdicts(found, {each.name: values[each.name] for each in features}, len(labels))
 
 
 EVERY = {"kind": "every", "unit": "min", "size": 1}

@@ -13,11 +13,12 @@ import pytest
 from tapeline.assets.asset.spec import KnownTape, parse, resolve
 from tapeline.assets.asset.work import messages
 from tapeline.assets.build import Built, assemble, build
-from tapeline.assets.components import registry
+from tapeline.assets.component import Columns, Component, FeatureParams
+from tapeline.assets.components import FEATURES, LABELS, registry
 from tapeline.assets.days import Pieces, SymbolDays
 from tapeline.assets.plan import Plan, make_plan
-from tapeline.assets.shard import compute, from_bytes, to_bytes
-from tapeline.assets.view import Market
+from tapeline.assets.shard import compute, compute_each, from_bytes, to_bytes
+from tapeline.assets.view import Market, View
 from tapeline.errors import TapelineError
 from tapeline.tape.prepared import PreparedTape
 from tapeline.tape.simulate import simulate
@@ -44,18 +45,19 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> PreparedTape:
     return simulate(tmp_path_factory.mktemp("two"), days=40, trades_per_day=600, symbols=2)
 
 
-def resolved(tape: PreparedTape, **change: Any) -> Any:
+def resolved(tape: PreparedTape, more: tuple[Component, ...] = (), **change: Any) -> Any:
     known = KnownTape("t1", "demo", tape.content_sha256, tuple(tape.symbols), tuple(tape.days), "SIM")
     spec = (
         SPEC
         | {"range": {"from": sorted(tape.days)[-6:][0]}, "split": {"embargo": "5 min", "validation_fraction": 0}}
         | change
     )
-    return resolve(parse(spec), [known], registry())
+    return resolve(parse(spec), [known], registry(*more))
 
 
-def planned(tape: PreparedTape, **change: Any) -> Plan:
-    return make_plan(resolved(tape, **change).spec, {"t1": open_tape(tape.manifest, tape.path_of)}, registry())
+def planned(tape: PreparedTape, more: tuple[Component, ...] = (), **change: Any) -> Plan:
+    tapes = {"t1": open_tape(tape.manifest, tape.path_of)}
+    return make_plan(resolved(tape, more, **change).spec, tapes, registry(*more))
 
 
 def put_together(plan: Plan, parts: list[Any], folder: Path) -> Built:
@@ -93,6 +95,46 @@ def test_shards_of_many_workers_in_any_order_give_the_bytes_of_one(two: Prepared
     assert digests(many) == digests(one)
     assert (many.data_digest, many.certificate, many.stats) == (one.data_digest, one.certificate, one.stats)
     assert one.certificate["checks"][0]["numbers"]["cuts"] >= 30
+
+
+SHORT: dict[str, dict[str, Any]] = {
+    "ema_ratio": {"n": 3}, "macd": {"fast": 2, "slow": 3, "signal": 2}, "rsi": {"n": 3}, "adx": {"n": 3},
+    "natr": {"n": 3}, "rvol": {"d": 2}, "tick_imbalance": {"n": 20}, "frac_diff": {"tau": 1e-2},
+    "vwap_ratio": {"anchor": "session"}, "bars": {"count": 9, "norm": "max_values"},
+    "triple_barrier": {"n": 3}, "rr_atr": {"n": 3, "horizon": 400, "cross_session": True},
+    "meta_label": {"n": 3, "tp": 1.0, "side": {"name": "side", "component": "roc", "params": {"k": 3}}},
+}  # fmt: skip
+"""Parameters with which everything fits into a few sessions."""
+
+
+@pytest.mark.parametrize("missing", ["drop", "carry"])
+def test_shards_computed_together_have_the_bytes_of_each_by_itself(two: PreparedTape, missing: str) -> None:
+    every = [
+        [{"name": f"{each.id} it", "component": each.id, "params": SHORT.get(each.id, {})} for each in components]
+        for components in (FEATURES, LABELS)
+    ]
+    plan = planned(two, features=every[0], labels=every[1], missing=missing)
+    alone = planned(two, features=every[0], labels=every[1], missing=missing)
+    together = compute_each(plan, plan.shards)
+    assert sum(len(each.samples.t0) for each in together) > 500
+    assert sum(each.found.cuts for each in together) >= 30
+    for shard, found in zip(plan.shards, together, strict=True):
+        assert to_bytes(found) == to_bytes(compute(alone, shard))
+
+
+def test_a_formula_that_sees_other_markets_is_given_one_at_a_time(two: PreparedTape) -> None:
+    def away(view: View, params: FeatureParams) -> Any:
+        close = view.grid("min", 1).bars[:, 3]
+        return (view.newest(close, "min", 1, 0) - np.nanmean(close))[:, None]
+
+    # Its mean is over all bars that it is shown: of a stack it would be over those of other sessions too.
+    component = Component("away", "feature", 1, FeatureParams, lambda params: 2, lambda params: Columns((1,), ("x",)),
+                          away, "distance from the mean")  # fmt: skip
+    spec = {"features": [{"name": "away", "component": "away", "params": {}}], "labels": ["updown_5min"]}
+    plans = [planned(two, more=(component,), **spec) for _ in range(2)]
+    together = compute_each(plans[0], plans[0].shards)
+    for shard, found in zip(plans[1].shards, together, strict=True):
+        assert to_bytes(found) == to_bytes(compute(plans[1], shard))
 
 
 def test_a_shard_that_was_damaged_is_not_believed(two: PreparedTape) -> None:

@@ -60,5 +60,6 @@ BARS = Component(
     compute=compute,
     windows=windows,
     fit=maxima,
+    stacks=True,
     doc="the last `count` rows of the eight bar columns, oldest first, normalised by `norm`",
 )

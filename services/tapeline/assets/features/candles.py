@@ -44,4 +44,5 @@ KBAR = bar_feature(
     names=("mid", "length", "mid_share", "upper", "upper_share", "lower", "lower_share", "shift", "shift_share"),
     doc="(c-o)/o, (h-l)/o, (c-o)/(h-l+e), upper and lower shadow each /o and /(h-l+e), (2c-h-l)/o, "
     "(2c-h-l)/(h-l+e), e = 1e-12",
+    by_rows=True,
 )

@@ -56,6 +56,7 @@ SESSION_FRACTION = Component(
     warmup_bars=lambda params: 0,
     columns=lambda params: Columns((1,), ("session_fraction",)),
     compute=session_fraction,
+    stacks=True,
     doc="elapsed share of the session, 0 to 1",
 )
 DAY_OF_WEEK = Component(
@@ -66,5 +67,6 @@ DAY_OF_WEEK = Component(
     warmup_bars=lambda params: 0,
     columns=lambda params: Columns((5,), WEEKDAYS) if params.one_hot else Columns((2,), ("sin", "cos")),
     compute=day_of_week,
+    stacks=True,
     doc="sin, cos of 2 pi d / 5, d = 0 on Monday; one_hot: five columns",
 )

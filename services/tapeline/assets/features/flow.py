@@ -126,6 +126,7 @@ TICK_IMBALANCE = bar_feature(
     tick_imbalance,
     warmup_bars=lambda params: 2 * params.n + 1,
     doc="sum(sign(dp) v) / sum v over n bars, tick rule",
+    by_rows=True,
 )
 AMIHUD = bar_feature(
     "amihud",
@@ -133,4 +134,5 @@ AMIHUD = bar_feature(
     amihud,
     warmup_bars=lambda params: params.n + 1,
     doc="log1p(mean(abs(r) / (p v))) over those of n bars that have volume",
+    by_rows=True,
 )

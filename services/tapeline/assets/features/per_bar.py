@@ -26,6 +26,7 @@ def bar_feature(
     doc: str,
     names: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = (),
     sessions: Callable[[Any], int | None] = lambda params: None,
+    by_rows: bool = False,
 ) -> Component:
     """The component of a formula over bars.
 
@@ -33,10 +34,13 @@ def bar_feature(
     ----------
     formula : gives float64, shape (rows,) or (rows, k), one a bar, NaN where there is no value
     names : of the k columns; one column is named as the component
+    by_rows : whether a row's value is the same to the bit wherever its warm-up rows lie: no sum runs on from one row
+        to the next; stretches of several views are then computed in one go
     """
 
     def compute(view: View, chosen: Any) -> Floats:
-        values = formula(view.grid(chosen.unit, chosen.size), chosen)
+        grid = view.grid(chosen.unit, chosen.size)
+        values = formula(grid, chosen) if by_rows else grid.each(lambda stretch: formula(stretch, chosen))
         found = view.newest(values, chosen.unit, chosen.size, chosen.shift)
         return found[:, None] if found.ndim == 1 else found
 
@@ -54,6 +58,7 @@ def bar_feature(
         compute=compute,
         doc=doc,
         sessions=sessions,
+        stacks=True,
     )
 
 

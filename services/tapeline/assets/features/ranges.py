@@ -85,6 +85,7 @@ PARKINSON = bar_feature(
     parkinson,
     warmup_bars=lambda params: params.n,
     doc="sqrt(mean(ln(h/l)^2) / (4 ln 2))",
+    by_rows=True,
 )
 GARMAN_KLASS = bar_feature(
     "garman_klass",
@@ -92,6 +93,7 @@ GARMAN_KLASS = bar_feature(
     garman_klass,
     warmup_bars=lambda params: params.n,
     doc="sqrt(mean(0.5 ln(h/l)^2 - (2 ln 2 - 1) ln(c/o)^2)), negative means clipped to 0",
+    by_rows=True,
 )
 RANK = bar_feature(
     "rank",

@@ -113,7 +113,12 @@ def frac_diff(grid: Grid, params: FracDiffParams) -> NDArray[np.float64]:
 
 
 LOG_RETURN = bar_feature(
-    "log_return", LogReturnParams, log_return, warmup_bars=lambda params: params.k + 1, doc="ln(c_t / c_{t-k})"
+    "log_return",
+    LogReturnParams,
+    log_return,
+    warmup_bars=lambda params: params.k + 1,
+    doc="ln(c_t / c_{t-k})",
+    by_rows=True,
 )
 ROC = bar_feature("roc", RocParams, roc, warmup_bars=lambda params: params.k + 1, doc="c_t / c_{t-k} - 1 (TA-Lib ROCP)")
 GAP = bar_feature(
@@ -122,6 +127,7 @@ GAP = bar_feature(
     gap,
     warmup_bars=lambda params: 2,
     doc="o_t / c_{t-1} - 1 at a session's first bar, 0 elsewhere",
+    by_rows=True,
 )
 REALISED_VOL = bar_feature(
     "realised_vol",
@@ -129,6 +135,7 @@ REALISED_VOL = bar_feature(
     realised_vol,
     warmup_bars=lambda params: params.n + 1,
     doc="sqrt(sum of r^2) over the last n log returns r",
+    by_rows=True,
 )
 FRAC_DIFF = bar_feature(
     "frac_diff",
@@ -136,4 +143,5 @@ FRAC_DIFF = bar_feature(
     frac_diff,
     warmup_bars=lambda params: len(weights(params.d, params.tau)),
     doc="sum of w_k ln c_{t-k}, w_0 = 1, w_k = -w_{k-1} (d - k + 1) / k, cut at abs(w) < tau",
+    by_rows=True,
 )

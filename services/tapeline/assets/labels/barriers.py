@@ -61,7 +61,7 @@ def _warmup(params: BarrierParams | MetaParams) -> int:
 
 def _outcomes(found: Reach, params: BarrierParams) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     price = found.grid.bars[found.entry, 3]
-    one = measures(found.grid, params)[found.now] * price
+    one = found.grid.each(lambda grid: measures(grid, params))[found.now] * price
     up, down = price + params.tp * one, price - params.sl * one
     how, end, after = touches(found.grid.bars, found.entry, found.last, up, down, np.ones(len(price)))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -104,7 +104,11 @@ def meta_label(view: View, params: MetaParams) -> Answer:
     side = np.sign(values[:, min(params.side_column, values.shape[1] - 1)])[found.sample]
     price = found.grid.bars[found.entry, 3]
     none = np.full(len(price), np.inf)
-    one = measures(found.grid, params)[found.now] * price if params.tp or params.sl else np.ones(len(price))
+    one = (
+        found.grid.each(lambda grid: measures(grid, params))[found.now] * price
+        if params.tp or params.sl
+        else np.ones(len(price))
+    )
     ahead = none if params.tp is None else params.tp * one
     behind = none if params.sl is None else params.sl * one
     up = price + np.where(side > 0, ahead, behind)
@@ -124,6 +128,7 @@ TRIPLE_BARRIER = Component(
     warmup_bars=_warmup,
     columns=lambda params: Columns((3,), ("class", "return", "bars"), ("multiclass(3)", "regression", "regression")),
     compute=triple_barrier,
+    stacks=True,
     doc="class (0 stop, 1 time-out, 2 target), return, bars to touch; both touched inside one bar is a stop",
 )
 RR_ATR = Component(
@@ -134,6 +139,7 @@ RR_ATR = Component(
     warmup_bars=_warmup,
     columns=lambda params: Columns((1,), ("target_first",), ("binary",)),
     compute=rr_atr,
+    stacks=True,
     doc="1 if the target comes before the stop, else 0",
 )
 META_LABEL = Component(
@@ -144,6 +150,7 @@ META_LABEL = Component(
     warmup_bars=lambda params: _warmup(params) if params.tp or params.sl else 1,
     columns=lambda params: Columns((1,), ("paid",), ("binary",)),
     compute=meta_label,
+    stacks=True,
     doc="1 if the bet of the side feature paid",
     inputs=lambda params: {"side": params.side},
 )

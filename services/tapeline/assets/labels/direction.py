@@ -59,6 +59,7 @@ FWD_RETURN = Component(
     warmup_bars=lambda params: 1,
     columns=lambda params: Columns((1,), ("return",), ("regression",)),
     compute=fwd_return,
+    stacks=True,
     doc="c_{t+d+h} / c_{t+d} - 1",
 )
 UPDOWN = Component(
@@ -69,6 +70,7 @@ UPDOWN = Component(
     warmup_bars=lambda params: 1,
     columns=lambda params: Columns((5,), UPDOWN_COLUMNS, UPDOWN_TYPES),
     compute=updown,
+    stacks=True,
     doc="c_{t+d+h} / c_{t+d} - 1, whether it is above 0, below 0, below -eps, above eps",
 )
 THREE_CLASS = Component(
@@ -79,5 +81,6 @@ THREE_CLASS = Component(
     warmup_bars=lambda params: 1,
     columns=lambda params: Columns((1,), ("class",), ("multiclass(3)",)),
     compute=three_class,
+    stacks=True,
     doc="0 down, 1 flat, 2 up: c_{t+d+h} / c_{t+d} - 1 below -eps, between, above eps",
 )

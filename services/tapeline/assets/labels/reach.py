@@ -59,11 +59,11 @@ def reach(view: View, params: LabelParams) -> Reach:
     session segment, unless `cross_session`, or the end of the data, is none.
     """
     grid = view.grid(params.unit, params.size, future=True)
-    rows = len(grid.end)
+    rows, (first, stop) = len(grid.end), view.reaches(params.unit, params.size)
     now = view.past(params.unit, params.size) - 1
     entry = now + params.entry_delay
     last = entry + params.horizon_bars
-    known = (entry >= 0) & (last < rows)
+    known = (entry >= first) & (last < stop)
     if rows and not params.cross_session:
         here = view.segment()
         for there in (entry, last):

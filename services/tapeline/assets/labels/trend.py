@@ -63,5 +63,6 @@ TREND_SCAN = Component(
     warmup_bars=lambda params: 1,
     columns=lambda params: Columns((2,), ("t_value", "up"), ("regression", "binary")),
     compute=trend_scan,
+    stacks=True,
     doc="t-value of the steepest slope over 3 to L bars, its sign; t1 = t + d + L always",
 )

@@ -32,5 +32,6 @@ FWD_VOL = Component(
     warmup_bars=lambda params: params.horizon_bars + 1,
     columns=lambda params: Columns((2,), ("ratio", "up"), ("regression", "binary")),
     compute=fwd_vol,
+    stacks=True,
     doc="realised volatility of the next h bars against the last h: ratio, up or down",
 )
