@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from tapeline.columns import Points, pack
+from tapeline.columns import Points, bounds, pack
 from tapeline.errors import TapelineError
 from tapeline.log.metrics import MetricsMessage
 from tapeline.projections import Key, Row, Rows
@@ -72,7 +72,7 @@ def apply(rows: Rows, event: Measured) -> None:
         return
     found = batches.decode(event.body)
     points = {column.tag: column.points() for column in found.columns}
-    steps = [int(each.steps.max()) for each in points.values()]
+    steps = [bounds(each.steps)[1] for each in points.values()]
     rows.put(
         metric_attempts,
         known
@@ -86,12 +86,13 @@ def apply(rows: Rows, event: Measured) -> None:
     if found.seal is not None:
         _seal(rows, event, found)
     elif points:
+        times = [bounds(each.times) for each in points.values()]
         rows.put(
             metric_batches,
             {
                 "team": team, "run_id": run, "attempt": attempt, "batch": event.batch,
-                "first_us": min(int(each.times.min()) for each in points.values()),
-                "last_us": max(int(each.times.max()) for each in points.values()), "body": event.body,
+                "first_us": min(first for first, _ in times), "last_us": max(last for _, last in times),
+                "body": event.body,
             },
         )  # fmt: skip
     for tag, each in points.items():
@@ -168,7 +169,7 @@ def _put_archive(rows: Rows, event: ArchivedRun) -> None:
     rows.put(
         metric_archives,
         of | {
-            "position": event.position, "through": found.through, "manifest": at.sha256, "messages": found.messages,
+            "position": event.position, "through": found.through, "manifest": at.sha256, "messages": event.messages,
             "batches": found.batches, "points": found.points, "objects": len(found.objects),
             "size_bytes": found.size_bytes, "archived_us": us_of(event.stored_at),
         },
