@@ -69,13 +69,24 @@ def hostile() -> dict[str, bytes]:
         "a bomb of parameters": document(chain(MAX_NODES, units=65_536)),
         "64 x 64 layers of 65,536": document(chain(MAX_NODES, units=[65_536] * 64)),
         "a number of 4,000 digits": document(chain(3)).replace(b'"units": 1', b'"units": ' + b"9" * 4000),
-        "32,000 keys of ui": document(chain(3), ui={f"k{i}": i for i in range(31_000)}),
+        "16,000 keys of ui": document(chain(3), ui={f"k{i}": i for i in range(16_000)}),
         "31,000 features": document(
             [{"id": f"n{i}", "kind": "input", "features": [f"{i}é{j}" for j in range(64)]} for i in range(485)]
         ),
-        "4,000 misspelt features": document(
-            [{"id": f"n{i}", "kind": "input", "features": [f"log_retrn_{i}é{j}" for j in range(8)]} for i in range(500)]
+        "2,000 misspelt features": document(
+            [{"id": f"n{i}", "kind": "input", "features": [f"log_retrn_{i}é{j}" for j in range(8)]} for i in range(250)]
         ),
+        "511 ids alike, and one unknown": document(
+            [{"id": f"{'a' * 55}{i}", "kind": "input", "features": ["log_return_1min"]} for i in range(511)]
+            + [{"id": "z", "kind": "dense", "units": 1, "inputs": ["a" * 60]}]
+        ),
+        "14,000 unknown fields": document(wide(240, **{f"x{j}": 1 for j in range(57)})),
+        "14,000 units that are none": document(wide(240) + [{"id": f"m{i}", "kind": "dense", "inputs": ["n0"],
+                                                            "units": ["x"] * 60} for i in range(230)]),
+        "511 misspelt labels": document(wide(1) + [{"id": f"o{i}", "kind": "output", "inputs": ["n0"],
+                                                   "feature": "updown_5mn"} for i in range(511)]),
+        "16,000 numbers to train with": document(chain(3), training={"a": [0.1234567890123456] * 16_000}),
+        "15,000 texts with half a character": document(chain(3), training={f"k{i}": ["\ud800"] for i in range(15_000)}),
     }  # fmt: skip
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +14,7 @@ from pydantic import ValidationError
 from tapeline.canvas.limits import SCHEMA
 from tapeline.canvas.model import NODE_TYPES, kind_of
 
+LONGEST, CLOSELY = 128, 6
 KINDS = {kind_of(node_type): node_type for node_type in NODE_TYPES}
 
 
@@ -39,7 +42,11 @@ def pointer_to(*steps: str | int) -> str:
     >>> pointer_to("nodes", 3, "a/b")
     '/nodes/3/a~1b'
     """
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+    return "".join([f"/{step}" if isinstance(step, int) else "/" + _escaped(step) for step in steps])
+
+
+def _escaped(step: str) -> str:
+    return step.replace("~", "~0").replace("/", "~1") if "~" in step or "/" in step else step
 
 
 class Nearest:
@@ -53,12 +60,27 @@ class Nearest:
 
     def __call__(self, name: object, candidates: Collection[str], *, many: int = 3) -> str | None:
         """`did you mean 'x' or 'y'?`, or None when nothing is near."""
-        if not isinstance(name, str) or len(name) > 128 or len(candidates) > self._left:
+        if not isinstance(name, str) or len(name) > LONGEST or len(candidates) > self._left:
             return None
         self._left -= len(candidates)
-        known = [candidate for candidate in candidates if len(candidate) <= 128]
-        near = difflib.get_close_matches(name, known, n=many, cutoff=0.6)
+        near = difflib.get_close_matches(name, _alike(name, candidates), n=many, cutoff=0.6)
         return f"did you mean {' or '.join(repr(match) for match in near)}?" if near else None
+
+
+def _alike(name: str, candidates: Collection[str]) -> list[str]:
+    """The few candidates that share most pairs of characters: comparing closely is dear, and dearest where all fit."""
+    pairs = _pairs(name)
+
+    def shared(candidate: str) -> float:
+        others = _pairs(candidate)
+        return len(pairs & others) / (len(pairs) + len(others))
+
+    known = [candidate for candidate in candidates if len(candidate) <= LONGEST]
+    return known if len(known) <= CLOSELY else heapq.nlargest(CLOSELY, known, key=shared)
+
+
+def _pairs(text: str) -> set[tuple[str, str]]:
+    return set(pairwise(f"\0{text}\0"))
 
 
 _CODES = {
@@ -104,6 +126,7 @@ def faults_of(error: ValidationError, content: Any, nearest: Nearest, *, most: i
     """
     nodes = content.get("nodes") if isinstance(content, dict) else None
     faults: dict[tuple[str, str], Fault] = {}
+    others: set[tuple[str, str]] = set()
     for detail in error.errors(include_url=False, include_context=True):
         if len(faults) >= most:
             break
@@ -116,10 +139,17 @@ def faults_of(error: ValidationError, content: Any, nearest: Nearest, *, most: i
             if len(location) > 2 and holder is not None and location[2] == holder.get("kind"):
                 del location[2]
         steps = _resolve(location, content)
-        fault = _fault(detail, steps, location, holder, nearest)
-        # A field that may be one of two types is refused once for each: the first one is told.
-        faults.setdefault((fault.pointer, fault.field or ""), fault)
-    return list(faults.values())
+        fault = _fault(detail, steps, location, holder, nearest, content)
+        place = (fault.pointer, fault.field or "")
+        # A field that may be one of two types is refused once for each: told is the one of the type that was given.
+        if place not in faults or place in others:
+            faults[place] = fault
+        if isinstance(detail["input"], list) and detail["type"] in ("int_type", "model_type"):
+            others.add(place)
+        else:
+            others.discard(place)
+    inner = {pointer.rpartition("/")[0] for pointer, _ in faults}
+    return [fault for place, fault in faults.items() if place not in others or fault.pointer not in inner]
 
 
 def _resolve(location: Sequence[str | int], content: Any) -> list[str | int]:
@@ -133,6 +163,12 @@ def _resolve(location: Sequence[str | int], content: Any) -> list[str | int]:
     return steps
 
 
+def _at(content: Any, steps: Sequence[str | int]) -> Any:
+    for step in steps:
+        content = content[step]
+    return content
+
+
 def _has(value: object, step: str | int) -> bool:
     if isinstance(value, dict):
         return step in value
@@ -140,7 +176,12 @@ def _has(value: object, step: str | int) -> bool:
 
 
 def _fault(
-    detail: Any, steps: list[str | int], location: Sequence[str | int], holder: dict[str, Any] | None, nearest: Nearest
+    detail: Any,
+    steps: list[str | int],
+    location: Sequence[str | int],
+    holder: dict[str, Any] | None,
+    nearest: Nearest,
+    content: Any,
 ) -> Fault:
     kind = detail["type"]
     code = str(_CODES.get(kind, kind))
@@ -188,7 +229,10 @@ def _fault(
         case "too_short" | "too_long":
             bound = context.get("min_length") if kind == "too_short" else context.get("max_length")
             word = "at least" if kind == "too_short" else "at most"
-            message = f"{name} has {context.get('actual_length')} entries, needs {word} {bound}"
+            # What the models saw may have been cut; a text they count in characters.
+            entries = _at(content, steps)
+            count = len(entries) if isinstance(entries, list) else context.get("actual_length")
+            message = f"{name} has {count} entries, needs {word} {bound}"
         case "invalid_name":
             message = str(detail["msg"])
         case _:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from tapeline.canvas.faults import Fault, Nearest, pointer_to
-from tapeline.canvas.limits import MAX_EDGES
+from tapeline.canvas.limits import MAX_EDGES, MAX_FAULTS
 from tapeline.canvas.model import Node, inputs_of
 
 
@@ -46,7 +47,7 @@ def vertices_of(nodes: Iterable[Any]) -> list[Vertex]:
 
 
 def graph_faults(vertices: Sequence[Vertex], total: int, nearest: Nearest) -> list[Fault]:
-    """Every fault of the graph, in the order of the nodes; a cycle with its path.
+    """The faults of the graph, as many as are told, in the order of the nodes; a cycle with its path.
 
     Parameters
     ----------
@@ -57,36 +58,35 @@ def graph_faults(vertices: Sequence[Vertex], total: int, nearest: Nearest) -> li
     nearest : Nearest
         Finds what a misspelt id may have meant.
     """
-    faults: list[Fault] = []
+    return list(islice(_faults(vertices, total, nearest), MAX_FAULTS))
+
+
+def _faults(vertices: Sequence[Vertex], total: int, nearest: Nearest) -> Iterator[Fault]:
     is_whole = len(vertices) == total and all(vertex.is_whole for vertex in vertices)
     first: dict[str, int] = {}
     for node in vertices:
         if node.id in first:
-            faults.append(
-                Fault(
-                    node.id,
-                    "id",
-                    "duplicate_id",
-                    pointer_to("nodes", node.place, "id"),
-                    f"id {node.id!r} is used by /nodes/{first[node.id]} too",
-                    "give each node its own id",
-                )
+            yield Fault(
+                node.id,
+                "id",
+                "duplicate_id",
+                pointer_to("nodes", node.place, "id"),
+                f"id {node.id!r} is used by /nodes/{first[node.id]} too",
+                "give each node its own id",
             )
         first.setdefault(node.id, node.place)
 
     edges = sum(len(node.inputs) for node in vertices)
     if edges > MAX_EDGES:
-        faults.append(
-            Fault(
-                None,
-                "nodes",
-                "too_many_edges",
-                "/nodes",
-                f"{edges} edges, the limit is {MAX_EDGES}",
-                "join inputs with a concat node once and use its result",
-            )
+        yield Fault(
+            None,
+            "nodes",
+            "too_many_edges",
+            "/nodes",
+            f"{edges} edges, the limit is {MAX_EDGES}",
+            "join inputs with a concat node once and use its result",
         )
-        return faults
+        return
 
     used: set[str] = set()
     outputs = {node.id: node for node in vertices if node.kind == "output"}
@@ -95,59 +95,47 @@ def graph_faults(vertices: Sequence[Vertex], total: int, nearest: Nearest) -> li
             used.add(source)
             pointer = pointer_to("nodes", node.place, "inputs", j)
             if source not in first and is_whole:
-                faults.append(
-                    Fault(
-                        node.id,
-                        "inputs",
-                        "unknown_node",
-                        pointer,
-                        f"there is no node {source!r}",
-                        nearest(source, first) or "name other nodes by their id",
-                    )
+                yield Fault(
+                    node.id,
+                    "inputs",
+                    "unknown_node",
+                    pointer,
+                    f"there is no node {source!r}",
+                    nearest(source, first) or "name other nodes by their id",
                 )
             elif source in outputs:
-                faults.append(
-                    Fault(
-                        node.id,
-                        "inputs",
-                        "output_as_input",
-                        pointer,
-                        f"{source!r} is an output, nothing can follow it",
-                        "use what the output itself reads",
-                    )
+                yield Fault(
+                    node.id,
+                    "inputs",
+                    "output_as_input",
+                    pointer,
+                    f"{source!r} is an output, nothing can follow it",
+                    "use what the output itself reads",
                 )
     for node in vertices:
         if is_whole and node.id not in used and node.kind != "output":
-            faults.append(
-                Fault(
-                    node.id,
-                    "id",
-                    "dangling",
-                    pointer_to("nodes", node.place, "id"),
-                    f"nothing uses the result of {node.id!r}",
-                    "lead it to an output, or remove it",
-                )
+            yield Fault(
+                node.id,
+                "id",
+                "dangling",
+                pointer_to("nodes", node.place, "id"),
+                f"nothing uses the result of {node.id!r}",
+                "lead it to an output, or remove it",
             )
     if not any(node.kind == "input" for node in vertices):
-        faults.append(
-            Fault(None, "nodes", "no_input", "/nodes", "there is no input node", "add a node of kind 'input'")
-        )
+        yield Fault(None, "nodes", "no_input", "/nodes", "there is no input node", "add a node of kind 'input'")
     if not outputs:
-        faults.append(
-            Fault(None, "nodes", "no_output", "/nodes", "there is no output node", "add a node of kind 'output'")
-        )
+        yield Fault(None, "nodes", "no_output", "/nodes", "there is no output node", "add a node of kind 'output'")
     named: dict[str, str] = {}
     for node in vertices:
         if node.component_name and node.component_name in named:
-            faults.append(
-                Fault(
-                    node.id,
-                    "component_name",
-                    "duplicate_component_name",
-                    pointer_to("nodes", node.place, "component_name"),
-                    f"component name {node.component_name!r} is used by {named[node.component_name]!r} too",
-                    "give each component its own name, or none",
-                )
+            yield Fault(
+                node.id,
+                "component_name",
+                "duplicate_component_name",
+                pointer_to("nodes", node.place, "component_name"),
+                f"component name {node.component_name!r} is used by {named[node.component_name]!r} too",
+                "give each component its own name, or none",
             )
         named.setdefault(node.component_name, node.id)
     # `end_<id>_concatenate` is the layer of one output and may be the name of another.
@@ -155,29 +143,24 @@ def graph_faults(vertices: Sequence[Vertex], total: int, nearest: Nearest) -> li
         if node.id.endswith("_concatenate"):
             other = node.id.removesuffix("_concatenate")
             if other in outputs and len(outputs[other].inputs) > 1:
-                faults.append(
-                    Fault(
-                        node.id,
-                        "id",
-                        "duplicate_id",
-                        pointer_to("nodes", node.place, "id"),
-                        f"the layers of outputs {other!r} and {node.id!r} would have one name",
-                        "use another id",
-                    )
+                yield Fault(
+                    node.id,
+                    "id",
+                    "duplicate_id",
+                    pointer_to("nodes", node.place, "id"),
+                    f"the layers of outputs {other!r} and {node.id!r} would have one name",
+                    "use another id",
                 )
     cycle = _cycle({node.id: [source for _, source in node.inputs] for node in vertices})
     if cycle:
-        faults.append(
-            Fault(
-                cycle[0],
-                "inputs",
-                "cycle",
-                pointer_to("nodes", first[cycle[0]], "inputs"),
-                f"nodes run in a circle: {' -> '.join(cycle[:12])}{' -> ...' if len(cycle) > 12 else ''}",
-                "remove one of these edges",
-            )
+        yield Fault(
+            cycle[0],
+            "inputs",
+            "cycle",
+            pointer_to("nodes", first[cycle[0]], "inputs"),
+            f"nodes run in a circle: {' -> '.join(cycle[:12])}{' -> ...' if len(cycle) > 12 else ''}",
+            "remove one of these edges",
         )
-    return faults
 
 
 def build_order(nodes: Sequence[Node]) -> list[Node]:

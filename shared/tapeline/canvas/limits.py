@@ -7,13 +7,14 @@ SCHEMA_NUMBER = 1
 
 MAX_BYTES = 512 * 1024
 MAX_DEPTH = 32
-MAX_VALUES = 32_768  # commas outside strings; bounds the time to parse and to walk what was parsed
+MAX_VALUES = 16_384  # commas outside strings; bounds the time to parse and to walk what was parsed
 MAX_NODES = 512
 MAX_EDGES = 2048
 MAX_UNITS = 65_536
 MAX_STACK = 64
 MAX_FEATURES = 64
-MAX_NAMES = 4096  # features of all inputs together; an asset has 256
+MAX_NAMES = 2048  # features of all inputs together; an asset has 256
+MAX_COLUMNS = 4096
 MAX_AXES = 8
 MAX_TEXT = 4096
 MAX_PARAMETERS = 50_000_000

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from tapeline.canvas.limits import MAX_AXES, MAX_FEATURES, MAX_NODES, MAX_STACK, MAX_TEXT, MAX_UNITS
+from tapeline.canvas.limits import MAX_AXES, MAX_COLUMNS, MAX_FEATURES, MAX_NODES, MAX_STACK, MAX_TEXT, MAX_UNITS
 from tapeline.errors import TapelineError
 from tapeline.security.names import feature_name
 
@@ -126,7 +126,7 @@ class Select(NodeBase):
 
     kind: Literal["select"]
     inputs: One
-    columns: ColumnRange | Annotated[tuple[Whole, ...], Field(min_length=1, max_length=4096)]
+    columns: ColumnRange | Annotated[tuple[Whole, ...], Field(min_length=1, max_length=MAX_COLUMNS)]
     """Positions as a list, or `{start, stop, step}`."""
     axis: Axis = -1
     """Axis of one sample, from 0; -1 is the last."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from tapeline.canvas.limits import MAX_BYTES, MAX_DEPTH, MAX_TEXT, MAX_VALUES
 from tapeline.errors import TapelineError
 from tapeline.security.depth import is_deeper_than, outside_strings
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parsed(content: str | bytes | Mapping[str, Any]) -> dict[str, Any]:
@@ -46,30 +50,32 @@ def parsed(content: str | bytes | Mapping[str, Any]) -> dict[str, Any]:
     return value
 
 
-def stray_values(value: Any, *steps: str | int) -> list[tuple[tuple[str | int, ...], str]]:
-    """Texts that are too long or hold lone surrogates, and numbers that are not finite, with their places."""
+def stray_values(value: Any, *steps: str | int, most: int) -> list[tuple[tuple[str | int, ...], str]]:
+    """Texts that are too long or hold lone surrogates, and numbers that are not finite: so many, with their places."""
     if not _has_stray(value):
         return []
     found: list[tuple[tuple[str | int, ...], str]] = []
-    left: list[tuple[tuple[str | int, ...], Any]] = [(steps, value)]
-    while left:
-        place, item = left.pop()
+    left: list[Iterator[tuple[tuple[str | int, ...], Any]]] = [iter([(steps, value)])]
+    while left and len(found) < most:
+        at = next(left[-1], None)
+        if at is None:
+            left.pop()
+            continue
+        place, item = at
         match item:
             case str() if problem := _text_problem(item):
                 found.append((place, problem))
             case float() if not math.isfinite(item):
                 found.append((place, "number is not finite"))
             case dict():
-                for key, inner in item.items():
-                    if problem := _text_problem(key):
-                        found.append((place, f"key: {problem}"))
-                    else:
-                        left.append(((*place, key), inner))
+                wrong = ((place, f"key: {problem}") for key in item if (problem := _text_problem(key)))
+                found.extend(islice(wrong, most))
+                left.append((((*place, key), inner) for key, inner in item.items() if not _text_problem(key)))
             case list():
-                left.extend(((*place, i), inner) for i, inner in enumerate(item))
+                left.append((((*place, i), inner) for i, inner in enumerate(item)))
             case _:
                 pass
-    return found[::-1]
+    return found[:most]
 
 
 def _has_stray(value: Any) -> bool:
@@ -96,7 +102,7 @@ def _has_stray(value: Any) -> bool:
 def _text_problem(text: str) -> str | None:
     if len(text) > MAX_TEXT:
         return f"text of {len(text)} characters, the limit is {MAX_TEXT}"
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if not text.isascii() and _SURROGATE.search(text):
         return "text holds half of a character (a lone surrogate)"
     return None
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from tapeline.canvas import model as m
 from tapeline.canvas.columns import ColumnType, LabelColumns
 from tapeline.canvas.digest import digest
+from tapeline.canvas.excerpt import excerpt
 from tapeline.canvas.faults import Fault, Nearest, faults_of, pointer_to
 from tapeline.canvas.graph import build_order, graph_faults, vertices_of
 from tapeline.canvas.limits import (
@@ -135,13 +136,13 @@ def validate(
     errors: list[Fault] = []
     canvas: m.Canvas | None = None
     try:
-        canvas = m.Canvas.model_validate(value)
+        canvas = m.Canvas.model_validate(excerpt(value))
     except ValidationError as error:
         errors += faults_of(error, value, nearest, most=MAX_FAULTS)
     errors += [
         Fault(None, str(place[0]), "invalid_value", pointer_to(*place), problem, "use shorter, plain values")
         for part in ("training", "ui", "notes", "name")
-        for place, problem in stray_values(value.get(part), part)
+        for place, problem in stray_values(value.get(part), part, most=MAX_FAULTS)
     ]
     nodes = value.get("nodes")
     if isinstance(nodes, list) and nodes:
@@ -204,7 +205,7 @@ def _asset_faults(
                         hint = nearest(name, feature_shapes) or _names("features", feature_shapes)
                         pointer = pointer_to("nodes", i, "features", j)
                         faults.append(Fault(node.id, "features", "unknown_feature", pointer, message, hint))
-            case m.Output() if labels is not None:
+            case m.Output() if labels is not None and len(faults) < MAX_FAULTS:
                 faults += _output_faults(i, node, labels, nearest)
             case _:
                 pass

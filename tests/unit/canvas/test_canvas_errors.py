@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tapeline.canvas import Canvas, LabelColumns, validate
+from tapeline.canvas.excerpt import excerpt
 from tapeline.errors import CODES, TapelineError
 
 FEATURES = {"window": (20, 8), "ret": (1,), "size": (2,)}
@@ -350,6 +351,66 @@ def test_too_many_nodes_and_edges_are_refused() -> None:
     many = good()
     many["nodes"] = [good()["nodes"][0]] + [{"id": f"a{i}", "kind": "add", "inputs": ["in1"] * 64} for i in range(40)]
     assert "too_many_edges" in [f.code for f in validate(many).errors]
+
+
+def test_of_a_flood_of_faults_the_first_are_looked_at() -> None:
+    wrong = [{"id": f"n{i}", "kind": "dense", "inputs": ["n0"], "units": ["x"] * 60} for i in range(200)]
+    shown = excerpt({"schema": "tapeline.canvas/1", "nodes": wrong})["nodes"]
+    assert 2 <= len(shown) < 10
+    assert shown == wrong[: len(shown)]
+    assert len(validate({"schema": "tapeline.canvas/1", "nodes": wrong}).errors) == 100
+    long = {"id": "d", "kind": "dense", "inputs": ["a"] * 10_000, "units": 0} | {f"field{i}": 1 for i in range(5000)}
+    cut = excerpt({"schema": "tapeline.canvas/1", "nodes": [long]})["nodes"][0]
+    assert (len(cut), len(cut["inputs"]), cut["units"]) == (105, 65, 0)
+
+
+def test_a_list_that_is_too_long_is_told_with_its_length() -> None:
+    canvas = good()
+    canvas["nodes"][3]["units"] = [8] * 5000
+    canvas["nodes"][2]["inputs"] = ["in1"] * 1000
+    found = {fault.pointer: fault.message for fault in validate(canvas).errors}
+    assert found["/nodes/3/units"] == "units has 5000 entries, needs at most 64"
+    assert found["/nodes/2/inputs"] == "inputs has 1000 entries, needs at most 1"
+
+
+def test_a_list_with_a_wrong_entry_is_told_at_the_entry_alone() -> None:
+    canvas = good()
+    canvas["nodes"][3]["units"] = [8, 0, "x"]
+    found = [(fault.pointer, fault.code) for fault in validate(canvas).errors]
+    assert found == [("/nodes/3/units/1", "greater_than"), ("/nodes/3/units/2", "int_type")]
+
+
+def test_a_near_name_is_found_among_hundreds_that_are_alike() -> None:
+    ids = [f"{'a' * 40}{i}" for i in range(400)]
+    nodes: list[dict[str, Any]] = [{"id": each, "kind": "input", "features": ["ret"]} for each in ids]
+    nodes += [{"id": "z", "kind": "output", "inputs": ["a" * 40 + "x371"], "feature": "updown"}]
+    canvas = {"schema": "tapeline.canvas/1", "nodes": nodes}
+    fault = next(fault for fault in validate(canvas).errors if fault.code == "unknown_node")
+    assert f"'{'a' * 40}371'" in str(fault.hint)
+
+
+def test_hostile_canvases_are_refused_in_little_memory() -> None:
+    program = """
+import resource
+from tapeline.canvas import validate
+nodes = [{"id": "i", "kind": "input", "features": ["w"]},
+         {"id": "d", "kind": "dense", "inputs": ["i"], "units": 1000000000},
+         {"id": "o", "kind": "output", "inputs": ["d"], "feature": "l"}]
+validate({"schema": "tapeline.canvas/1", "nodes": nodes[:1]}, feature_shapes={"w": (10,)})
+million = {"schema": "tapeline.canvas/1", "nodes": [{}] * 1000000}
+text = '{"schema":"tapeline.canvas/1","nodes":[' + "{}," * 1000000 + "{}]}"
+deep = ["[" * 100000, '{"a":' * 100000]
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+for each in ({"schema": "tapeline.canvas/1", "nodes": nodes}, million, text, *deep):
+    assert validate(each, feature_shapes={"w": (10,)}).errors
+nodes[1]["units"] = [65536] * 64
+assert validate({"schema": "tapeline.canvas/1", "nodes": nodes}, feature_shapes={"w": (10,)}).errors
+print(peak() - before)
+"""
+    run = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
+    assert int(run.stdout) < 50 * 1024  # KiB
 
 
 def test_hostile_canvases_never_import_keras() -> None:
