@@ -6,7 +6,7 @@ No clock, host or user enters; the same spec on the same tapes gives the same by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,9 @@ from tapeline.errors import TapelineError
 from tapeline.tape.view import OpenTape
 
 INDEX_BYTES = 8
-AHEAD, AHEAD_BYTES = 64, 64 * 2**20
-"""Days, and bytes, of trades that are read in one go: their columns fill the lanes in which they are hashed."""
-BESIDE = 32
-"""Shards that are computed in one go: enough that calls cost nothing, few enough that progress is told."""
+BESIDE, BESIDE_BYTES = 32, 32 * 2**20
+"""Shards, and bytes of their trades, that are computed in one go: enough that calls cost nothing and the columns of
+the trades fill the lanes in which they are hashed, few enough that progress is told."""
 Tell = Callable[[str, int, int, str], None]
 """Called with `(operation, value, final_value, units)`; may raise to end the build."""
 
@@ -95,10 +94,14 @@ def build(
 def carried_out(plan: Plan, *, name: str, team: str, spec_digest: str, folder: Path, tell: Tell) -> Built:
     """Compute the shards of a plan one after another, and put them together; see `build`."""
     parts: list[ShardData] = []
-    for stretch in plan.stretches(AHEAD, AHEAD_BYTES):
-        plan.expect(stretch)
-        for start in range(0, len(stretch), BESIDE):
-            parts += compute_each(plan, stretch[start : start + BESIDE])
+    stretches = plan.stretches(BESIDE, BESIDE_BYTES)
+    with ThreadPoolExecutor(1) as beside:
+        read = [beside.submit(plan.expect, stretch) for stretch in stretches[:1]]
+        for i, stretch in enumerate(stretches):
+            read.pop().result()
+            # The next days are read, and their digests computed, while these are worked at.
+            read += [beside.submit(plan.expect, after) for after in stretches[i + 1 : i + 2]]
+            parts += compute_each(plan, stretch)
             tell("shards", len(parts), len(plan.shards), "shards")
     return assemble(plan, parts, name=name, team=team, spec_digest=spec_digest, folder=folder, tell=tell)
 
@@ -132,20 +135,26 @@ def assemble(
     if spec["uniqueness"]:
         stored = replace(stored, weight=(stored.weight * own).astype(np.float32))
     contents = _contents(stored, part, codes, places(plan, parts, stored, codes))
+    learnt = stored.take(np.flatnonzero(part == TRAIN))
+    fitted = stats.of_train(learnt.features, learnt.labels, labels) | {"fitted": stats.of_fits(features, plan.train)}
+    attributes = {"schema": FILE_SCHEMA, "team": team, "name": name, "spec_digest": spec_digest}
+    meta = {"spec": dict(spec), "stats": fitted, "columns": _columns(features, labels)}
     with ThreadPoolExecutor(1) as beside:
-        # Hashing lets go of the interpreter: the digest is computed while the checks are made and the files written.
+        # Hashing and writing let go of the interpreter: both go on while the checks are made.
         digest = beside.submit(layout.data_digest, [each.hashed for each in contents])
-        fitted, proof = _checked(plan, parts, samples, split, stored, part, codes, own, tell)
-        files = _write(
-            folder,
-            name,
-            {"schema": FILE_SCHEMA, "team": team, "name": name, "spec_digest": spec_digest}
-            | ({"lookahead": "true"} if plan.ahead else {}),
-            contents,
-            {"spec": dict(spec), "stats": fitted, "columns": _columns(features, labels)},
-            symbols,
+        written = beside.submit(
+            _write, folder, name, attributes | ({"lookahead": "true"} if plan.ahead else {}), contents, meta, symbols,
             tell,
-        )
+        )  # fmt: skip
+        try:
+            proof = _checked(plan, parts, samples, split, stored, learnt, part, codes, own, fitted, tell)
+            files = written.result()
+        except BaseException:
+            # Whoever is refused finds no file.
+            wait([written])
+            for each in contents:
+                (folder / _file_name(name, each)).unlink(missing_ok=True)
+            raise
     return Built(
         files=files,
         datasets=[each.name for each in (*features, *labels)],
@@ -163,23 +172,24 @@ def _checked(
     samples: Samples,
     split: Parts,
     stored: Samples,
+    learnt: Samples,
     part: NDArray[np.uint8],
     codes: NDArray[np.uint16],
     own: NDArray[np.float64],
+    fitted: Mapping[str, Any],
     tell: Tell,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The statistics of the train rows, and the certificate.
+) -> dict[str, Any]:
+    """The certificate.
 
     Parameters
     ----------
-    samples : all of them; `stored` are those that are left by the split
+    samples : all of them; `stored` are those that are left by the split, `learnt` those of train
     own : uniqueness of each stored sample
+    fitted : the statistics of the train rows
     """
     spec, features, labels, symbols = plan.spec, list(plan.features), list(plan.labels), list(plan.symbols)
     of_symbol = _of_symbols(plan, parts)
     in_train = np.flatnonzero(part == TRAIN)
-    learnt = stored.take(in_train)
-    fitted = stats.of_train(learnt.features, learnt.labels, labels) | {"fitted": stats.of_fits(features, plan.train)}
     with_fits = [each for each in features if each.fitted]
     first, last = spec["range"]["from"], spec["range"]["to"]
     calendar_dates = sorted({date for each in plan.symbols.values() for date in each.tape.trade_dates})
@@ -218,7 +228,7 @@ def _checked(
             hint="a feature may use complete bars before its time only; see the certificate",
             data={"certificate": proof, "failure": failure},
         )
-    return fitted, proof
+    return proof
 
 
 def _of_symbols(plan: Plan, parts: Sequence[ShardData]) -> dict[str, list[ShardData]]:
@@ -329,6 +339,10 @@ def _contents(stored: Samples, part: NDArray[np.uint8], codes: NDArray[np.uint16
     return made
 
 
+def _file_name(name: str, content: _Content) -> str:
+    return f"{name}_{content.ending}.h5"
+
+
 def _write(
     folder: Path,
     name: str,
@@ -341,7 +355,7 @@ def _write(
     files: list[BuiltFile] = []
     done, total = 0, sum(each.rows for each in contents)
     for each in contents:
-        file_name = f"{name}_{each.ending}.h5"
+        file_name = _file_name(name, each)
         layout.write(
             folder / file_name,
             attributes={**attributes, "file": file_name, "rows": each.rows},

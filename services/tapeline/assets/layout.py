@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tapeline.asset_files import TEST, TRAIN, VALIDATION
 from tapeline.canvas.digest import canonical_json
+from tapeline.digests import sha256_of_pieces
 from tapeline.security.hdf5 import Contents, add_group
 from tapeline.security.hdf5 import write as write_file
 
@@ -115,12 +116,12 @@ def _describe(made: Any, indexed: Indexed) -> None:
 
 
 def data_digest(files: list[tuple[str, Columns]]) -> str:
-    """SHA-256 over names, types, shapes and C-order bytes of the data sets of every file, in order."""
+    """SHA-256 over names, types, shapes and, in pieces, C-order bytes of the data sets of every file, in order."""
     digest = hashlib.sha256()
     for file, columns in files:
         digest.update(f"{file}\x00".encode())
         for name, values in columns.items():
             little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
             digest.update(f"{name}\x00{little.dtype.str}\x00{little.shape}\x00".encode())
-            digest.update(little.reshape(-1).view(np.uint8).data)
+            digest.update(sha256_of_pieces(little.reshape(-1).view(np.uint8).data))
     return digest.hexdigest()
