@@ -38,6 +38,10 @@ POINTS = frozenset(
         "checkpoint.begun", "checkpoint.written", "checkpoint.staged",
         # The build of an asset: a shard is kept; the files are written; they are in the store.
         "asset.shard", "asset.assembled", "asset.stored",
+        # Points on their way to the artifact store: packed; in the store; on the log; METRICS has a marker.
+        "archive.packed", "archive.stored", "archive.noted", "archive.marked",
+        # Batches that an archive stands for: compared; on the log that they go; gone.
+        "purge.compared", "purge.noted", "purge.done",
         # Proof and copies of the log.
         "seal.signed", "seal.stored", "export.segment", "export.manifest", "import.batch",
         "import.synced",

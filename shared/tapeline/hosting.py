@@ -71,6 +71,9 @@ STUCK_ASKED_EVERY_S = 1.0
 MEANWHILE = ("unavailable", "not_found", "timeout", "topology_mismatch")
 """What a service hears while the streams are still being made."""
 GRACEFUL_S = 5.0
+ARCHIVE_DAYS = 90.0
+"""Who looks at a run again does so in its first weeks."""
+DAY_S = 86_400.0
 COLLECT_EVERY = (10_000, 20, 20)
 """So much rarer than usual: most of what a request makes has no cycles."""
 
@@ -79,7 +82,8 @@ class HostSettings(BaseModel):
     """Settings of a service process, from `TAPELINE_*` variables.
 
     `database_url` may hold `{service}`; without it each service has a SQLite file in the home.
-    `archive_every` is after how many commits the log is backed up, if the night has not come before.
+    `archive_every` is after how many commits the log is backed up, if the night has not come before;
+    `metrics_archive_days` after how many days since its end a run's points go to the artifact store, 0 for never.
     """
 
     home: Path | None = None
@@ -87,6 +91,7 @@ class HostSettings(BaseModel):
     database_url: str | None = None
     log_level: str = "INFO"
     archive_every: int = EVERY
+    metrics_archive_days: float = ARCHIVE_DAYS
 
     @classmethod
     def from_environment(cls) -> HostSettings:
@@ -233,6 +238,7 @@ async def _hosted(name: str, build: Build, settings: HostSettings) -> AsyncItera
                     _archivist(home, event_log, seals, clock, settings.archive_every) if name == ARCHIVES else None
                 ),
                 standard=name == ARCHIVES,
+                archive_metrics_after_s=settings.metrics_archive_days * DAY_S or None,
                 lead=_leading(client, name) if has_copies else by_itself,
                 builds=BuildQueue(client) if name == BUILDS else None,
             )

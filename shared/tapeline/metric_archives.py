@@ -65,7 +65,7 @@ class Arrival(msgspec.Struct, array_like=True):
     """A batch without its points: those of its attempt that are later than the batch before, up to `last_us`."""
 
     position: int
-    stored_ns: int
+    stored_us: int
     attempt: int
     batch: int
     epoch: int
@@ -82,7 +82,6 @@ class Manifest(msgspec.Struct):
     Attributes
     ----------
     through : the position of the last message that is in it, 0 for those of another run that this one was copied from
-    messages : how many messages of the run it stands for
     ledger : how far each attempt is, as batches carry it; nothing is left to be made into segments
     unsealed : by attempt the first batch that had not become a segment by itself
     attempts, latest, progress : rows of the tables, without team and run
@@ -92,7 +91,6 @@ class Manifest(msgspec.Struct):
     team: str
     run: str
     through: int
-    messages: int
     points: int
     batches: int
     last_us: int
@@ -113,7 +111,7 @@ class Manifest(msgspec.Struct):
 
 
 class Marker(msgspec.Struct):
-    """What stands on METRICS for the batches before it."""
+    """What stands on METRICS for the batches before it; `messages` is how many there ever were before it."""
 
     team: str
     run: str
@@ -138,11 +136,11 @@ def marker_of(body: bytes) -> Marker:
         raise TapelineError(f"the marker of an archive cannot be read: {error}", code="corrupt") from error
 
 
-def mark(manifest: Manifest, at: Object) -> bytes:
-    """The body of the message that stands for what a manifest holds."""
+def mark(manifest: Manifest, at: Object, messages: int) -> bytes:
+    """The body of the message that stands for what a manifest holds, and for so many messages before it."""
     return encode(
         Marker(
-            team=manifest.team, run=manifest.run, through=manifest.through, messages=manifest.messages, manifest=at,
+            team=manifest.team, run=manifest.run, through=manifest.through, messages=messages, manifest=at,
             last_us=manifest.last_us, ledger=manifest.ledger,
         )
     )  # fmt: skip
@@ -192,6 +190,11 @@ async def keep(store: ArtifactStore, data: bytes) -> Object:
         await store.promote(key, sha256=made.sha256, size_bytes=made.size_bytes)
     await check(store, made)
     return made
+
+
+def digest_of(body: bytes) -> bytes:
+    """The digest that a segment's points must have."""
+    return hashlib.sha256(body).digest()
 
 
 def artifact_of(made: Object, name: str) -> Artifact:

@@ -50,6 +50,7 @@ class Platform:
     for caches and work that may be lost; `archivist` seals the log and backs it up, where the process has the
     key for it; `standard` says that the standard projections of the log are kept here; `lead` makes of a task
     one that only one of several copies of the service does at a time;
+    `archive_metrics_after_s` is how long after its end a run's points go to the artifact store, None for never;
     `builds` shares the work of builds with other processes.
     """
 
@@ -67,6 +68,7 @@ class Platform:
     archivist: Task | None = None
     standard: bool = False
     lead: Lead = by_itself
+    archive_metrics_after_s: float | None = None
     builds: WorkQueue | None = None
 
 

@@ -16,7 +16,9 @@ from tapeline.runs.device import handlers as device_handlers
 from tapeline.runs.device.presence import Presence
 from tapeline.runs.dispatcher import Dispatcher
 from tapeline.runs.leases import Leases
+from tapeline.runs.metrics import handlers as metrics_handlers
 from tapeline.runs.metrics import projection as metrics_projection
+from tapeline.runs.metrics.archiving import Archiving
 from tapeline.runs.metrics.intake import Intake, MetricsSource
 from tapeline.runs.model import handlers as model_handlers
 from tapeline.runs.model import projection as model_projection
@@ -100,12 +102,18 @@ def _composed(platform: Platform) -> tuple[Service, Dispatcher]:
     record_handlers.add_verbs(verbs, desk, record_handlers.Shelf(uploads=uploads, metrics=platform.metrics))
     pasts = history.Pasts(Worlds(platform.home / "worlds", platform.store), platform.log, platform.metrics)
     history.add_verbs(verbs, log=platform.log, codec=platform.codec, pasts=pasts, log_id=platform.log_id)
+    archiving = Archiving(
+        metrics=platform.metrics, store=platform.store, deciders=platform.deciders, engine=platform.engine,
+        clock=platform.clock, intake=intake, after_s=platform.archive_metrics_after_s,
+    )  # fmt: skip
+    metrics_handlers.add_verbs(verbs, desk, archiving)
     service = Service(
         verbs=verbs,
         projectors=(projector, measured, recorded, *(standard(tail, platform.engine) if platform.standard else ())),
         tasks=(
             uploads.keep_swept,
             platform.lead("process.dispatcher", found.run),
+            platform.lead("metrics.archive", archiving.run),
             *([platform.lead("archivist", platform.archivist)] if platform.archivist else []),
         ),
         start=found.start,

@@ -150,6 +150,11 @@ class Rows:
         kept.rows[key] = row
         kept.changed.add(key)
 
+    def every(self, table: Table) -> list[Row]:
+        """The rows of a table that are here, by their keys; all that it has where nothing was before the fold."""
+        rows = self._kept(table).rows
+        return [row.copy() for key in sorted(rows) if (row := rows[key]) is not None]
+
     def change(self, table: Table, *key: Any, **values: Any) -> None:
         """Overwrite some columns of a row; a row that is not there stays away."""
         row = self.get(table, *key)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tapeline.errors import TapelineError
 from tapeline.log.metrics import MetricsMessage
-from tapeline.metric_archives import Absent, Files, Manifest, Marker, Object, manifest_at, marker_of
+from tapeline.metric_archives import Absent, Files, Manifest, Object, manifest_at, marker_of
 from tapeline.store import ArtifactStore
 
 T = TypeVar("T")
@@ -19,12 +19,16 @@ PASSING = ("unavailable", "timeout", "insufficient_storage")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchivedRun:
-    """A marker with the manifest that it names, for the projection; `fault` where that cannot be had."""
+    """A marker with the manifest that it names, for the projection; `fault` where that cannot be had.
+
+    `messages` is how many messages of the run the marker stands for.
+    """
 
     position: int
     team: str
     run: str
     stored_at: datetime
+    messages: int = 0
     at: Object | None = None
     manifest: Manifest | None = None
     fault: TapelineError | None = None
@@ -36,12 +40,13 @@ async def resolved(store: ArtifactStore, message: MetricsMessage) -> ArchivedRun
     An archive that is damaged makes a run's measurements unreadable and nobody else's: its run is set aside, and
     folded again once somebody has put the object back.
     """
+    messages = 0
     at: Object | None = None
     manifest: Manifest | None = None
     fault: TapelineError | None = None
     try:
-        marker: Marker = marker_of(message.body)
-        at = marker.manifest
+        marker = marker_of(message.body)
+        at, messages = marker.manifest, marker.messages
         manifest = await manifest_at(store, at)
         if (manifest.team, manifest.run) != (message.team, message.run):
             raise TapelineError(
@@ -52,8 +57,8 @@ async def resolved(store: ArtifactStore, message: MetricsMessage) -> ArchivedRun
             raise
         fault = error
     return ArchivedRun(
-        position=message.position, team=message.team, run=message.run, stored_at=message.stored_at, at=at,
-        manifest=manifest, fault=fault,
+        position=message.position, team=message.team, run=message.run, stored_at=message.stored_at,
+        messages=messages, at=at, manifest=manifest, fault=fault,
     )  # fmt: skip
 
 

@@ -185,9 +185,7 @@ def _recorded(
 
 def _put_away(run: Run, command: KeepArchive | PurgeMetrics) -> list[RunEvent]:
     """What becomes of points that nobody adds to any more; also of a run that is deleted."""
-    verb = "archiving its points" if isinstance(command, KeepArchive) else "purging its batches"
-    if run.status not in FINISHED:
-        raise conflict(run, verb, FINISHED, hint=f"wait for its end, or tapeline run stop {run.number}")
+    check_put_away(run, "archiving its points" if isinstance(command, KeepArchive) else "purging its batches")
     match command:
         case KeepArchive():
             return [] if run.archived == command.archived else [command.archived]
@@ -206,6 +204,14 @@ def _put_away(run: Run, command: KeepArchive | PurgeMetrics) -> list[RunEvent]:
                     before=command.before, messages=command.messages, points=command.points, manifest=command.manifest
                 )
             ]
+
+
+def check_put_away(run: Run, verb: str) -> None:
+    """Refuse what is done only to the points of a run that has ended."""
+    if run.created is None:
+        raise TapelineError("no such run", code="not_found", hint="tapeline run ls", data={"kind": "run"})
+    if run.status not in FINISHED:
+        raise conflict(run, verb, FINISHED, hint=f"wait for its end, or tapeline run stop {run.number}")
 
 
 def _check_room(run: Run, what: str, count: int, value: Any) -> None:
