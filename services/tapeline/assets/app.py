@@ -83,6 +83,7 @@ def build(platform: Platform, components: Registry | None = None) -> Service:
         deciders=platform.deciders,
         holders=holders("asset"),
         builder=builder,
+        shards=shards,
         components=known,
         assets=assets,
         tapes=tapes,

@@ -20,15 +20,14 @@ from tapeline.assets.causality import cut_places
 from tapeline.assets.component import Instance
 from tapeline.assets.components import Registry
 from tapeline.assets.days import Needs, Pieces, SymbolDays, needs_of
+from tapeline.assets.estimate import check as must_fit
 from tapeline.assets.split import session_opens, session_parts
-from tapeline.assets.view import DAY_NS, UNIT_NS, Market, Unit
+from tapeline.assets.view import Market, Unit
 from tapeline.canvas.digest import canonical_json
-from tapeline.errors import TapelineError
 from tapeline.tape.view import OpenTape
 
 FORM = 2
 """Counts what shards hold and how: shards of another form are computed again."""
-LIMIT_BYTES = 50 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +132,7 @@ def make_plan(spec: Mapping[str, Any], tapes: Mapping[str, OpenTape], components
     """
     features = instances_of(spec["features"], components)
     labels = instances_of(spec["labels"], components)
+    must_fit(spec, tapes, features, labels)
     first, last = spec["range"]["from"], spec["range"]["to"]
     pieces = Pieces()
     symbols = {
@@ -141,7 +141,6 @@ def make_plan(spec: Mapping[str, Any], tapes: Mapping[str, OpenTape], components
     }
     within = {name: [date for date in each.dates if first <= date <= last] for name, each in symbols.items()}
     days = {date: number for number, date in enumerate(sorted({date for dates in within.values() for date in dates}))}
-    _check_size(spec, symbols, within, features)
     of_session = session_parts(list(days), dict(spec["split"]))
     train = _train(symbols, within, days, of_session)
     features = [each.fit(train) for each in features]
@@ -215,40 +214,3 @@ def _train(
         first, stop = (numbers[0], numbers[-1] + 1) if numbers else (0, 0)
         found[name] = each.only(first, stop)
     return found
-
-
-def _check_size(
-    spec: Mapping[str, Any],
-    symbols: Mapping[str, SymbolDays],
-    within: Mapping[str, list[str]],
-    features: Iterable[Instance],
-) -> None:
-    sampling = spec["sampling"]
-    row = sum(4 * int(np.prod(each.columns.shape)) for each in features)
-    if sampling["kind"] == "at_times":
-        rows = sum(map(len, within.values())) * len(sampling["times"])
-    else:
-        rows = sum(
-            _bars_a_day(symbols[name], date, sampling["unit"], sampling["size"])
-            for name, dates in within.items()
-            for date in dates
-        )
-    if rows * row > LIMIT_BYTES:
-        raise TapelineError(
-            f"the asset would hold about {rows * row >> 30} GiB, the limit is {LIMIT_BYTES >> 30}",
-            code="too_large",
-            hint="sample less often, or use shorter windows",
-        )
-
-
-def _bars_a_day(days: SymbolDays, date: str, unit: str, size: int) -> int:
-    """How many bars a session has at most."""
-    number = days.dates.index(date)
-    if unit == "tick":
-        entries = (day for day in days.tape.manifest["days"] if day["symbol"] == days.symbol)
-        return next((int(day["rows"]) for day in entries if day["trade_date"] == date), 0) // size + 1
-    width = UNIT_NS[unit] * size
-    if width >= DAY_NS:
-        return 1
-    segments = days.segments[days.session == number]
-    return int((-((segments[:, 0] - segments[:, 1]) // width)).sum())

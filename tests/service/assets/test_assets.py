@@ -66,6 +66,15 @@ async def download(service: Hosted, artifact: dict[str, Any], folder: Path) -> P
     return path
 
 
+async def test_what_would_be_too_large_is_refused_before_any_work(service: Hosted, prepared: PreparedTape) -> None:
+    await import_tape(service, prepared)
+    windows = {"component": "bars", "params": {"count": 10_000}}
+    wide = [windows | {"name": f"wide{i}", "params": {"count": 10_000, "shift": i}} for i in range(200)]
+    spec = SPEC | {"name": "wide", "features": wide, "layout": "materialised"}
+    assert await service.code(service.ask("build", spec=spec)) == "too_large"
+    assert await service.code(service.ask("get", name="wide")) == "not_found"
+
+
 async def test_a_tape_becomes_an_asset_that_trains(service: Hosted, prepared: PreparedTape, tmp_path: Path) -> None:
     await import_tape(service, prepared)
     accepted = await service.view("build", spec=SPEC)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from tapeline import names
 from tapeline.assets.asset import aggregate, queries
 from tapeline.assets.asset.builder import Builder
+from tapeline.assets.asset.work import Shards
 from tapeline.assets.tape import queries as tape_queries
 from tapeline.bus import Verbs, accepted, answered
 from tapeline.contracts.artifacts import ArtifactView
@@ -39,7 +40,7 @@ from tapeline.subjects import Principal, Ref
 
 if TYPE_CHECKING:
     # The specs and components of features bring numpy: they are imported by the first request that needs them.
-    from tapeline.assets.asset.spec import KnownTape, TapeOf
+    from tapeline.assets.asset.spec import KnownTape, Resolved, TapeOf
     from tapeline.assets.components import Registry
 
 
@@ -49,6 +50,7 @@ def add_verbs(
     deciders: Deciders,
     holders: Holders,
     builder: Builder,
+    shards: Shards,
     components: Callable[[], Registry],
     assets: Reader,
     tapes: Reader,
@@ -78,6 +80,7 @@ def add_verbs(
                 log_id=log_id,
                 replayed=True,
             )
+        await must_fit(caller, resolved, known)
         holder = await holders.of(caller.team, name)
         asset_id = holder or born_of(command_id, "asset")
         ref = Ref(caller.team, "asset", asset_id)
@@ -94,6 +97,22 @@ def add_verbs(
         )
         builder.wake(ref)
         return accepted(outcome, _view(ref, outcome.state, request.at, builder), log_id)
+
+    async def must_fit(caller: Principal, resolved: Resolved, known: list[KnownTape]) -> None:
+        """Refuse an asset that would be too large; manifests are read only where days alone do not tell."""
+        from tapeline.assets import estimate
+        from tapeline.assets.asset.instances import instances_of
+
+        spec = resolved.spec
+        features, labels = (instances_of(spec[kind], components()) for kind in ("features", "labels"))
+        wanted = {item["tape"]: len(item["symbols"]) for item in spec["tapes"]}
+        days = sum(len(tape.days) * wanted.get(tape.id, 0) for tape in known)
+        trades = sum(tape.rows for tape in known)
+        row = estimate.row_bytes(spec, features, labels)
+        if estimate.most_rows(spec, days, trades) * row <= estimate.LIMIT_BYTES:
+            return
+        state = aggregate.Building("", spec, resolved.digest, tuple(resolved.tapes))
+        estimate.check(spec, await shards.tapes(caller.team, state, with_days=False), features, labels)
 
     @verbs.user("rebuild")
     async def rebuild(caller: Principal, request: RebuildAsset) -> Accepted[AssetView]:
@@ -198,7 +217,15 @@ def _known_tapes(connection: Connection, caller: Principal, wanted: list[TapeOf 
             known += [KnownTape("", other, "", (), (), "") for other in others if other != name]
             continue
         known.append(
-            KnownTape(tape.id, tape.name, tape.content_sha256, tuple(tape.symbols), tuple(tape.days), tape.calendar)
+            KnownTape(
+                tape.id,
+                tape.name,
+                tape.content_sha256,
+                tuple(tape.symbols),
+                tuple(tape.days),
+                tape.calendar,
+                tape.rows,
+            )
         )
     return known
 

@@ -127,6 +127,7 @@ class KnownTape:
     symbols: tuple[str, ...]
     days: tuple[str, ...]
     calendar: str
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

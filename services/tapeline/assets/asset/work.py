@@ -126,8 +126,12 @@ class Shards:
         """Remove shards that nothing has asked for in a week."""
         return await self._store.sweep(PREFIX, KEPT_S)
 
-    async def tapes(self, team: str, state: aggregate.Building) -> dict[str, OpenTape]:
+    async def tapes(self, team: str, state: aggregate.Building, *, with_days: bool = True) -> dict[str, OpenTape]:
         """The tapes of a recipe by id, opened.
+
+        Parameters
+        ----------
+        with_days : without, days cannot be read, and their files are not fetched
 
         Raises
         ------
@@ -146,7 +150,8 @@ class Shards:
                 )
             cache = self._folder / "cache"
             manifest = await self._store.local_path(tape.manifest.sha256, cache)
-            paths = {file.sha256: await self._store.local_path(file.sha256, cache) for file in tape.files}
+            files = tape.files if with_days else ()
+            paths = {file.sha256: await self._store.local_path(file.sha256, cache) for file in files}
             content = parse(await asyncio.to_thread(manifest.read_bytes))
             opened[item["tape"]] = OpenTape(content, paths.__getitem__, view=state.spec["view"], cache_bytes=TAPE_BYTES)
         return opened
