@@ -4,7 +4,7 @@
 reads the same trades from disk (Tapeline its tape, whose digests it checks; the others Parquet without compression) and
 writes the same features and labels, in two files. What they give is compared first, or the run ends. An asset is more
 than its columns: statistics of train, digests, and a certificate of ten checks. So two pairs are measured: the whole
-asset by each (`asset_proofs.py`), and the columns alone by the others (`asset_peers.py`) beside a build without the
+asset by each (`peers/proofs.py`), and the columns alone by the others (`peers/columns.py`) beside a build without the
 experiments of the certificate. Then training data is read in shuffled blocks of rows, from an asset and from a raw
 `.npy` memory map. Ratios are medians over rounds of times taken within one round.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import statistics
@@ -28,16 +27,14 @@ from typing import Any
 
 import h5py
 import numpy as np
-from asset_peers import FEATURES, LABELS, TEST_FRACTION, Pandas, Polars, columns_alone
-from asset_proofs import whole_asset
+from peers.columns import FEATURES, LABELS, TEST_FRACTION, Pandas, Polars, columns_alone
+from peers.proofs import whole_asset
 
 from tapeline.asset_files import TRAIN, AssetFile
 from tapeline.assets.asset.spec import KnownTape, parse, resolve
-from tapeline.assets.asset.work import messages
-from tapeline.assets.build import assemble, build, carried_out
+from tapeline.assets.build import build, carried_out
 from tapeline.assets.components import registry
 from tapeline.assets.plan import make_plan
-from tapeline.assets.shard import compute_each, from_bytes, to_bytes
 from tapeline.tape.manifest import sessions_of
 from tapeline.tape.prepared import PreparedTape, TapeWriter
 from tapeline.tape.sessions import Calendar
@@ -72,42 +69,6 @@ def ours(tape: PreparedTape, folder: Path, *, proved: bool) -> Path:
     else:
         plan = make_plan(wanted.spec, {"t": opened}, registry())
         carried_out(replace(plan, shards=tuple(replace(shard, cuts=()) for shard in plan.shards)), **named)
-    return folder
-
-
-def shared_out(tape: PreparedTape, folder: Path, *, from_end: bool) -> Any:
-    """The spec and plan of the asset, its shards made in a folder from one end on, but for those that are there."""
-    opened = open_tape(tape.manifest, tape.path_of)
-    wanted = spec_of(tape, opened)
-    plan = make_plan(wanted.spec, {"t": opened}, registry())
-    shards = folder / "shards"
-    shards.mkdir(exist_ok=True)
-    for part in messages(plan, set(range(len(plan.shards))))[:: -1 if from_end else 1]:
-        left = [plan.shards[i] for i in part if not (shards / plan.shards[i].key).exists()]
-        plan.expect(left)
-        left = [shard for shard in left if not (shards / shard.key).exists()]
-        for shard, made in zip(left, compute_each(plan, left), strict=True):
-            draft = shards / f"{shard.key}.{os.getpid()}"
-            draft.write_bytes(to_bytes(made))
-            draft.replace(shards / shard.key)
-    return wanted, plan
-
-
-def helping(asked: Any, tape: PreparedTape) -> None:
-    """A second process: makes shards of the folders that it is told, until it is told none."""
-    while folder := asked.recv():
-        shared_out(tape, Path(folder), from_end=False)
-        asked.send("done")
-
-
-def by_workers(tape: PreparedTape, folder: Path, helper: Any = None) -> Path:
-    """The asset by way of files of shards, as the service builds it: alone, or together with a second process."""
-    if helper is not None:
-        helper.send(str(folder))
-    wanted, plan = shared_out(tape, folder, from_end=True)
-    parts = [from_bytes((folder / "shards" / shard.key).read_bytes(), shard.key) for shard in plan.shards]
-    named: dict[str, Any] = {"name": "bench", "team": "bench", "spec_digest": wanted.digest, "folder": folder}
-    assemble(plan, parts, tell=lambda *progress: None, **named)
     return folder
 
 
@@ -176,14 +137,6 @@ def main(tape: PreparedTape, rounds: int, folder: Path) -> dict[str, Any]:
             peer.name: partial(whole_asset, peer, source, sessions),
             f"{peer.name}: columns alone": partial(columns_alone, peer, source, sessions),
         }
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    helper = context.Process(target=helping, args=(there, tape), daemon=True)
-    helper.start()
-    runs |= {
-        "1 worker, shard files": lambda out: by_workers(tape, out),
-        "2 workers, shard files": lambda out: by_workers(tape, out, here),
-    }
     times: dict[str, list[float]] = {name: [] for name in runs}
     made: dict[str, Path] = {}
     for turn in range(rounds + 1):
@@ -193,14 +146,7 @@ def main(tape: PreparedTape, rounds: int, folder: Path) -> dict[str, Any]:
             run(out)
             if turn:  # the first is a warm-up
                 times[name].append(time.perf_counter() - began)
-            if name.startswith("2 workers"):
-                here.recv()  # what it was still at; not waited for within the build
             made.setdefault(name, out)
-    here.send("")
-    helper.join()
-    for name in ("1 worker, shard files", "2 workers, shard files"):
-        for path in made["Tapeline"].glob("*.h5"):
-            assert path.read_bytes() == (made[name] / path.name).read_bytes(), f"{name} gives another {path.name}"
     shared = {
         name: compare(made["Tapeline"], made[name], name) for name in runs if name.startswith(("pandas", "Polars"))
     }
@@ -219,9 +165,6 @@ def main(tape: PreparedTape, rounds: int, folder: Path) -> dict[str, Any]:
             f"Tapeline x {row['Tapeline is faster by']:.2f}, without experiments x "
             f"{row['Tapeline, no experiments is faster by']:.2f}"
         )
-    pair = [times[f"{k} worker{'s' * (k > 1)}, shard files"] for k in (1, 2)]
-    found["two_workers"] = statistics.median(a / b for a, b in zip(*pair, strict=True))
-    print(f"two processes building one asset together: x {found['two_workers']:.2f} of one (target 1.6)")
     found["reading"] = reading(made["Tapeline"], rounds)
     print(
         f"reading for training: {found['reading']['mb_s']:,.0f} MB/s, {found['reading']['ratio']:.2f} of a raw memmap "

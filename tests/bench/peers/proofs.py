@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from asset_peers import LABELS, Asset, Bars, Peer, Sessions, asset_of, features_of, parts_of, write
 from numpy.typing import NDArray
+from peers.columns import LABELS, Asset, Bars, Peer, Sessions, asset_of, features_of, parts_of, write
 
 CUTS, WARM, GAP, EMBARGO = 32, 365, 3, 31
 """Experiments; bars after which averages that forget have done so; bars of a gap; bars of the longest horizon."""

@@ -1,7 +1,7 @@
 """The asset of `assets.py` by pandas, and by Polars with TA-Lib: what their users would write.
 
 A peer reads trades from Parquet, cuts minute bars, computes the features, and hands them to `asset_of`, which does
-what is NumPy for both: windows, labels, rows that are whole. `asset_proofs.py` adds what a certificate holds.
+what is NumPy for both: windows, labels, rows that are whole. `peers/proofs.py` adds what a certificate holds.
 """
 
 from __future__ import annotations
