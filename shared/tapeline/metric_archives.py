@@ -210,7 +210,7 @@ def lacking(what: str, why: str) -> TapelineError:
     return TapelineError(
         f"an object of archived metrics, {what}, {why}",
         code="corrupt",
-        hint="put it back from an export with artifacts or from another copy of the store; then tapeline metrics check",
+        hint="put it back from an export or another copy of the store; then tapeline log verify --metrics",
     )
 
 

@@ -343,7 +343,7 @@ async def _runs(play: Scenario) -> None:
     )
     await play.say(runs, run, KeepArchive(archived=points), actor="service:runs")
     purge = PurgeMetrics(before=91, messages=12, points=40, manifest=points.manifest.sha256)
-    await play.say(runs, run, purge, actor="user:admin")
+    await play.say(runs, run, purge, actor="operator:admin")
     await play.say(runs, run, DeleteRun(run=run.id))
 
 

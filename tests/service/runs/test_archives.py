@@ -1,0 +1,292 @@
+"""Points of runs that ended: archived, purged, built again; read equal after each, whatever was killed on the way."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Connection
+
+from tapeline import replay
+from tapeline.columns import joined, unpack
+from tapeline.contracts import EVENTS, TOMBSTONES, UPCASTERS
+from tapeline.decider import Deciders
+from tapeline.errors import TapelineError
+from tapeline.failpoints import armed
+from tapeline.log.codec import Codec
+from tapeline.projections.state import active
+from tapeline.replay.purging import Purged, purge_metrics
+from tapeline.replay.rebuild import dump
+from tapeline.runs.metrics.intake import Incoming, Intake
+from tapeline.runs.metrics.tables import TABLES
+from tapeline.subjects import Ref
+
+NAN = "NaN"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def open_service(request: pytest.FixtureRequest, server: Any, tmp_path: Any) -> Any:
+    """The service on either database."""
+    from tapeline.runs.app import build
+    from tapeline.testing.hosted import hosted
+
+    if request.param == "sqlite":
+        yield lambda: hosted(server, build, tmp_path, "runs")
+        return
+    postgres = request.getfixturevalue("postgres")
+    url = postgres.make_database()
+    yield lambda: hosted(server, build, tmp_path, "runs", database_url=url)
+    postgres.drop_database(url)
+
+
+sqlite_only = pytest.mark.parametrize("open_service", ["sqlite"], indirect=True)
+
+
+class Life:
+    """A run of two attempts, the second from step 2500 of the first, with a tail that no segment holds."""
+
+    def __init__(self, host: Any, runs: Any, agent: Any, lease: dict[str, Any], run: str) -> None:
+        self.host, self.runs, self.agent, self.lease, self.run = host, runs, agent, lease, run
+        self.ref = Ref("main", "run", run)
+        self.batches = 2
+
+    async def all_that_is_read(self) -> dict[str, Any]:
+        """Every answer about the run's points: how many there are, and what they are."""
+        found: dict[str, Any] = {}
+        pages: list[Any] = []
+        before: dict[str, Any] = {}
+        while items := (await self.runs.view("metrics", run=self.run, limit=1000, **before))["items"]:
+            pages += items
+            before = {"created_before": items[-1]["created_at"]}
+        found["points"] = (len(pages), _digest(pages))
+        for attempt in (None, 1, 2, "all"):
+            found[f"columns {attempt}"] = await self._columns(attempt)
+        for query in ({"points": 2000}, {"points": 4}, {"x": "time"}, {"start": 3, "stop": 2900}, {"attempt": 1}):
+            found[f"series {query}"] = await self.runs.view("series", run=self.run, tag="loss", **query)
+        found["latest"] = (await self.runs.view("latest", run=self.run))["items"]
+        kept = (await self.runs.view("measured", run=self.run))["items"]
+        found["measured"] = [{name: value for name, value in one.items() if name != "is_sealed"} for one in kept]
+        found["progress"] = (await self.runs.view("get", run=self.run))["progress"]
+        return found
+
+    async def _columns(self, attempt: Any) -> Any:
+        lots: dict[str, list[Any]] = {}
+        more: dict[str, Any] = {} if attempt is None else {"attempt": attempt}
+        while True:
+            page = await self.runs.view("columns", run=self.run, **more)
+            for chunk in page["chunks"]:
+                lots.setdefault(chunk["tag"], []).append(unpack(base64.b64decode(chunk["body"])))
+            if page["next"] is None:
+                break
+            more["reach"] = page["next"]
+        sums = {}
+        for tag, many in sorted(lots.items()):
+            points = joined(many)
+            points = points.take(np.argsort(points.times, kind="stable"))
+            sums[tag] = (len(points), _digest([points.steps.tolist(), points.times.tolist(), points.bits.tolist()]))
+        return sums
+
+    async def archive(self) -> dict[str, Any]:
+        return await self.runs.view("archive_metrics", run=self.run)
+
+    async def purge(self, *, dry_run: bool = False) -> Purged:
+        platform = self.host.platform
+        deciders = Deciders(platform.log, Codec(EVENTS, UPCASTERS, TOMBSTONES), platform.clock)
+        return await purge_metrics(
+            platform.log, platform.metrics, deciders, platform.store, self.ref, dry_run=dry_run
+        )  # fmt: skip
+
+    async def folded(self) -> None:
+        measured = self.host.service.projectors[1]
+        await measured.wait_for(await measured.head(), timeout_s=20)
+
+    async def rows(self) -> dict[str, list[str]]:
+        await self.folded()
+
+        def dumped(connection: Connection) -> dict[str, list[str]]:
+            served = active(connection, "run_metrics")
+            assert served is not None
+            return dump(connection, TABLES, served.generation)
+
+        return await self.host.platform.engine.read(dumped)
+
+    async def messages(self) -> list[Any]:
+        return [one async for one in self.host.platform.metrics.messages_of("main", self.run)]
+
+    async def late(self, count: int = 3) -> None:
+        """A batch that comes after all, as that of a script that was away would."""
+        times = [{"tag": "loss", "kind": "f8", "step": list(range(9000, 9000 + count)), "value": [0.25] * count,
+                  "time": [0] * count}]  # fmt: skip
+        given = Incoming(
+            team="main", run=self.run, attempt=2, epoch=2, batch=self.batches + 1, columns=times, progress=[],
+            may_be_late=True,
+        )  # fmt: skip
+        await Intake(self.host.platform.metrics, self.host.platform.clock).take(given)
+        self.batches += 1
+        await self.folded()
+
+
+def _digest(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+async def live(host: Any, runs: Any, agent: Any) -> Life:
+    made = await runs.create()
+    lease = await agent.take()
+    await agent.started(lease)
+    values = np.random.default_rng(5).normal(size=3000).tolist()
+    for batch in range(3):
+        steps = range(1000 * batch, 1000 * batch + 1000)
+        points = {"loss": [(s, values[s], s) for s in steps], "lr": [(s, s / 7, s) for s in steps]}
+        await agent.measure(lease, batch + 1, points)
+    await agent.checkpoint(lease, 2500)
+    await agent.report(lease, "failed", reason="signal", message="killed", signal=9)
+    lease = await agent.take()
+    await agent.started(lease, resume="exact", global_step=2500)
+    progress = [{"operation": "fit", "value": 3.0, "final_value": 4.0, "units": "epochs"}]
+    await agent.measure(lease, 1, {"loss": [(s, NAN if s % 5 == 0 else -s, s) for s in range(2501, 2895)]})
+    await agent.measure(lease, 2, {"val": [(s, "Infinity", s) for s in range(3)]}, progress=progress)
+    await agent.completed(lease)
+    await runs.until(made["id"], "job_completed")
+    return Life(host, runs, agent, lease, made["id"])
+
+
+@pytest.fixture
+async def life(host: Any, runs: Any, agent: Any) -> Life:
+    return await live(host, runs, agent)
+
+
+async def test_points_are_equal_before_and_after_archive_purge_and_rebuild(life: Life, host: Any) -> None:
+    before = await life.all_that_is_read()
+    assert before["points"][0] == 2501 + 2501 + 394 + 3
+    view = await life.archive()
+    assert (view["points"], view["batches"], view["later_points"], view["purged"]) == (6397, 5, 0, False)
+    assert await life.all_that_is_read() == before
+    archived = await life.rows()
+    assert not any('"body":"' in row for row in archived["metric_segments"])
+    assert archived["metric_batches"] == []
+    # Rebuilt while the batches are still there: they are folded, and the marker puts them away again.
+    await replay.rebuild_projectors({"runs": [host.service.projectors[1]]})
+    assert await life.rows() == archived
+
+    tried = await life.purge(dry_run=True)
+    assert (tried.messages, tried.points, tried.is_done, len(await life.messages())) == (5, 6397, False, 6)
+    assert (await life.purge()).is_done
+    assert [one.is_archive for one in await life.messages()] == [True]
+    assert await life.all_that_is_read() == before
+    await replay.rebuild_projectors({"runs": [host.service.projectors[1]]})
+    assert await life.rows() == archived
+    assert await life.all_that_is_read() == before
+    assert (await life.runs.view("metrics_archive", run=life.run))["purged"]
+    types = await life.runs.types(life.run)
+    assert types[-2:] == ["MetricsArchived", "MetricsPurged"]
+    # All of it again changes nothing.
+    assert (await life.archive())["manifest"] == view["manifest"]
+    assert str(await life.purge()).split(": ")[1].startswith("nothing is left to purge")
+    assert await life.runs.types(life.run) == types
+
+
+async def test_batches_that_come_after_the_archive_lie_beside_it_until_the_next(life: Life, host: Any) -> None:
+    await life.archive()
+    await life.purge()
+    await life.late()
+    before = await life.all_that_is_read()
+    assert before["points"][0] > 0
+    view = await life.runs.view("metrics_archive", run=life.run)
+    assert (view["points"], view["later_points"]) == (6397, 3)
+    again = await life.archive()
+    assert (again["points"], again["later_points"], again["batches"]) == (6400, 0, 6)
+    assert again["objects"] == view["objects"] + 1
+    assert await life.all_that_is_read() == before
+    assert (await life.purge()).messages == 2
+    await replay.rebuild_projectors({"runs": [host.service.projectors[1]]})
+    assert await life.all_that_is_read() == before
+
+
+@sqlite_only
+async def test_an_archive_and_a_purge_that_are_cut_short_anywhere_are_finished_by_the_next(
+    life: Life, open_service: Any, make_runs: Any
+) -> None:
+    before = await life.all_that_is_read()
+    for point in ("archive.packed", "archive.stored", "archive.noted", "archive.marked"):
+        with armed(f"{point}:1:raise") as left:
+            assert await life.host.code(life.archive()) == "internal"
+            assert not left
+        assert await life.all_that_is_read() == before, point
+    # Another process finds what is there, and goes on.
+    async with open_service() as other:
+        life.host, life.runs = other, make_runs(other)
+        view = await life.archive()
+        assert (view["points"], view["later_points"]) == (6397, 0)
+        assert await life.all_that_is_read() == before
+        assert [one.is_archive for one in await life.messages()] == [False] * 5 + [True]
+        for point in ("purge.compared", "purge.noted", "purge.done"):
+            with armed(f"{point}:1:raise"), pytest.raises(OSError, match=point):
+                await life.purge()
+            assert await life.all_that_is_read() == before, point
+        await life.purge()
+        assert len(await life.messages()) == 1
+        types = await life.runs.types(life.run)
+        assert (types.count("MetricsArchived"), types.count("MetricsPurged")) == (1, 1)
+        assert await life.all_that_is_read() == before
+
+
+def _harmed(data: bytes) -> bytes:
+    harmed = bytearray(data)
+    harmed[len(data) // 2] ^= 1
+    return bytes(harmed)
+
+
+@sqlite_only
+async def test_an_object_that_is_missing_or_damaged_gives_no_number_and_keeps_batches_from_being_purged(
+    life: Life, tmp_path: Path
+) -> None:
+    before = await life.all_that_is_read()
+    await life.archive()
+    await life.folded()
+    files = [one for one in (tmp_path / "store" / "sha256").rglob("*") if one.is_file()]
+    points = max(files, key=lambda one: one.stat().st_size)
+    data = points.read_bytes()
+    for harm, why in ((None, "is missing"), (_harmed(data), "is damaged")):
+        points.unlink(missing_ok=True)
+        if harm is not None:
+            points.write_bytes(harm)
+        with pytest.raises(TapelineError, match=f"archived metrics, [0-9a-f]{{12}}, {why}") as refused:
+            await life.all_that_is_read()
+        assert (refused.value.code, "tapeline log verify --metrics" in (refused.value.hint or "")) == ("corrupt", True)
+        with pytest.raises(TapelineError, match=why):
+            await life.purge()
+        assert len(await life.messages()) == 6
+        # What the tables hold themselves is still told.
+        assert (await life.runs.view("metrics_archive", run=life.run))["points"] == 6397
+        assert (await life.runs.view("measured", run=life.run))["items"]
+    points.write_bytes(data)
+    assert await life.all_that_is_read() == before
+    assert (await life.purge()).is_done
+
+
+@sqlite_only
+async def test_batches_go_only_when_their_points_are_archived(life: Life, runs: Any, agent: Any) -> None:
+    with pytest.raises(TapelineError, match="are not archived") as bare:
+        await life.purge()
+    assert (bare.value.code, bare.value.hint) == ("conflict", "tapeline metrics archive 1")
+    assert (await runs.refused("archive_metrics", run="77")).code == "not_found"
+    assert (await runs.refused("archive_metrics", run=life.run, team="other")).code == "not_found"
+    made = await runs.create()
+    other = Life(life.host, runs, agent, {}, made["id"])
+    nothing = await runs.refused("archive_metrics", run=made["id"])
+    assert (nothing.code, "needs a run that has ended" in nothing.message) == ("conflict", True)
+    with pytest.raises(TapelineError, match="purging its batches needs a run that has ended"):
+        await other.purge()
+    await runs.ask("stop", run=made["id"])
+    bare_run = await runs.refused("archive_metrics", run=made["id"])
+    assert (bare_run.code, bare_run.message) == ("conflict", f"run {made['id']} has measured nothing")
+    other.ref = Ref("main", "run", "nobody")
+    with pytest.raises(TapelineError) as unknown:
+        await other.purge()
+    assert unknown.value.code == "not_found"
