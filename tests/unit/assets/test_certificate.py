@@ -170,6 +170,7 @@ def test_a_leak_fails_the_build_and_is_named(prepared: PreparedTape, tmp_path: P
         cut(prepared, tmp_path, leaky(leak.__name__, leak))
     error = refused.value
     assert error.code == "leak_found"
+    assert not list(tmp_path.glob("*.h5")), "files are written beside the checks, and go where one refuses"
     assert error.message.startswith(f"feature 'KURT_{leak.__name__}' column 0 changed at 2024-01-")
     assert "when data from 2024-01-" in error.message
     failure = error.data["failure"]
