@@ -184,6 +184,15 @@ def count_of(body: bytes) -> int:
     return int(_HEAD.unpack_from(body)[0])
 
 
+def least_step(body: bytes) -> int:
+    """The least step of some bytes that are not empty; told by the head of their steps where these only increase."""
+    try:
+        _, first, least = _FRAME.unpack_from(body, _HEAD.size + _SIZE.size)
+    except struct.error as error:
+        raise _damaged("they end too early") from error
+    return int(first) if least >= 0 else int(unpack(body).steps.min())
+
+
 def unpack(body: bytes) -> Points:
     """The points of some bytes.
 

@@ -128,13 +128,17 @@ class StoredView(View):
 
 
 class ReadColumns(Query):
-    """Sent by a user to read a run's points as columns, newest first; `reach` is the `next` of the page before."""
+    """Sent by a user to read a run's points as columns, newest first; `reach` is the `next` of the page before.
+
+    With `until` the page ends there: pages between places that an `ahead` told may be asked for at once.
+    """
 
     run: RunName
     tags: list[str] | None = None
     attempt: int | Literal["all"] | None = None
     created_before: datetime | None = None
     reach: int | None = None
+    until: int | None = None
 
 
 class ChunkView(View):
@@ -146,10 +150,15 @@ class ChunkView(View):
 
 
 class ColumnsView(View):
-    """A page of points; the whole of a tag is the chunks of all pages. `next` is None on the last page."""
+    """A page of points; the whole of a tag is the chunks of all pages. `next` is None on the last page.
+
+    `ahead` are the places where pages after the next one begin, newest first, as far as they are known: the pages from
+    `next` to the first, from the first to the second, and so on, together with all that lies below the last.
+    """
 
     chunks: list[ChunkView]
     next: int | None = None
+    ahead: list[int] = Field(default_factory=list)
 
 
 class ReadSeries(Query):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import repeat
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, PrivateAttr
@@ -36,6 +36,8 @@ logger = logging.getLogger("tapeline")
 
 _DRAWN = 2000
 """Points that a notebook draws of a run."""
+_AT_ONCE = 3
+"""Pages of points that are asked for at once."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_HERE = "this run is not trained by this process; tl.start begins one that is"
 
@@ -327,20 +329,29 @@ class Measured(Kept):
         """Every chunk of points that is asked for, newest first, and below which time all others lie."""
         client = self._client()
 
-        def asked(reach: int | None) -> Any:
-            return client.query("runs", "columns", run=name, **wanted, **arguments.given(reach=reach))
+        def asked(reach: int | None, until: int | None) -> Any:
+            edges = arguments.given(reach=reach, until=until)
+            return client.query("runs", "columns", run=name, **wanted, **edges)
 
-        # The service makes a page while the one before it is taken apart here.
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(asked, None)
-            while True:
-                page = coming.result()
-                reach: int | None = page["next"]
-                if reach is not None:
-                    coming = ahead.submit(asked, reach)
-                yield from self._chunks(page, reach)
-                if reach is None:
-                    return
+        # The service makes pages while the ones before are taken apart here.
+        with ThreadPoolExecutor(_AT_ONCE) as ahead:
+            edges: deque[tuple[int | None, int | None]] = deque([(None, None)])
+            coming = deque([ahead.submit(asked, None, None)])
+            # It takes as long to load as a page to come.
+            import numpy  # noqa: F401
+
+            while edges:
+                page = coming.popleft().result()
+                _, until = edges.popleft()
+                following: int | None = page["next"]
+                if following is not None:
+                    # The edges of what follows are told now, or more than was thought lies before the next one.
+                    coming.clear()
+                    told = [following, *page.get("ahead", ()), until]
+                    edges.extendleft(reversed(list(pairwise(told))))
+                while len(coming) < min(_AT_ONCE, len(edges)):
+                    coming.append(ahead.submit(asked, *edges[len(coming)]))
+                yield from self._chunks(page, until if following is None else following)
 
     def _chunks(self, page: Any, reach: int | None) -> Iterator[tuple[str, int, Points, int | None]]:
         from tapeline.columns import unpack
@@ -409,62 +420,52 @@ def _metrics(run_id: str, lots: builtins.list[Lot], limit: int) -> builtins.list
     import numpy as np
 
     from tapeline.columns import joined
+    from tapeline.objects import made, moments
 
     if not lots:
         return []
     everything = joined(points for _, _, points in lots)
     owner = np.repeat(np.arange(len(lots)), [len(points) for _, _, points in lots])
     order = np.argsort(-everything.times, kind="stable")[:limit]
-    kept = everything.take(order)
-    tags, jobs = [tag for tag, _, _ in lots], [f"{run_id}.{attempt}" for _, attempt, _ in lots]
-    owners = owner[order].tolist()
+    kept, owners = everything.take(order), owner[order]
     was_on = gc.isenabled()
     # Nothing here refers to itself, and to look for that would take as long as all the rest.
     gc.disable()
     try:
-        fields = zip(
-            _ids(run_id, kept.times),
-            [_EPOCH + since for since in kept.times.view("m8[us]").tolist()],
-            kept.steps.tolist(),
-            [tags[place] for place in owners],
-            kept.values(),
-            [jobs[place] for place in owners],
-            strict=True,
-        )
-        rows = [
-            {
-                "id": id, "created_at": at, "run_id": run_id, "global_step": step, "tag": tag, "value": value,
-                "job_id": job,
-            }
-            for id, at, step, tag, value, job in fields
-        ]  # fmt: skip
-        made = [Metric.__new__(Metric) for _ in repeat(None, len(rows))]
-        for put, values in (
-            (_PUT["__dict__"], rows),
-            (_PUT["__pydantic_fields_set__"], repeat(set(Metric.model_fields))),
-            (_PUT["__pydantic_extra__"], repeat(None)),
-            (_PUT["__pydantic_private__"], repeat(None)),
-        ):
-            deque(map(put, made, values), 0)
+        fields = {
+            "id": _ids(run_id, kept.times),
+            "created_at": moments(kept.times),
+            "run_id": run_id,
+            "global_step": kept.steps.tolist(),
+            "tag": _each([tag for tag, _, _ in lots], owners),
+            "value": kept.values(),
+            "job_id": _each([f"{run_id}.{attempt}" for _, attempt, _ in lots], owners),
+        }
+        return made(Metric, _SLOTS | {_FIELDS_SET: set(fields)}, tuple(fields), tuple(fields.values()), len(kept))
     finally:
         if was_on:
             gc.enable()
-    return made
 
 
-_PUT: dict[str, Any] = {
-    name: BaseModel.__dict__[name].__set__
-    for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
-}
+_FIELDS_SET = BaseModel.__dict__["__pydantic_fields_set__"]
+_SLOTS: dict[Any, Any] = {BaseModel.__dict__[name]: None for name in ("__pydantic_extra__", "__pydantic_private__")}
+
+
+def _each(texts: builtins.list[str], owners: NDArray[np.int64]) -> builtins.list[str] | str:
+    """The text of each point by the lot that it comes from; one where all have the same."""
+    if len(set(texts)) == 1:
+        return texts[0]
+    return [texts[place] for place in owners.tolist()]
 
 
 def _ids(run_id: str, times: NDArray[np.int64]) -> builtins.list[str]:
     """The ids of points by their times, as `point_id` gives them."""
+    from tapeline.objects import texts
+
     high = times >> 48
     if len(times) and int(high.min()) == int(high.max()):
         # The first half changes every nine years.
-        head = point_id(run_id, int(times[0]))[:-12]
-        return [f"{head}{low:012x}" for low in (times & (2**48 - 1)).tolist()]
+        return texts(point_id(run_id, int(times[0]))[:-12], times)
     return [point_id(run_id, time_us) for time_us in times.tolist()]
 
 

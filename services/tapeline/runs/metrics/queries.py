@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, bindparam, select
+from sqlalchemy import Connection, RowMapping, bindparam, func, select
 
-from tapeline.columns import Points, joined, point_id
-from tapeline.contracts.metrics import AttemptMetricsView, ChunkView, ColumnsView, ReadColumns, packed_text
+from tapeline.columns import Points, joined, pack, point_id
+from tapeline.contracts.metrics import AttemptMetricsView, ChunkView, ColumnsView, ReadColumns
 from tapeline.contracts.runs import ListMetrics, MetricView, ProgressView
 from tapeline.metric_archives import Files
 from tapeline.runs.metrics import batch as batches
-from tapeline.runs.metrics.tables import latest_metrics, metric_attempts, progress
-from tapeline.runs.metrics.units import Effective, Unit, Wanted, bounds, walk
+from tapeline.runs.metrics.effective import Effective
+from tapeline.runs.metrics.tables import latest_metrics, metric_attempts, metric_batches, metric_segments, progress
+from tapeline.runs.metrics.units import MOST, Unit, Wanted, bounds, chosen, walk
 from tapeline.runs.moments import moment, us_of
 
-PAGE_BYTES = 500_000
-"""Packed bytes of one page of columns; a message holds 1 MiB, and text takes a third more."""
+PAGE_BYTES = 940_000
+"""Bytes of the chunks of one page of columns, as they travel; a message holds 1 MiB."""
+AHEAD = 32
+"""Pages at most that are told in advance: a caller may ask for several at once."""
+_s = metric_segments.c
 _PROGRESS = (
     select(progress)
     .where(progress.c.team == bindparam("of"), progress.c.run_id.in_(bindparam("runs", expanding=True)))
@@ -101,25 +106,68 @@ def columns(
     before = us_of(query.created_before) if query.created_before is not None else None
     wanted = Wanted(
         team=team, run=run_id, tags=query.tags, attempt=query.attempt, before_us=before, reach_us=query.reach,
-        files=files,
+        until_us=query.until, files=files,
     )  # fmt: skip
     effective = Effective(connection, wanted, bounds(connection, team, run_id))
     chunks: list[ChunkView] = []
     size, reach = 0, None
     for unit in walk(connection, wanted):
-        if size >= PAGE_BYTES:
-            # The next page begins below the last unit of this one.
-            return ColumnsView(chunks=chunks, next=reach)
-        found = effective.of(unit)
-        if before is not None and len(found) and int(found.times[-1]) >= before:
-            found = found.take(found.times < before)
-        if len(found):
-            body = unit.body if unit.body is not None and len(found) == unit.count else None
-            text = packed_text(found, body)
-            chunks.append(ChunkView(tag=unit.tag, attempt=unit.attempt, body=text))
-            size += len(text) * 3 // 4 + len(unit.tag)
+        if query.until is not None and unit.last_us < query.until:
+            break
+        body = _body(effective, unit, before)
+        if body is not None:
+            size += _room(len(body), unit.tag)
+            if size > PAGE_BYTES and chunks:
+                # The next page begins below the last unit of this one.
+                ahead = _ahead(connection, wanted, reach) if query.until is None else []
+                return ColumnsView(chunks=chunks, next=reach, ahead=ahead)
+            chunks.append(ChunkView(tag=unit.tag, attempt=unit.attempt, body=base64.b64encode(body).decode()))
         reach = unit.last_us
     return ColumnsView(chunks=chunks, next=None)
+
+
+def _body(effective: Effective, unit: Unit, before: int | None) -> bytes | None:
+    """The packed points of a unit that count, as they lie where all of them do; None where there are none."""
+    if (before is None or unit.last_us < before) and effective.counts_whole(unit):
+        return unit.packed
+    found = effective.of(unit)
+    if before is not None and len(found) and int(found.times[-1]) >= before:
+        found = found.take(found.times < before)
+    if not len(found):
+        return None
+    return unit.packed if unit.given is None and len(found) == unit.count else pack(found)
+
+
+def _room(size: int, tag: str) -> int:
+    """The bytes that a chunk takes in a reply."""
+    return size * 4 // 3 + 2 * len(tag.encode()) + 64
+
+
+def _ahead(connection: Connection, wanted: Wanted, reach: int | None) -> list[int]:
+    """Where the pages after the next one begin, as far as that can be told from the sizes of segments."""
+    b = metric_batches.c
+    late = select(b.batch).where(b.team == wanted.team, b.run_id == wanted.run, b.first_us < reach).limit(1)
+    before = wanted.before_us
+    if reach is None or (before is not None and reach > before) or connection.scalar(late) is not None:
+        # What is no segment yet becomes part of one any moment.
+        return []
+    rows = (
+        chosen(select(_s.last_us, _s.tag, func.coalesce(func.length(_s.body), _s.size_bytes)), wanted)
+        .where(_s.last_us < reach)
+        .order_by(_s.last_us.desc())
+        .limit(AHEAD * MOST)
+    )
+    found: list[int] = []
+    size, last = 0, reach
+    for last_us, tag, length in connection.execute(rows):
+        size += _room(length, tag)
+        if size > PAGE_BYTES and last != reach:
+            found.append(last)
+            size = _room(length, tag)
+            if len(found) == AHEAD:
+                break
+        last = last_us
+    return found
 
 
 def latest(

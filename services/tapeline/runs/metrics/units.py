@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from tapeline.columns import Points, unpack
 from tapeline.metric_archives import Files
@@ -21,18 +21,26 @@ AT_ONCE = 32
 Bounds = dict[int, int]
 """Per attempt the last step that is effective; an attempt that is not in it is not superseded."""
 
-_FACTS = [
+_FACTS: list[ColumnElement[Any]] = [
     metric_segments.c[name]
     for name in ("tag", "attempt", "first_us", "last_us", "points", "min_step", "max_step", "nonfinite")
 ]
 _s = metric_segments.c
+# Extremes are kept of segments whose steps increase, unless they are short.
+_FACTS.append(_s.thin.is_not(None).label("ascends"))
 _BODY = [_s.body, _s.object, _s.place, _s.size_bytes, _s.digest]
 """The points of a segment, or where they lie."""
 
 
 @dataclass
 class Unit:
-    """Some points of one tag of one attempt, in the order of their times."""
+    """Some points of one tag of one attempt, in the order of their times.
+
+    Attributes
+    ----------
+    ascends : whether its steps are known to increase strictly
+    body, where : its points as they are stored, or where they lie; neither for a unit of a batch, which is `given`
+    """
 
     tag: str
     attempt: int
@@ -42,6 +50,7 @@ class Unit:
     min_step: int
     max_step: int
     nonfinite: int = 0
+    ascends: bool = False
     body: bytes | None = None
     given: Points | None = None
     where: tuple[str, int, int, bytes] | None = None
@@ -51,11 +60,16 @@ class Unit:
     def points(self) -> Points:
         if self.given is not None:
             return self.given
+        return unpack(self.packed)
+
+    @property
+    def packed(self) -> bytes:
+        """Its points as they are stored."""
         if self.body is None and self.where is not None:
             self.body = _archived(self.files, *self.where)
         if self.body is None:
             raise LookupError("this unit was read without its points")
-        return unpack(self.body)
+        return self.body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +81,7 @@ class Wanted:
     attempt : one attempt's raw points, those of all with `"all"`, the effective ones with None
     before_us : only points of an earlier time
     reach_us : only units whose last time is earlier: where the page before ended
+    until_us : only units whose last time is not earlier: where the page after begins
     files : the objects that hold archived points
     """
 
@@ -76,6 +91,7 @@ class Wanted:
     attempt: int | str | None = None
     before_us: int | None = None
     reach_us: int | None = None
+    until_us: int | None = None
     files: Files | None = None
 
 
@@ -102,11 +118,15 @@ def tail(connection: Connection, wanted: Wanted) -> list[Unit]:
         statement = statement.where(b.attempt == wanted.attempt)
     if wanted.before_us is not None:
         statement = statement.where(b.first_us < wanted.before_us)
-    chosen = None if wanted.tags is None else frozenset(wanted.tags)
+    if wanted.reach_us is not None:
+        statement = statement.where(b.first_us < wanted.reach_us)
+    if wanted.until_us is not None:
+        statement = statement.where(b.last_us >= wanted.until_us)
+    tags = None if wanted.tags is None else frozenset(wanted.tags)
     found = []
     for row in connection.execute(statement):
         for column in batches.decode(row.body).columns:
-            if chosen is None or column.tag in chosen:
+            if tags is None or column.tag in tags:
                 points = batches.in_time(column.points())
                 found.append(_unit(column.tag, row.attempt, points))
     if wanted.reach_us is not None:
@@ -135,9 +155,11 @@ def _archived(files: Files | None, sha256: str, place: int, size_bytes: int, dig
     return files.body(sha256, place, size_bytes, digest)
 
 
-def facts(connection: Connection, wanted: Wanted) -> list[Unit]:
-    """The segments of a run without their points, oldest first."""
-    statement = _chosen(select(*_FACTS), wanted).order_by(_s.last_us)
+def facts(connection: Connection, wanted: Wanted, since: int | None = None) -> list[Unit]:
+    """The segments of a run, or those that end at `since` or later, without their points, oldest first."""
+    statement = chosen(select(*_FACTS), wanted).order_by(_s.last_us)
+    if since is not None:
+        statement = statement.where(_s.last_us >= since)
     return [Unit(*row) for row in connection.execute(statement)]
 
 
@@ -172,7 +194,9 @@ def _segments(connection: Connection, wanted: Wanted) -> Iterator[Unit]:
     if before is not None and (reach is None or reach > before):
         yield from _straddling(connection, wanted, before)
         reach = before
-    statement = _chosen(select(*_FACTS, *_BODY), wanted).order_by(_s.last_us.desc())
+    statement = chosen(select(*_FACTS, *_BODY), wanted).order_by(_s.last_us.desc())
+    if wanted.until_us is not None:
+        statement = statement.where(_s.last_us >= wanted.until_us)
     size = FIRST
     while True:
         page = statement if reach is None else statement.where(_s.last_us < reach)
@@ -186,7 +210,7 @@ def _segments(connection: Connection, wanted: Wanted) -> Iterator[Unit]:
 
 def _straddling(connection: Connection, wanted: Wanted, before: int) -> list[Unit]:
     """The segments that a moment lies within: of each tag one, or one an attempt where attempts overlap."""
-    statement = _chosen(select(*_FACTS, *_BODY), wanted).where(_s.last_us >= before)
+    statement = chosen(select(*_FACTS, *_BODY), wanted).where(_s.last_us >= before)
     if wanted.reach_us is not None:
         statement = statement.where(_s.last_us < wanted.reach_us)
     found: list[Unit] = []
@@ -203,7 +227,8 @@ def _straddling(connection: Connection, wanted: Wanted, before: int) -> list[Uni
     return sorted(found, key=lambda unit: -unit.last_us)
 
 
-def _chosen(statement: Any, wanted: Wanted) -> Any:
+def chosen(statement: Any, wanted: Wanted) -> Any:
+    """A statement for the segments of a run, of some tags and of one attempt where that is wanted."""
     statement = statement.where(_s.team == wanted.team, _s.run_id == wanted.run)
     if wanted.tags is not None:
         tags = list(dict.fromkeys(wanted.tags))
@@ -212,76 +237,3 @@ def _chosen(statement: Any, wanted: Wanted) -> Any:
     if isinstance(wanted.attempt, int):
         statement = statement.where(_s.attempt == wanted.attempt)
     return statement
-
-
-@dataclass
-class Effective:
-    """Which points of a unit count, for units that come newest first.
-
-    A later attempt supersedes what lies beyond its start; of two points of a tag at one step the later counts.
-    """
-
-    connection: Connection
-    wanted: Wanted
-    bounds: Bounds
-    _lows: dict[str, int] = field(default_factory=dict)
-    _newer: dict[str, list[Unit]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        start = self.wanted.before_us if self.wanted.reach_us is None else self.wanted.reach_us
-        if start is None or self.wanted.attempt is not None:
-            return
-        # What is newer than the first unit that will come is not seen on the way.
-        everything = Wanted(team=self.wanted.team, run=self.wanted.run, tags=self.wanted.tags)
-        statement = _chosen(select(*_FACTS), everything).where(_s.last_us >= start)
-        for unit in [Unit(*row) for row in self.connection.execute(statement)]:
-            self._note(unit)
-        for unit in tail(self.connection, everything):
-            if unit.last_us >= start:
-                self._note(unit)
-
-    def of(self, unit: Unit) -> Points:
-        """The points of a unit that count."""
-        points = unit.points
-        if self.wanted.attempt is not None:
-            return points
-        import numpy as np
-
-        bound = self.bounds.get(unit.attempt)
-        if bound is not None and unit.max_step > bound:
-            points = points.take(points.steps <= bound)
-        newer = self._newer.get(unit.tag, [])
-        if len(points) and self._lows.get(unit.tag, unit.max_step + 1) <= int(points.steps.max()):
-            low, high = int(points.steps.min()), int(points.steps.max())
-            for other in newer:
-                if other.last_us != unit.last_us and other.min_step <= high and other.max_step >= low:
-                    steps = self._steps(other)
-                    points = points.take(~np.isin(points.steps, steps))
-        if len(points) > 1 and not bool((np.diff(points.steps) > 0).all()):
-            # The last of each step, in the order of time.
-            _, places = np.unique(points.steps[::-1], return_index=True)
-            points = points.take(np.sort(len(points) - 1 - places))
-        self._note(unit)
-        return points
-
-    def _note(self, unit: Unit) -> None:
-        bound = self.bounds.get(unit.attempt)
-        if bound is not None and unit.min_step > bound:
-            return
-        known = self._newer.setdefault(unit.tag, [])
-        if any(other.last_us == unit.last_us for other in known):
-            return
-        self._lows[unit.tag] = min(unit.min_step, self._lows.get(unit.tag, unit.min_step))
-        # The points themselves are read again in the rare case that they matter.
-        known.append(
-            Unit(unit.tag, unit.attempt, unit.first_us, unit.last_us, unit.count, unit.min_step, unit.max_step,
-                 given=unit.given)
-        )  # fmt: skip
-
-    def _steps(self, unit: Unit) -> Any:
-        if unit.given is None:
-            found = bodies(self.connection, self.wanted, unit.tag, _s.body, [unit.last_us])
-            unit.given = unpack(found[unit.last_us])
-        steps = unit.given.steps
-        bound = self.bounds.get(unit.attempt)
-        return steps if bound is None else steps[steps <= bound]
