@@ -24,6 +24,7 @@ PLACES: dict[str, str] = {
     "dry-run": "rehearsal:register",
     "run": "run_verbs:app",
     "spool": "spool:app",
+    "metrics": "metrics:app",
     "checkpoint": "checkpoint:app",
     "blueprint": "blueprint:app",
     "tape": "tape:app",

@@ -31,10 +31,10 @@ from tapeline.log.jetstream import JetStreamLog
 from tapeline.log.metrics import MetricsMessage, MetricsStream
 from tapeline.metric_archives import Manifest
 from tapeline.replay.past import fold_of
-from tapeline.replay.reading import codec
+from tapeline.replay.reading import codec, find_ref
 from tapeline.security.keys import read_credentials
 from tapeline.store import ArtifactStore, LocalStore
-from tapeline.subjects import Ref, is_slug, parse_ref
+from tapeline.subjects import Ref
 
 ACTOR = "operator:admin"
 _LAST = 2**62
@@ -269,27 +269,15 @@ async def purge(home: Home | None, places: Sequence[str], *, dry_run: bool = Fal
         log = JetStreamLog(client, codec(), connect=_unused, role="admin")
         metrics = MetricsStream(client, connect=_unused, role="admin")
         deciders, store = Deciders(log, codec(), SystemClock()), LocalStore(home.store)
-        refs = [await ref_at(log, place) for place in places]
+        refs = [await _ref_of(log, place) for place in places]
         return [await purge_metrics(log, metrics, deciders, store, ref, dry_run=dry_run) for ref in refs]
 
 
-async def ref_at(log: EventLog, place: str) -> Ref:
-    """The run that is written as `<id>`, `run/<id>` or `<team>/run/<id>`."""
-    if place.count("/") == 2:
-        ref = parse_ref(place)
-        if ref.kind != "run":
-            raise TapelineError(f"{place!r} is no run", code="invalid", hint="write its id, or <team>/run/<id>")
-        return ref
-    id = place.removeprefix("run/")
-    refs = await log.refs(f"run/{id}") if is_slug(id) else []
-    if not refs:
-        raise TapelineError(f"no run {id!r}", code="not_found", hint="tapeline run ls")
-    if len(refs) > 1:
-        raise TapelineError(
-            f"run {id!r} is there in teams {', '.join(ref.team for ref in refs)}", code="invalid",
-            hint=f"write {refs[0].team}/run/{id}",
-        )  # fmt: skip
-    return refs[0]
+async def _ref_of(log: EventLog, place: str) -> Ref:
+    ref = await find_ref(log, place if "/" in place else f"run/{place}")
+    if ref.kind != "run":
+        raise TapelineError(f"{place!r} is no run", code="invalid", hint="write its id, or <team>/run/<id>")
+    return ref
 
 
 async def _unused(_client: Client, /, **_more: Any) -> None:
