@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -138,15 +139,12 @@ class SqliteEngine:
         return self._engine.dialect
 
     async def read(self, work: Work[T]) -> T:
-        self._until = time.perf_counter() + SHORT_S
         try:
-            return _transaction(self._at_hand(), "BEGIN", work)
+            return _transaction(self._at_hand(), "BEGIN", partial(self._cut_off, work))
         except DBAPIError as error:
             # Too long for here, or a lock that is worth a wait.
             if _code(error) not in (sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_BUSY):
                 raise
-        finally:
-            self._until = 0.0
         return await asyncio.get_running_loop().run_in_executor(self._reads, self._read_beside, work)
 
     async def write(self, work: Work[T], *, is_short: bool = False) -> T:
@@ -187,6 +185,14 @@ class SqliteEngine:
             raw.execute("PRAGMA wal_autocheckpoint=0")
             raw.set_progress_handler(self._is_too_long, LOOK_EVERY)
         return self._here
+
+    def _cut_off(self, work: Work[T], connection: Connection) -> T:
+        # The questions alone: a transaction whose end was cut off would stay open for ever.
+        self._until = time.perf_counter() + SHORT_S
+        try:
+            return work(connection)
+        finally:
+            self._until = 0.0
 
     def _is_too_long(self) -> bool:
         return 0.0 < self._until < time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -52,6 +53,24 @@ async def test_what_raises_leaves_nothing(engine: Engine, is_short: bool) -> Non
 async def test_many_writers_and_readers_get_their_turns(engine: Engine) -> None:
     await asyncio.gather(*(engine.write(add, is_short=i % 2 == 0) for i in range(40)))
     assert await asyncio.gather(*(engine.read(count) for _ in range(10))) == [40] * 10
+
+
+async def test_a_question_that_is_cut_off_leaves_no_transaction_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At each step there is a look at the clock, also at those of the end of a transaction.
+    monkeypatch.setattr(database, "LOOK_EVERY", 1)
+    engine = make_engine(sqlite_url(tmp_path / "t.db"))
+    await engine.write(lambda connection: connection.execute(text("CREATE TABLE t (a INTEGER)")))
+
+    def long(connection: Connection) -> int:
+        time.sleep(2 * database.SHORT_S)
+        return count(connection)
+
+    for expected in range(3):
+        assert await engine.read(long) == expected
+        await engine.write(add, is_short=True)
+    await engine.dispose()
 
 
 async def test_a_long_question_is_answered_in_a_thread_and_holds_up_nobody(tmp_path: Path) -> None:
