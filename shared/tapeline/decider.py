@@ -10,9 +10,8 @@ import asyncio
 import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -162,16 +161,22 @@ class Deciders:
         """Run commands on several aggregates, all or none, as one atomic append."""
         now = self._clock.now()
         stamped = [_stamp(step, now) for step in steps]
-        async with AsyncExitStack() as stack:
+        held: list[asyncio.Lock] = []
+        try:
             # One order for all callers, or two of them would wait for each other.
             for ref in sorted({step.ref for step in stamped}):
-                await stack.enter_async_context(self._lock(ref))
+                lock = self._lock(ref)
+                await lock.acquire()
+                held.append(lock)
             for attempt in range(ATTEMPTS):
                 try:
                     return await self._attempt(stamped, origin, now, fresh=attempt > 0)
                 except Conflict:
                     # A random pause lets the others through; full lock-step would conflict again.
                     await asyncio.sleep(random.uniform(0, 0.02))
+        finally:
+            for lock in held:
+                lock.release()
         raise TapelineError(
             f"{stamped[0].ref} changed {ATTEMPTS} times while this command was decided",
             code="conflict",
@@ -217,6 +222,9 @@ class Deciders:
             for step in steps
         ]
         known = [self._known(step, folded, origin) for step, folded in zip(steps, folds, strict=True)]
+        if any(known) and not fresh and any(step.is_birth for step in steps):
+            # What was taken for new without a look is not: it was born by this very command.
+            return await self._attempt(steps, origin, now, fresh=True)
         if any(known):
             # An atomic append is on the log whole: what knows nothing of the command had decided to nothing.
             end = await self._end(steps[0].ref.team, origin.command_id, [found for found in known if found])
@@ -384,7 +392,8 @@ class Deciders:
 def _stamp(step: Step[Any], now: datetime) -> Step[Any]:
     if not hasattr(step.command, "at"):
         return step
-    return replace(step, command=step.command.model_copy(update={"at": now}))
+    command = step.command.model_copy(update={"at": now})
+    return Step(decider=step.decider, ref=step.ref, command=command, is_birth=step.is_birth)
 
 
 def origin_of(

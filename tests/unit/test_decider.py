@@ -235,6 +235,16 @@ async def test_a_birth_that_is_repeated_in_another_copy_has_one_effect(log: InMe
     assert (again.position, again.sequence, again.state) == (first.position, first.sequence, first.state)
 
 
+async def test_a_birth_together_with_what_knows_the_command_is_looked_for(log: InMemoryLog, codec: Codec) -> None:
+    other = Step(decider=names, ref=OTHER, command=ClaimName(name="other", holder="a", what="run"))
+    origin = mine(new_id())
+    first = await Deciders(log, codec, FakeClock()).handle_together([birth(), other], origin)
+    again = await Deciders(log, codec, FakeClock()).handle_together([birth(), other], origin)
+
+    assert [outcome.replayed for outcome in again] == [True, True]
+    assert [(one.state, one.position) for one in again] == [(one.state, one.position) for one in first]
+
+
 async def test_a_birth_that_is_refused_leaves_nothing_behind(deciders: Deciders) -> None:
     with pytest.raises(TapelineError, match="counter stands at 0"):
         await deciders.handle_together(

@@ -76,6 +76,16 @@ async def test_those_who_ask_at_once_share_a_commit() -> None:
     assert MOST + AHEAD <= 100, "events of one commit"
 
 
+async def test_a_number_that_was_not_needed_is_the_next_one() -> None:
+    copies = Copies()
+    numbers = copies.copy()
+    assert await numbers.take("main", "r1") == 1
+    assert await numbers.take("main", "r1") == 2
+    numbers.give_back("main", 2)
+    await rest(copies.clock)
+    assert await numbers.take("main", "r2") == 2
+
+
 async def test_teams_count_by_themselves() -> None:
     numbers = Copies().copy()
     assert [await numbers.take(team, "r") for team in ("main", "other", "main")] == [1, 1, 2]

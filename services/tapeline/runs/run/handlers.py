@@ -137,22 +137,23 @@ class Desk:
         """Give birth to a run with the team's next number, and whatever else is asked with it."""
         run_id = born_of(command.command_id or "", "run", caller.team)
         ref = Ref(caller.team, "run", run_id)
-        # A repeat takes no number, but for one that comes before the tables have the birth: the one that it had is
-        # in the birth, and the new one stays unused.
+        # Most births are the first of their command: the log says of the others that they are there, with their number.
         known = await self._number(ref)
         number = known or await self.numbers.take(caller.team, run_id)
         outcome, *_ = await self.deciders.handle_together(
             [Step(decider=aggregate, ref=ref, command=kind(number=number, **birth), is_birth=not known), *more],
             origin_of(caller.actor, command.command_id),
         )
+        if outcome.state.number != number:
+            self.numbers.give_back(caller.team, number)
         return run_id, outcome
 
     async def _number(self, ref: Ref) -> int:
-        """The number of a run that is born, 0 for one of which nothing is known."""
-        if self.deciders.knows(ref):
-            known: aggregate.Run = await self.deciders.state(aggregate, ref)
-            return known.number
-        return await self.reader.at(None, queries.number_of, ref)
+        """The number of a run that is born, 0 for one of which nothing is known here."""
+        if not self.deciders.knows(ref):
+            return 0
+        known: aggregate.Run = await self.deciders.state(aggregate, ref)
+        return known.number
 
 
 def add_verbs(verbs: Verbs, desk: Desk) -> None:

@@ -62,7 +62,7 @@ class Numbers:
         TapelineError
             `unavailable` when other copies of the service took every number that was tried.
         """
-        counter = self._counters.setdefault(team, _Counter())
+        counter = self._counter(team)
         ahead = self._ahead(counter)
         mine = counter.waiting.get(run_id)
         if mine is None and counter.spare:
@@ -81,6 +81,16 @@ class Numbers:
                     del counter.waiting[taken]
                 await self._take(team, counter, batch, ahead)
         return await mine
+
+    def give_back(self, team: str, number: int) -> None:
+        """Let another run have a number that its own did not need after all: it was born before."""
+        self._counter(team).spare.appendleft(number)
+
+    def _counter(self, team: str) -> _Counter:
+        counter = self._counters.get(team)
+        if counter is None:
+            counter = self._counters[team] = _Counter()
+        return counter
 
     @staticmethod
     def _hand_out(counter: _Counter) -> None:

@@ -25,7 +25,6 @@ from tapeline.runs.metrics.queries import progress_of
 from tapeline.runs.moments import moment, us_of
 from tapeline.runs.patterns import lowered
 from tapeline.runs.run.tables import artifacts, checkpoints, run_events, runs
-from tapeline.subjects import Ref
 
 _COLUMNS = {
     "id": "id", "project_id": "project_id", "user_id": "user_id", "created_at": "created_us", "name": "name",
@@ -57,12 +56,6 @@ def resolve(connection: Connection, team: str, name: str, *, deleted: bool = Fal
     if row is None or (row["is_deleted"] and not deleted):
         raise missing(name)
     return row
-
-
-def number_of(connection: Connection, ref: Ref) -> int:
-    """The number of a run, 0 when there is no such run."""
-    row = row_of(connection, runs, ref.team, ref.id)
-    return 0 if row is None else int(row["number"])
 
 
 def one(connection: Connection, team: str, name: str) -> RunView:
