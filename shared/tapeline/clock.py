@@ -7,6 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
+def time_text(at: datetime) -> str:
+    """A time in UTC with microseconds and `Z`."""
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    return at.isoformat(timespec="microseconds")[:26] + "Z"
+
+
 class Clock(Protocol):
     """Wall time for what is recorded, monotonic time for what expires."""
 

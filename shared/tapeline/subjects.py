@@ -167,6 +167,7 @@ def gateway(service: str, verb: str) -> str:
     return f"gw.*.*.{service}.{verb}"
 
 
+@lru_cache(maxsize=4096)
 def caller(subject: str) -> Principal:
     """Who sent a request, from the subject that the broker rewrote."""
     parts = subject.split(".")
@@ -190,6 +191,7 @@ def agent_gateway(verb: str) -> str:
     return f"ag.*.{verb}"
 
 
+@lru_cache(maxsize=4096)
 def agent(subject: str) -> Agent:
     """Which agent sent a request, from the subject that the broker rewrote."""
     parts = subject.split(".")

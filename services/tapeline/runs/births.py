@@ -136,7 +136,7 @@ def check_session(connection: Connection, team: str, session_name: str | None) -
 
 
 def _plain(field: str, text: str) -> None:
-    if any(unicodedata.category(character).startswith("C") for character in text):
+    if not text.isprintable() and any(unicodedata.category(character).startswith("C") for character in text):
         raise TapelineError(f"{field} has a control character", code="invalid", hint="use visible characters")
 
 

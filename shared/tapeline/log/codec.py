@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol, TypeVar, Union
@@ -19,6 +19,7 @@ from uuid import UUID
 
 import msgspec
 
+from tapeline.clock import time_text
 from tapeline.errors import TapelineError
 from tapeline.ids import named_id
 from tapeline.log import GENESIS, NewCommit, StoredCommit, StoredEvent
@@ -141,11 +142,6 @@ def event_id(subject: str, command_id: str, index: int) -> str:
     return named_id(_SPACE, f"{subject}:{command_id}:{index}")
 
 
-def _time_text(at: datetime) -> str:
-    """A time in UTC with microseconds and `Z`."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
-
-
 def read_header(header: bytes, position: int) -> Header:
     """All fields of a stored header; `schema_unknown` when it is of a newer format."""
     return _decoded(_headers, header, position)
@@ -235,7 +231,7 @@ class Codec:
         subject = commit.ref.subject
         schemas = [self._schema_of(event) for event in commit.events]
         types = [type(event).__name__ for event in commit.events]
-        created_at = _time_text(commit.created_at)
+        created_at = time_text(commit.created_at)
         lines = [
             _Line(
                 event_id(subject, commit.command_id, index),

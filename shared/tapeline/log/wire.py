@@ -23,6 +23,7 @@ from nats.errors import (
     OutboundBufferLimitError,
 )
 
+from tapeline.clock import time_text as time_text
 from tapeline.errors import TapelineError
 from tapeline.log.asking import asker_of, published
 from tapeline.log.intake import Message as Taken
@@ -273,13 +274,6 @@ def time_of_ns(ns: int) -> datetime:
     """A time in nanoseconds since 1970, cut to microseconds."""
     seconds, rest = divmod(ns, 1_000_000_000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
-
-
-def time_text(at: datetime) -> str:
-    """A time in UTC with microseconds and `Z`; `time_of` reads it back."""
-    if at.tzinfo is not UTC:
-        at = at.astimezone(UTC)
-    return at.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 class DirectGet:

@@ -229,10 +229,13 @@ def _check_room(run: Run, what: str, count: int, value: Any) -> None:
         )
 
 
+_BORN_WITH = tuple(field.name for field in fields(RunCreated))
+
+
 def _born(run: Run, command: BearRun) -> list[RunEvent]:
     if run.created is not None:
         raise TapelineError(f"run r{run.number} exists already", code="already_exists", hint="use a new command_id")
-    born = RunCreated(**{field.name: getattr(command, field.name) for field in fields(RunCreated)})
+    born = RunCreated(**{name: getattr(command, name) for name in _BORN_WITH})
     match command:
         case BearCopy():
             return [born, command.copied, *(added(table) for table in command.tables)]

@@ -137,8 +137,11 @@ class Run:
         return complete[-1] if complete else None
 
 
+_NOTHING = Run()
+
+
 def initial() -> Run:
-    return Run()
+    return _NOTHING
 
 
 def conflict(run: Run, verb: str, statuses: frozenset[Status], *, hint: str | None = None) -> TapelineError:
