@@ -42,6 +42,7 @@ def head(view: View, tapes: Mapping[str, str]) -> dict[str, Any]:
         "status": view["status"],
         "message": view.get("message"),
         "hint": view.get("hint"),
+        "failed at": view.get("shard"),
         "built": f"{_time(view['updated_at'])} by {view['user'] or '-'}" if view.get("files") else None,
         "tapes": "; ".join(
             f"{tapes.get(item['tape'], item['tape'])} ({', '.join(item['symbols'])})" for item in spec["tapes"]

@@ -36,6 +36,8 @@ class AssetBuildFailed:
     code: str
     message: str
     hint: str | None = None
+    shard: str | None = None
+    """The symbol and trade date that could not be computed; None where the whole could not be put together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +205,7 @@ class FailBuild(Command):
     code: str
     message: str
     hint: str | None = None
+    shard: str | None = None
     certificate: dict[str, Any] | None = None
 
     @classmethod
@@ -405,6 +408,8 @@ class AssetView(View):
     code: str | None = None
     message: str | None = None
     hint: str | None = None
+    shard: str | None = None
+    """The symbol and trade date at which the build failed, where it was at one."""
     rebuild: RebuildView | None = None
     not_rebuildable: str | None = None
     """Why the asset can never be built again: a component of its recipe is no longer there; None in lists too."""

@@ -224,6 +224,7 @@ async def _assets(play: Scenario) -> None:
     await play.claim("asset", "second", second)
     failed = FailBuild(
         spec_digest="f" * 64, code="lookahead_refused", message="a feature knows the future", hint="lag it",
+        shard="SIM1 on 2024-01-03",
         certificate={"verdict": "failed"},
     )  # fmt: skip
     await play.say(assets, second, failed, actor="service:assets")

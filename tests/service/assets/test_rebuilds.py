@@ -123,6 +123,24 @@ async def test_a_component_that_breaks_is_told_with_symbol_and_day(
         assert f"the build broke in {symbol} on 2024-01-" in view["message"]
         assert "IndexError" in view["message"]
         assert view["hint"]
+        assert view["shard"] in [f"{symbol} on {day}" for day in prepared.days]
+
+
+async def test_a_shard_that_fails_now_and_then_does_not_end_a_build(
+    server: NatsServer, prepared: PreparedTape, tmp_path: Path
+) -> None:
+    failures = iter(range(3))
+
+    def short_of_memory(values: Any) -> Any:
+        if next(failures, None) is not None:
+            raise MemoryError
+        return values
+
+    async with hosted(server, with_roc(short_of_memory), tmp_path, "assets") as service:
+        await import_tape(service, prepared)
+        await service.ask("build", spec=SPEC)
+        view = await ended(service)
+        assert (view["status"], view["shard"], next(failures, None)) == ("ready", None, None)
 
 
 async def test_another_copy_of_the_service_sees_how_far_a_build_is(

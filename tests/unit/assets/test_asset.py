@@ -52,7 +52,13 @@ def finish(digest: str = "a") -> FinishBuild:
     )
 
 
-FAIL = FailBuild(spec_digest="a", code="leak_found", message="feature 'x' leaks", certificate={"verdict": "failed"})
+FAIL = FailBuild(
+    spec_digest="a",
+    code="leak_found",
+    message="feature 'x' leaks",
+    shard="SPY on 2013-10-08",
+    certificate={"verdict": "failed"},
+)
 CANCEL = CancelBuild(name="demo")
 REMOVE = RemoveAsset(name="demo")
 AGAIN = RebuildAsset(name="demo")

@@ -72,6 +72,7 @@ class Ended:
     code: str | None = None
     message: str | None = None
     hint: str | None = None
+    shard: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,9 @@ def decide(state: State, command: AssetCommand) -> list[Event]:
                 ),
             ]
         case FailBuild() if isinstance(state, Building) and state.spec_digest == command.spec_digest:
-            failed = AssetBuildFailed(code=command.code, message=command.message, hint=command.hint)
+            failed = AssetBuildFailed(
+                code=command.code, message=command.message, hint=command.hint, shard=command.shard
+            )
             if command.certificate is None:
                 return [failed]
             return [AssetChecked(certificate=command.certificate, verdict="failed"), failed]
@@ -310,7 +313,7 @@ def evolve(state: State, event: Event) -> State:
         case AssetBuildRequested():
             return Building(event.name, event.spec, event.spec_digest, tuple(event.tapes), event.user)
         case AssetBuildFailed() if request is not None:
-            return Ended(request, "failed", event.code, event.message, event.hint)
+            return Ended(request, "failed", event.code, event.message, event.hint, event.shard)
         case AssetBuildCancelled() if request is not None:
             return Ended(request, "cancelled")
         case AssetBuilt() if request is not None:

@@ -11,7 +11,7 @@ import asyncio
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ log = get_logger()
 ACTOR = "service:assets"
 RETRY_S = 2.0
 TRIES = 5
+SHARD_RETRY_S = 0.05
 LOOK_S = 2.0
 TOLD_EVERY_S = 0.2
 DEFECTS = (MemoryError, ValueError, ArithmeticError, LookupError, TypeError)
@@ -172,12 +173,7 @@ class Builder:
             command = _failure(wanted, error, is_again)
         except OSError as error:
             log.exception("build_cannot_write", asset=ref.id, team=ref.team)
-            full = TapelineError(
-                f"the asset cannot be written: {error.strerror or error}",
-                code="insufficient_storage",
-                hint="free some disk space, then build again: what is computed is kept",
-            )
-            command = _failure(wanted, full, is_again)
+            command = _failure(wanted, _unwritten(error), is_again)
         except DEFECTS as error:
             # A defect in a formula must not leave the asset building for ever.
             log.exception("build_broke", asset=ref.id, team=ref.team)
@@ -248,17 +244,31 @@ class Builder:
                 log.warning("build_is_alone", asset=ref.id, team=ref.team, code=error.code, why=error.message)
         told = time.monotonic()
         for i, beside in ((i, part[k + 1 :]) for part in messages(plan, todo)[::-1] for k, i in enumerate(part)):
-            try:
-                await self._shards.make(ref.team, plan, i, beside)
-            except DEFECTS as error:
-                where = f"{plan.shards[i].symbol} on {plan.shards[i].date}"
-                log.exception("shard_broke", asset=ref.id, team=ref.team, shard=where)
-                raise _broken(error, where) from error
+            await self._made(ref, plan, i, beside)
             if time.monotonic() - told > TOLD_EVERY_S:
                 told = time.monotonic()
                 tell("shards", len(await self._shards.done(ref.team, plan)), total, "shards")
         tell("shards", total, total, "shards")
         return [await self._shards.read(ref.team, plan, i) for i in range(total)]
+
+    async def _made(self, ref: Ref, plan: Plan, i: int, beside: Sequence[int]) -> None:
+        """Compute one shard and keep it; its fifth failure ends the build, a refusal does at once."""
+        where = f"{plan.shards[i].symbol} on {plan.shards[i].date}"
+        for attempt in range(1, TRIES + 1):
+            try:
+                await self._shards.make(ref.team, plan, i, beside)
+                return
+            except TapelineError as error:
+                if error.code not in TRANSIENT:
+                    error.data = (error.data if isinstance(error.data, dict) else {}) | {"shard": where}
+                raise
+            except (OSError, *DEFECTS) as error:
+                log.exception("shard_broke", asset=ref.id, team=ref.team, shard=where, failure=attempt)
+                if attempt == TRIES:
+                    failed = _unwritten(error) if isinstance(error, OSError) else _broken(error, where)
+                    failed.data = {"shard": where}
+                    raise failed from error
+                await asyncio.sleep(SHARD_RETRY_S * attempt)
 
     def _teller(self, said: dict[str, dict[str, Any]], stop: threading.Event) -> Tell:
         def tell(operation: str, value: int, final_value: int, units: str) -> None:
@@ -292,6 +302,14 @@ class Builder:
         )
 
 
+def _unwritten(error: OSError) -> TapelineError:
+    return TapelineError(
+        f"the asset cannot be written: {error.strerror or error}",
+        code="insufficient_storage",
+        hint="free some disk space, then build again: what is computed is kept",
+    )
+
+
 def _broken(error: Exception, where: str = "") -> TapelineError:
     place = f" in {where}" if where else ""
     return TapelineError(
@@ -305,9 +323,14 @@ def _failure(state: aggregate.Building, error: TapelineError, is_again: bool) ->
     code = error.code if isinstance(error.code, str) and error.code in CODES else "internal"
     if is_again:
         return FailRebuild(code=code, message=error.message, hint=error.hint)
-    certificate = error.data.get("certificate") if isinstance(error.data, dict) else None
+    more = error.data if isinstance(error.data, dict) else {}
     return FailBuild(
-        spec_digest=state.spec_digest, code=code, message=error.message, hint=error.hint, certificate=certificate
+        spec_digest=state.spec_digest,
+        code=code,
+        message=error.message,
+        hint=error.hint,
+        shard=more.get("shard"),
+        certificate=more.get("certificate"),
     )
 
 

@@ -249,6 +249,7 @@ def _view(ref: Ref, state: aggregate.State, at: datetime, builder: Builder) -> A
     made: dict[str, Any] = {"status": "building"}
     if isinstance(state, aggregate.Ended):
         made = {"status": state.status, "code": state.code, "message": state.message, "hint": state.hint}
+        made["shard"] = state.shard
     elif isinstance(state, aggregate.Ready):
         built = state.built
         made = {

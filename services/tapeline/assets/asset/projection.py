@@ -26,7 +26,7 @@ from tapeline.log import StoredEvent
 from tapeline.projections import Key, Rows
 
 name = "assets.assets"
-version = 3
+version = 4
 kinds = frozenset({"asset"})
 tables: Sequence[Table] = (assets, features)
 
@@ -90,6 +90,7 @@ def apply(rows: Rows, event: StoredEvent) -> None:
                 code=data.code,
                 message=data.message,
                 hint=data.hint,
+                shard=data.shard,
             )
         case AssetBuildCancelled():
             rows.change(assets, team, asset_id, status="cancelled", updated_at=at)

@@ -30,6 +30,7 @@ assets = Table(
     Column("code", String(64)),
     Column("message", Text),
     Column("hint", Text),
+    Column("shard", String(160)),
     Column("rebuilding", Boolean, nullable=False, default=False),
     Column("rebuild", JSON),
 )
