@@ -12,7 +12,7 @@ from tapeline.errors import RunDoesNotExistError, ValidationError
 from tapeline.sdk import arguments
 from tapeline.sdk.client import client_of
 from tapeline.sdk.measured import Measured
-from tapeline.sdk.records import Event, Gpu, Metric, Moment, Progress, Resources
+from tapeline.sdk.records import Event, Gpu, Metric, Moment, Progress, Resources, moment_of, trusted
 
 if TYPE_CHECKING:
     from tapeline.sdk.checkpoints import Checkpoint
@@ -351,7 +351,7 @@ class Run(Measured):
         return {}
 
 
-_FIELDS = frozenset(Run.model_fields)
+_TIMES = frozenset({"created_at", "progress_updated_at", "status_updated_at"})
 
 
 def items(view: Any) -> builtins.list[Any]:
@@ -361,8 +361,16 @@ def items(view: Any) -> builtins.list[Any]:
 
 def run_of(view: dict[str, Any], team: str | None = None) -> Run:
     """The run that a view shows; newer fields that this version does not know are left out."""
-    known = {key: value for key, value in view.items() if key in _FIELDS and value is not None}
-    made = Run(**known)
+    known = {key: value for key, value in view.items() if value is not None}
+    for name in _TIMES & known.keys():
+        known[name] = moment_of(known[name])
+    if "progress" in known:
+        known["progress"] = [trusted(Progress, each) for each in known["progress"]]
+    if "resources" in known:
+        given = known["resources"]
+        gpu = given.get("gpu")
+        known["resources"] = trusted(Resources, {**given, "gpu": trusted(Gpu, gpu)} if gpu is not None else given)
+    made = trusted(Run, known)
     made._team = team
     return made
 
