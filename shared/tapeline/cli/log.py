@@ -169,7 +169,9 @@ def verify(
         async with AsyncExitStack() as stack:
             log, measured = await stack.enter_async_context(replay.opened_with_metrics(home))
             if metrics:
-                return await replay.verify_metrics(measured)
+                from tapeline.store import LocalStore
+
+                return await replay.verify_metrics(measured, LocalStore(home.store))
             other: replay.Recorded | None = None
             if against == "sql":
                 from tapeline.replay.databases import databases

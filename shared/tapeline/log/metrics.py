@@ -101,7 +101,8 @@ class MetricsStream:
         TapelineError
             As `append`.
         """
-        return await self._append(team, run, f"{ARCHIVE}.{manifest}", None, body, expected)
+        # The same archive is marked again where the stream was lost: then other messages come before it.
+        return await self._append(team, run, f"{ARCHIVE}.{manifest}-{expected}", None, body, expected)
 
     async def _append(
         self, team: str, run: str, id: str, numbers: tuple[int, int] | None, body: bytes, expected: int | None

@@ -10,6 +10,7 @@ from typing import NoReturn
 from tapeline.errors import ReadOnly
 from tapeline.log import Appended, EventLog, Head, NewCommit, StoredCommit
 from tapeline.log.metrics import MetricsMessage, MetricsStream
+from tapeline.store import ArtifactStore
 from tapeline.subjects import Ref
 
 
@@ -75,13 +76,18 @@ class StillLog:
 class StillMetrics(MetricsStream):
     """The measurements that had been stored by a time; `reached` is set once all of them were read.
 
+    Batches that were purged since come from the archive that took their place.
+
     Attributes
     ----------
     position : of the last of them, as far as it is known
     """
 
-    def __init__(self, metrics: MetricsStream | None, until: datetime, position: int = 0) -> None:
+    def __init__(
+        self, metrics: MetricsStream | None, until: datetime, position: int = 0, store: ArtifactStore | None = None
+    ) -> None:
         self._behind = metrics
+        self._store = store
         self._until = until
         self.position = position
         self.reached = asyncio.Event()
@@ -112,17 +118,31 @@ class StillMetrics(MetricsStream):
         """Every batch that had been stored by then."""
         self.position = max(self.position, after)
         if self._behind is not None:
+            gone = await self._gone(after)
             lists = self._behind.read(after=after, upto=upto)
             try:
                 async for many in lists:
                     found = [one for one in many if one.stored_at <= self._until]
                     if found:
+                        earlier = [one for one in gone if one.position < found[-1].position]
+                        gone = gone[len(earlier) :]
                         self.position = found[-1].position
-                        yield found
+                        yield sorted([*earlier, *found], key=lambda one: one.position) if earlier else found
                     if len(found) < len(many):
                         break
             finally:
                 await lists.aclose()
+            if gone:
+                self.position = gone[-1].position
+                yield gone
         self.reached.set()
         if follow:
             await asyncio.Event().wait()
+
+    async def _gone(self, after: int) -> list[MetricsMessage]:
+        """What had been stored by then and is purged now."""
+        if self._behind is None or self._store is None or not await self._behind.missing():
+            return []
+        from tapeline.unarchived import purged_by
+
+        return [one for one in await purged_by(self._behind, self._store, self._until) if one.position > after]

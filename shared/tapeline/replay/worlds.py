@@ -147,7 +147,7 @@ class Worlds:
             (await log.page(after=position - 1, limit=1))[0].stored_at if position else datetime.min.replace(tzinfo=UTC)
         )
         still = StillLog(log_id, position, log)
-        measured = StillMetrics(metrics, time, start.metrics if start is not None else 0)
+        measured = StillMetrics(metrics, time, start.metrics if start is not None else 0, self._store)
         place = Place(log_id, position, time, 0, folder, self._store)
         async with AsyncExitStack() as stack:
             projectors: list[Projector] = []

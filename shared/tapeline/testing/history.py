@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 
 from tapeline.log import GENESIS, StoredCommit
 from tapeline.log.metrics import MetricsMessage
+from tapeline.metric_archives import marker_of
 
 Phase = Literal["invoke", "ok", "fail", "info"]
 
@@ -255,6 +256,13 @@ def check_metrics(history: Iterable[Entry], batches: Sequence[MetricsMessage]) -
         if one.position <= before:
             findings.append(Finding("order", where, f"it comes after position {before}"))
         before = one.position
+        if one.is_archive:
+            # Whatever it stands for is stored, whether the batches are still there or not.
+            for attempt, reached in marker_of(one.body).ledger.items():
+                of = f"{one.run}/{attempt}"
+                last[of] = max(reached[0], last.get(of, 0))
+                attempts[one.run] = max(attempt, attempts.get(one.run, 0))
+            continue
         if one.attempt < attempts.get(one.run, 0):
             findings.append(Finding("order", where, f"{key}: attempt {attempts[one.run]} measures already"))
         attempts[one.run] = max(one.attempt, attempts.get(one.run, 0))

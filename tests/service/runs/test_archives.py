@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -19,12 +20,17 @@ from tapeline.decider import Deciders
 from tapeline.errors import TapelineError
 from tapeline.failpoints import armed
 from tapeline.log.codec import Codec
+from tapeline.projections import reset
 from tapeline.projections.state import active
 from tapeline.replay.purging import Purged, purge_metrics
 from tapeline.replay.rebuild import dump
+from tapeline.replay.worlds import Worlds
+from tapeline.runs.metrics.archives import unmarked
+from tapeline.runs.metrics.archiving import Archiving
 from tapeline.runs.metrics.intake import Incoming, Intake
 from tapeline.runs.metrics.tables import TABLES
 from tapeline.subjects import Ref
+from tapeline.testing.history import Entry, check_metrics
 
 NAN = "NaN"
 
@@ -290,3 +296,90 @@ async def test_batches_go_only_when_their_points_are_archived(life: Life, runs: 
     with pytest.raises(TapelineError) as unknown:
         await other.purge()
     assert unknown.value.code == "not_found"
+
+
+@sqlite_only
+async def test_the_past_a_copy_and_a_check_see_what_was_purged(life: Life, host: Any, tmp_path: Path) -> None:
+    now = await life.all_that_is_read()
+    platform = host.platform
+    events = (await life.runs.view("events", run=life.run, sort="sequence:asc", limit=1000))["items"]
+    failed = next(one["position"] for one in events if one["details"]["type"] == "JobFailed")
+
+    async def past(name: str) -> list[Any]:
+        async with Worlds(tmp_path / name, platform.store).at(platform.log, platform.metrics, failed) as place:
+            world = replay.World(place, "main")
+            return await asyncio.to_thread(lambda: _told_of_the_past(world, life.run))
+
+    before = await past("before")
+    await life.archive()
+    await life.purge()
+    assert await past("after") == before
+    assert before[0] == (3000, 3000)
+    report = await replay.verify_metrics(platform.metrics, platform.store)
+    assert (report.ok, str(report)) == (True, "complete: 0 batches of 1 runs, 1 archives")
+    told = Entry(t=0, proc="p", id="c", op="append_metrics", phase="ok", key=f"{life.run}/1", value={"batch": 3})
+    lost = Entry(t=1, proc="p", id="d", op="append_metrics", phase="ok", key=f"{life.run}/2", value={"batch": 3})
+    assert [one.kind for one in check_metrics([told, lost], await life.messages())] == ["lost"]
+    # A copy has batches of its own, made from the archive, and goes on where its source was.
+    copy = await life.runs.view("copy", run=life.run)
+    made = Life(host, life.runs, life.agent, life.lease, copy["id"])
+    assert [(one.attempt, one.batch) for one in await made.messages()] == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)]
+    theirs = await made.all_that_is_read()
+    for what in now:
+        if what.startswith(("columns", "series", "measured")):
+            assert theirs[what] == now[what], what
+    await made.late()
+    assert (await life.runs.view("measured", run=copy["id"]))["items"][1]["batches"] == 3
+    # A whole archive is one whose every object is there.
+    points = max((tmp_path / "store" / "sha256").rglob("*"), key=lambda one: one.stat().st_size)
+    points.unlink()
+    report = await replay.verify_metrics(platform.metrics, platform.store)
+    assert [fault.kind for fault in report.faults] == ["archive"]
+
+
+def _told_of_the_past(world: replay.World, run: str) -> list[Any]:
+    ask = world.sdk.query
+    page = ask("runs", "columns", run=run)
+    found = [[len(unpack(base64.b64decode(chunk["body"]))) for chunk in page["chunks"]]]
+    found += [ask("runs", verb, run=run) for verb in ("metrics", "latest", "measured")]
+    found += [ask("runs", "series", run=run, tag=tag, points=5000) for tag in ("loss", "lr")]
+    world.close()
+    return [(sum(found[0]) // 2, sum(found[0]) // 2), *found[1:]]
+
+
+@sqlite_only
+async def test_points_come_back_from_the_log_when_metrics_is_lost(life: Life, host: Any, server: Any) -> None:
+    before = await life.all_that_is_read()
+    await life.archive()
+    await life.folded()
+    client = await server.connect()
+    await client.request("$JS.API.STREAM.PURGE.METRICS", b"{}")
+    await client.close()
+    (archiving,) = [task.__self__ for task in host.service.tasks if isinstance(getattr(task, "__self__", 0), Archiving)]
+    engine = host.platform.engine
+    # As after an import of the log: no row of a measurement is there.
+    measured = host.service.projectors[1]
+    await engine.write(lambda connection: reset(connection, measured.name))
+    await measured.wait_for(await measured.head(), timeout_s=20)
+    assert (await life.runs.view("metrics", run=life.run))["items"] == []
+    assert await engine.read(unmarked) == [life.ref]
+    await archiving.restore()
+    assert await life.all_that_is_read() == before
+    assert await engine.read(unmarked) == []
+    await life.late()
+    assert (await life.runs.view("metrics_archive", run=life.run))["later_points"] == 3
+
+
+@sqlite_only
+async def test_runs_that_ended_long_ago_are_archived_by_themselves(life: Life, host: Any, runs: Any) -> None:
+    platform = host.platform
+    parts = {name: getattr(platform, name) for name in ("metrics", "store", "deciders", "engine", "clock")}
+    parts["intake"] = Intake(platform.metrics, platform.clock)
+    await runs.create()
+    await life.folded()
+    assert await Archiving(**parts, after_s=None).look() == []
+    assert await Archiving(**parts, after_s=3600).look() == []
+    assert await Archiving(**parts, after_s=0).look() == [life.ref]
+    await life.folded()
+    assert await Archiving(**parts, after_s=0).look() == []
+    assert (await runs.view("metrics_archive", run=life.run))["points"] == 6397

@@ -178,10 +178,14 @@ class Archiving:
     async def run(self) -> None:
         """Archive for ever what is due; markers that were lost with METRICS are set first."""
         await asyncio.sleep(FIRST_S)
-        await self._each(await self._engine.read(archives.unmarked))
+        await self.restore()
         while True:
             await self.look()
             await asyncio.sleep(EVERY_S)
+
+    async def restore(self) -> list[Ref]:
+        """Set the markers that are missing from METRICS, which was lost or is that of an import; whose those are."""
+        return await self._each(await self._engine.read(archives.unmarked))
 
     async def look(self) -> list[Ref]:
         """Archive every run that is due now; those that it was done for."""

@@ -195,7 +195,7 @@ def _add_births(verbs: Verbs, desk: Desk, shelf: Shelf) -> None:
         else:
             steps = await _cleared(caller, request, name, project_id)
         if known.created is None:
-            last = await measured.copied(shelf.metrics, caller.team, source.run["id"], run_id)
+            last = await measured.copied(shelf.metrics, desk.store, caller.team, source.run["id"], run_id)
             desk.intake.position = max(desk.intake.position, last)
         copied = RunCopied(
             source=source.run["id"],
