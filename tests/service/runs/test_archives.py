@@ -115,9 +115,7 @@ class Life:
         await self.folded()
 
         def dumped(connection: Connection) -> dict[str, list[str]]:
-            served = active(connection, "run_metrics")
-            assert served is not None
-            return dump(connection, TABLES, served.generation)
+            return dump(connection, TABLES, served(connection))
 
         return await self.host.platform.engine.read(dumped)
 
@@ -135,6 +133,13 @@ class Life:
         await Intake(self.host.platform.metrics, self.host.platform.clock).take(given)
         self.batches += 1
         await self.folded()
+
+
+def served(connection: Connection) -> int:
+    """The generation of the tables that is shown."""
+    found = active(connection, "run_metrics")
+    assert found is not None
+    return found.generation
 
 
 def _digest(what: Any) -> str:
@@ -211,6 +216,41 @@ async def test_batches_that_come_after_the_archive_lie_beside_it_until_the_next(
     assert await life.all_that_is_read() == before
     assert (await life.purge()).messages == 2
     await replay.rebuild_projectors({"runs": [host.service.projectors[1]]})
+    assert await life.all_that_is_read() == before
+    # The run goes on: what its third attempt measures supersedes archived points.
+    await life.runs.ask("resume", run=life.run)
+    lease = await life.agent.take()
+    await life.agent.started(lease, resume="exact", global_step=2500)
+    await life.agent.measure(lease, 1, {"loss": [(s, s / 9, s) for s in range(2501, 2601)]})
+    living = await life.runs.refused("archive_metrics", run=life.run)
+    assert (living.code, "is job_running" in living.message) == ("conflict", True)
+    await life.agent.completed(lease)
+    await life.runs.until(life.run, "job_completed")
+    before = await life.all_that_is_read()
+    assert before["points"][0] == 2501 + 2501 + 3 + 100
+    assert (await life.archive())["points"] == 6500
+    assert await life.all_that_is_read() == before
+
+
+@sqlite_only
+async def test_a_run_whose_manifest_is_gone_is_set_aside_and_comes_back_with_it(
+    life: Life, host: Any, tmp_path: Path
+) -> None:
+    before = await life.all_that_is_read()
+    manifest = (await life.archive())["manifest"]
+    await life.purge()
+    path = tmp_path / "store" / "sha256" / manifest[:2] / manifest[2:]
+    kept = path.rename(tmp_path / "kept")
+    measured, engine = host.service.projectors[1], host.platform.engine
+    await engine.write(lambda connection: reset(connection, measured.name))
+    for _ in range(1000):
+        if await replay.parked({"runs": engine}, measured.name):
+            break
+        await asyncio.sleep(0.02)
+    (parked,) = await replay.parked({"runs": engine}, measured.name)
+    assert (parked.aggregate, "is missing from the artifact store" in parked.error) == (f"main/run/{life.run}", True)
+    kept.rename(path)
+    assert await replay.retry({"runs": engine}, measured.name) == []
     assert await life.all_that_is_read() == before
 
 

@@ -45,7 +45,7 @@ from tapeline.subjects import Ref
 log = get_logger()
 
 TRIES = 5
-FIRST_S = 60.0
+FIRST_S = 10.0
 EVERY_S = 3600.0
 TOGETHER = 256
 """Messages that are folded at once, beside the event loop."""
@@ -176,10 +176,10 @@ class Archiving:
         self._after_s = after_s
 
     async def run(self) -> None:
-        """Archive for ever what is due; markers that were lost with METRICS are set first."""
+        """Archive for ever what is due, and set markers that were lost with METRICS."""
         await asyncio.sleep(FIRST_S)
-        await self.restore()
         while True:
+            await self.restore()
             await self.look()
             await asyncio.sleep(EVERY_S)
 
