@@ -37,6 +37,26 @@ def lowered(pattern: str) -> str:
     return "".join(made)
 
 
+def literal(pattern: str) -> str | None:
+    r"""The one lower-case text that a pattern matches; None where it matches more than one.
+
+    Examples
+    --------
+    >>> literal("Test-Run"), literal(r"test\\_run"), literal("test_run"), literal("%")
+    ('test-run', 'test_run', None, None)
+    """
+    made, i = [], 0
+    text = checked(pattern).lower()
+    while i < len(text):
+        if text[i] in "%_":
+            return None
+        if text[i] == "\\" and text[i + 1] in "%_\\":
+            i += 1
+        made.append(text[i])
+        i += 1
+    return "".join(made)
+
+
 def matches(pattern: str, text: str) -> bool:
     """Whether a pattern matches a text.
 

@@ -28,7 +28,7 @@ class Part(Protocol):
 
 
 name = "runs"
-version = 3
+version = 4
 kinds = frozenset({"run", "blueprint", "device", "canvas", "asset"})
 tables: Sequence[Table] = (
     *run_tables.TABLES,

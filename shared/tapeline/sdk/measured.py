@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, PrivateAttr
+from pydantic import PrivateAttr
 
 from tapeline.columns import point_id
 from tapeline.errors import TapelineError
@@ -420,7 +420,8 @@ def _metrics(run_id: str, lots: builtins.list[Lot], limit: int) -> builtins.list
     import numpy as np
 
     from tapeline.columns import joined
-    from tapeline.objects import made, moments
+    from tapeline.objects import moments
+    from tapeline.trusted import trusted_rows
 
     if not lots:
         return []
@@ -441,14 +442,10 @@ def _metrics(run_id: str, lots: builtins.list[Lot], limit: int) -> builtins.list
             "value": kept.values(),
             "job_id": _each([f"{run_id}.{attempt}" for _, attempt, _ in lots], owners),
         }
-        return made(Metric, _SLOTS | {_FIELDS_SET: set(fields)}, tuple(fields), tuple(fields.values()), len(kept))
+        return trusted_rows(Metric, fields, len(kept))
     finally:
         if was_on:
             gc.enable()
-
-
-_FIELDS_SET = BaseModel.__dict__["__pydantic_fields_set__"]
-_SLOTS: dict[Any, Any] = {BaseModel.__dict__[name]: None for name in ("__pydantic_extra__", "__pydantic_private__")}
 
 
 def _each(texts: builtins.list[str], owners: NDArray[np.int64]) -> builtins.list[str] | str:

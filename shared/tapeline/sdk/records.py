@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import cache
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic import ValidationError as PydanticError
@@ -41,36 +40,6 @@ class BaseModelWithDatetime(BaseModel):
                 yield name, _Plain(value.astimezone(UTC).isoformat(" ", "milliseconds").replace("+00:00", "Z"))
             elif value is not None:
                 yield name, value
-
-
-M = TypeVar("M", bound=BaseModel)
-_PUT = {
-    name: BaseModel.__dict__[name].__set__
-    for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
-}
-
-
-def trusted(kind: type[M], given: dict[str, Any]) -> M:
-    """An object of fields that a service has checked, as its class would make it; nothing is checked again."""
-    defaults, private, factories = _blank(kind)
-    # Fields of a newer service are left out.
-    known = {name: value for name, value in given.items() if name in defaults}
-    made = kind.__new__(kind)
-    _PUT["__dict__"](made, {**defaults, **known})
-    _PUT["__pydantic_fields_set__"](made, set(known))
-    _PUT["__pydantic_extra__"](made, None)
-    own = {**private, **{name: factory() for name, factory in factories}}
-    _PUT["__pydantic_private__"](made, own or None)
-    return made
-
-
-@cache
-def _blank(kind: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any], list[tuple[str, Any]]]:
-    """The fields of a class as it leaves them, its private attributes, and those that are made anew each time."""
-    fields = {name: None if field.is_required() else field.default for name, field in kind.model_fields.items()}
-    own = kind.__private_attributes__
-    private = {name: each.default for name, each in own.items() if each.default_factory is None}
-    return fields, private, [(name, each.default_factory) for name, each in own.items() if each.default_factory]
 
 
 def moment_of(text: str | None) -> datetime | None:

@@ -12,7 +12,8 @@ from tapeline.errors import RunDoesNotExistError, ValidationError
 from tapeline.sdk import arguments
 from tapeline.sdk.client import client_of
 from tapeline.sdk.measured import Measured
-from tapeline.sdk.records import Event, Gpu, Metric, Moment, Progress, Resources, moment_of, trusted
+from tapeline.sdk.records import Event, Gpu, Metric, Moment, Progress, Resources, moment_of
+from tapeline.trusted import trusted
 
 if TYPE_CHECKING:
     from tapeline.sdk.checkpoints import Checkpoint

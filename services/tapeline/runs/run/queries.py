@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, bindparam, false, func, or_, select
@@ -23,8 +25,9 @@ from tapeline.errors import TapelineError
 from tapeline.projections import Row, row_of
 from tapeline.runs.metrics.queries import progress_of
 from tapeline.runs.moments import moment, us_of
-from tapeline.runs.patterns import lowered
+from tapeline.runs.patterns import literal, lowered
 from tapeline.runs.run.tables import artifacts, checkpoints, run_events, runs
+from tapeline.trusted import trusted_rows
 
 _COLUMNS = {
     "id": "id", "project_id": "project_id", "user_id": "user_id", "created_at": "created_us", "name": "name",
@@ -97,28 +100,62 @@ def listed(connection: Connection, team: str, query: ListRuns) -> list[RunView]:
         raise TapelineError("select is empty", code="invalid", hint='leave it out, or select "*"')
     wanted = set(query.select or "*")
     everything = "*" in wanted
-    names = _EVERYTHING if everything else [field for field in _COLUMNS if field in wanted]
+    names = _EVERYTHING if everything else tuple(field for field in _COLUMNS if field in wanted)
     progress = _PROGRESS if everything else _PROGRESS & wanted
-    columns = [runs.c[_COLUMNS.get(name, name)] for name in names]
-    statement: Select[Any] = select(runs.c.id.label("key"), *columns)
-    found = _filtered(statement, team, query)
+    found = _filters(team, query)
     if found is None:
         return []
-    rows = connection.execute(_sorted(found, runs, query.sort).limit(query.limit).offset(query.offset)).all()
+    shape, values = found
+    statement = _page_of(names, shape, tuple(query.sort or ("created_at:desc",)))
+    rows = connection.execute(statement, values | {"most": query.limit, "passed": query.offset}).all()
     said: dict[str, tuple[list[ProgressView], int]] = {}
     if progress:
         said = progress_of(connection, team, [row[0] for row in rows])
-    return [_view(names, row[1:], said.get(row[0]), progress) for row in rows]
+    return _views(names, rows, said, progress)
+
+
+def _views(
+    names: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    said: dict[str, tuple[list[ProgressView], int]],
+    progress: Collection[str],
+) -> list[RunView]:
+    """The views of some columns of runs, column by column; what the tables hold was checked when it was written."""
+    keys, *given = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(len(names) + 1)]
+    columns: dict[str, Any] = dict(zip(names, given, strict=True))
+    for name in _TIMES:
+        if name in columns:
+            columns[name] = [moment(time_us) for time_us in columns[name]]
+    if (wanted := columns.pop("wanted_device", None)) is not None:
+        columns["device"] = [device or wish for device, wish in zip(columns["device"], wanted, strict=True)]
+    if "progress" in progress:
+        columns["progress"] = [said[key][0] if key in said else [] for key in keys]
+    if "progress_updated_at" in progress:
+        columns["progress_updated_at"] = [moment(said[key][1]) if key in said else None for key in keys]
+    return trusted_rows(RunView, columns, len(rows))
 
 
 def counted(connection: Connection, team: str, query: CountRuns) -> int:
     """How many runs there are."""
-    found = _filtered(select(func.count()).select_from(runs), team, query)
-    return 0 if found is None else int(connection.scalar(found) or 0)
+    found = _filters(team, query)
+    if found is None:
+        return 0
+    shape, values = found
+    return int(connection.scalar(_filtered(select(func.count()).select_from(runs), shape), values) or 0)
 
 
-def _filtered(statement: Select[Any], team: str, query: CountRuns) -> Select[Any] | None:
-    """The statement for the runs that match; None when nothing can."""
+@dataclass(frozen=True)
+class _Shape:
+    """Which filters a question has, whatever their values: questions of one shape are one statement."""
+
+    lists: tuple[str, ...]
+    exact: bool
+    patterns: int
+    edges: tuple[str, ...]
+
+
+def _filters(team: str, query: CountRuns) -> tuple[_Shape, dict[str, Any]] | None:
+    """The shape of a question and the values of its filters; None when nothing can match."""
     lists: dict[str, Sequence[Any] | None] = {
         "blueprint_id": query.blueprint_ids, "id": query.ids, "number": query.numbers,
         "project_id": query.project_ids, "status": query.statuses, "task_type": query.task_types,
@@ -126,19 +163,51 @@ def _filtered(statement: Select[Any], team: str, query: CountRuns) -> Select[Any
     }  # fmt: skip
     if query.name_ilikes == [] or any(each == [] for each in lists.values()):
         return None
-    statement = statement.where(runs.c.team == team, runs.c.is_deleted.is_(False))
-    for column, values in lists.items():
-        if values is not None:
-            statement = statement.where(runs.c[column].in_([str(v) if isinstance(v, Status) else v for v in values]))
-    if query.name_ilikes is not None:
-        statement = statement.where(or_(*(ilike(runs.c.name_lower, each) for each in query.name_ilikes)))
-    statement = _within(statement, runs, query.created_after, query.created_before)
-    return statement if query.id_after is None else statement.where(runs.c.id > query.id_after)
+    values: dict[str, Any] = {"of": team} | {
+        name: [str(v) if isinstance(v, Status) else v for v in given]
+        for name, given in lists.items()
+        if given is not None
+    }
+    names = [(literal(each), lowered(each)) for each in query.name_ilikes or ()]
+    exact = [name for name, _ in names if name is not None]
+    patterns = [pattern for name, pattern in names if name is None]
+    values |= {"names": exact} if exact else {}
+    values |= {f"pattern_{i}": pattern for i, pattern in enumerate(patterns)}
+    edges = {
+        "after_us": None if query.created_after is None else us_of(query.created_after),
+        "before_us": None if query.created_before is None else us_of(query.created_before),
+        "after_id": query.id_after,
+    }
+    given = {name: edge for name, edge in edges.items() if edge is not None}
+    in_lists = tuple(name for name in lists if name in values)
+    return _Shape(in_lists, bool(exact), len(patterns), tuple(given)), values | given
 
 
-def ilike(column: ColumnElement[str], pattern: str) -> ColumnElement[bool]:
-    """Whether a lower-cased column matches a whole pattern."""
-    return column.like(lowered(pattern), escape="\\")
+# To put a statement together takes longer than to run it.
+@lru_cache(maxsize=256)
+def _page_of(names: tuple[str, ...], shape: _Shape, sort: tuple[str, ...]) -> Select[Any]:
+    columns = [runs.c[_COLUMNS.get(name, name)] for name in names]
+    statement = _filtered(select(runs.c.id.label("key"), *columns), shape)
+    return _sorted(statement, runs, sort).limit(bindparam("most")).offset(bindparam("passed"))
+
+
+def _filtered(statement: Select[Any], shape: _Shape) -> Select[Any]:
+    """A statement for the runs that match."""
+    statement = statement.where(runs.c.team == bindparam("of"), runs.c.is_deleted.is_(False))
+    for name in shape.lists:
+        statement = statement.where(runs.c[name].in_(bindparam(name, expanding=True)))
+    named: list[ColumnElement[bool]] = []
+    if shape.exact:
+        named.append(runs.c.name_lower.in_(bindparam("names", expanding=True)))
+    named += [runs.c.name_lower.like(bindparam(f"pattern_{i}"), escape="\\") for i in range(shape.patterns)]
+    if named:
+        statement = statement.where(or_(*named))
+    edges: dict[str, ColumnElement[bool]] = {
+        "after_us": runs.c.created_us > bindparam("after_us"),
+        "before_us": runs.c.created_us < bindparam("before_us"),
+        "after_id": runs.c.id > bindparam("after_id"),
+    }
+    return statement.where(*(edges[name] for name in shape.edges))
 
 
 def _within(statement: Select[Any], table: Table, after: Any, before: Any) -> Select[Any]:

@@ -53,6 +53,7 @@ runs = Table(
     Index("runs_by_created", "team", "created_us", "id", "is_deleted", "project_id", "status", "user_id"),
     Index("runs_by_status", "status"),
     Index("runs_by_name", "team", "project_id", "name"),
+    Index("runs_by_name_lower", "team", "name_lower", "created_us", "id"),
 )
 
 run_events = Table(
