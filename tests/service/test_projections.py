@@ -112,6 +112,68 @@ async def test_a_reply_can_be_read_back_at_its_position(
     assert await Reader(engine, projector).at(position, Connection.scalar, select(holders.c.holder)) == "a"
 
 
+async def test_an_answer_is_remembered_until_a_row_of_its_table_changes(
+    deciders: Deciders, projector: Projector, engine: Engine
+) -> None:
+    reader, asked = Reader(engine, projector), []
+
+    def holder(connection: Connection, name: str) -> str | None:
+        asked.append(name)
+        return connection.scalar(select(holders.c.holder).where(holders.c.name == name))
+
+    async def kept(position: int) -> str | None:
+        return await reader.kept(position, "holders", holder, "n0")
+
+    position = await churn(deciders, 1)
+    assert [await kept(position) for _ in range(3)] == ["a"] * 3
+    # The first of them waited for the change of the table, so that its answer might have been one from before it.
+    many = len(asked)
+    assert many <= 2
+    assert await reader.kept(position, "holders", holder, "n1") is None, "another question has an answer of its own"
+    position = await churn(deciders, 1)
+    assert [await kept(position) for _ in range(3)] == [None] * 3
+    assert asked.count("n0") <= many + 2
+
+    await engine.write(lambda connection: reset(connection, "holders"))
+    async with asyncio.timeout(10):
+        while await kept(0) == "a" or projector.position < position:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert await kept(position) is None
+
+
+async def test_what_another_copy_may_change_is_not_remembered(
+    log: InMemoryLog, deciders: Deciders, engine: Engine
+) -> None:
+    class Free:
+        """A lease that nobody else wants."""
+
+        holder = "me"
+
+        async def take(self) -> bool:
+            return True
+
+        async def keep(self) -> None:
+            await asyncio.Event().wait()
+
+        async def give_back(self) -> None:
+            pass
+
+    projector = make_projector(log, engine)
+    projector.stand_by(Free())
+    await projector.open()
+    task = asyncio.create_task(projector.run())
+    position = await churn(deciders, 1)
+    reader, asked = Reader(engine, projector), []
+
+    def count(_connection: Connection) -> int:
+        asked.append(1)
+        return len(asked)
+
+    assert [await reader.kept(position, "holders", count) for _ in range(3)] == [1, 2, 3]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_position_past_the_end_of_the_log_is_refused(projector: Projector) -> None:
     with pytest.raises(TapelineError, match="past the end") as refused:
         await projector.wait_for(99, timeout_s=0.05)

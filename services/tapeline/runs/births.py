@@ -12,8 +12,7 @@ from tapeline.contracts.runs import CreateRun, TrainCanvas
 from tapeline.errors import TapelineError
 from tapeline.runs import jobs
 from tapeline.runs.blueprint import config as configs
-from tapeline.runs.blueprint import queries as blueprints
-from tapeline.runs.blueprint.builtin import ATTACHED, CANVAS
+from tapeline.runs.blueprint.builtin import ATTACHED, CANVAS, Blueprint
 from tapeline.runs.known import queries as known
 from tapeline.runs.quantities import wanted
 from tapeline.runs.run import queries
@@ -24,20 +23,22 @@ RESOURCES = {"cpu": "1", "memory": "512Mi"}
 """What a run of `runs.train` asks for."""
 
 
-def checked(connection: Connection, team: str, request: CreateRun) -> dict[str, Any]:
-    """The birth of a run that `runs.create` asks for.
-
-    Raises
-    ------
-    TapelineError
-        `invalid` with every fault of the config, or naming what else is malformed; `not_found` for an
-        unknown blueprint.
-    """
+def check(request: CreateRun) -> None:
+    """Refuse what `runs.create` says that no blueprint would make right; `invalid`, naming what is malformed."""
     for field in ("name", "version", "task_type"):
         _plain(field, getattr(request, field))
     project(request.project_id)
     wanted(request.resources)
-    blueprint = blueprints.find(connection, team, request.blueprint_id)
+
+
+def checked(blueprint: Blueprint, request: CreateRun) -> dict[str, Any]:
+    """The birth of a run of a blueprint that `runs.create` asks for.
+
+    Raises
+    ------
+    TapelineError
+        `invalid` with every fault of the config.
+    """
     if blueprint is ATTACHED:
         raise TapelineError(
             "runs of blueprint 'attached' are born where they are trained",

@@ -43,6 +43,7 @@ class Generation:
         self._tables = {table.name: physical(table, suffix(known.generation)) for table in projection.tables}
         self._rows = Rows(self._tables, is_whole=known.position == 0)
         self._stored = known.place
+        self._changes: dict[str, int] = {}
         self.known = known
         self.position = known.position
         self.parked = {one.aggregate: one for one in parked}
@@ -132,6 +133,7 @@ class Generation:
 
         parked = await self._engine.write(work, is_short=len(events) <= SHORT_EVENTS)
         passed("proj.after_commit")
+        self._note(rows)
         rows.trim()
         self._rows = rows
         self.parked |= parked
@@ -139,6 +141,15 @@ class Generation:
         self.position = position
         for one in parked.values():
             log.error("aggregate_parked", projection=self.known.name, aggregate=one.aggregate, why=one.error)
+
+    def changes(self, table: str) -> int:
+        """How often rows of a table were written since this generation is at hand."""
+        return self._changes.get(table, 0)
+
+    def _note(self, rows: Rows) -> None:
+        for name in rows.written:
+            self._changes[name] = self.changes(name) + 1
+        rows.written.clear()
 
     def _move(self, connection: Connection, to: Place) -> None:
         move(connection, self.known, self._stored, to)
@@ -150,8 +161,9 @@ class Generation:
         # It may grow beyond our position meanwhile; what is up to there does not change.
         events = await self._source.load(one.aggregate, place.position)
 
+        rows = Rows(self._tables)
+
         def work(connection: Connection) -> None:
-            rows = Rows(self._tables)
             for event in events:
                 for table, key in self._projection.keys(event):
                     rows.expect(table, [key])
@@ -170,6 +182,7 @@ class Generation:
             why = said(error)
             await self._engine.write(lambda connection: tried(connection, one, why))
             return
+        self._note(rows)
         self._stored = place
         self.parked.pop(one.aggregate, None)
         log.info("aggregate_unparked", projection=self.known.name, aggregate=one.aggregate)

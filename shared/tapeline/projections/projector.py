@@ -82,6 +82,12 @@ class Projector:
         """What could not be folded and was set aside, by `<team>/<kind>/<id>`."""
         return self._generation.parked if self._generation is not None else {}
 
+    def version_of(self, table: str) -> tuple[Generation, int] | None:
+        """What is another one once a row of a table has changed; None where somebody else may change it."""
+        if self._lease is not None or self._generation is None:
+            return None
+        return self._generation, self._generation.changes(table)
+
     def stand_by(self, lease: Lease) -> None:
         """Write only while holding a lease, and wait for it otherwise."""
         self._lease, self._is_writer = lease, False

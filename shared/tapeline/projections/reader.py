@@ -25,6 +25,8 @@ class Named(Protocol):
 
 
 V = TypeVar("V", bound=Named)
+KEPT = 256
+"""Answers that are remembered at most."""
 
 
 class Reader:
@@ -33,6 +35,7 @@ class Reader:
     def __init__(self, engine: Engine, projector: Projector) -> None:
         self._engine = engine
         self.projector = projector
+        self._kept: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
     def is_stale(self, team: str, kind: str, id: str) -> bool:
         """Whether the rows of an aggregate tell of it as it was before a commit that could not be folded."""
@@ -68,3 +71,32 @@ class Reader:
         elif projector.fault is not None:
             await projector.wait_for(projector.position + 1)
         return await self._engine.read(lambda connection: question(connection, *args, **kwargs))
+
+    async def kept(
+        self,
+        min_position: int | None,
+        table: str,
+        question: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As `at`, for a question about one table: its answer is remembered until a row of that table changes.
+
+        What is found is the same for all who ask, and nobody's to change.
+        """
+        projector = self.projector
+        key = (question, args, tuple(sorted(kwargs.items())))
+        # As of before the question: what changes meanwhile is not taken for known.
+        version = projector.version_of(table)
+        if version is not None and projector.fault is None and (min_position or 0) <= projector.position:
+            known = self._kept.get(key)
+            if known is not None and known[0] == version:
+                found: T = known[1]
+                return found
+        answer = await self.at(min_position, question, *args, **kwargs)
+        # What was waited for may have changed the table: then the version is an old one, and of no use.
+        if version is not None and version == projector.version_of(table):
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            self._kept[key] = version, answer
+        return answer

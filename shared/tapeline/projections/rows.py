@@ -60,7 +60,7 @@ def _plan(table: Table) -> tuple[Row, Any]:
 class Rows:
     """The rows that a stretch of the log touches, in memory; a projection reads and writes them here."""
 
-    __slots__ = ("_is_whole", "_made", "_tables", "_undo")
+    __slots__ = ("_is_whole", "_made", "_tables", "_undo", "written")
 
     def __init__(self, made: Mapping[str, Table] | None = None, *, is_whole: bool = False) -> None:
         """`made` maps the names that a projection uses to the tables as they are in the database.
@@ -71,6 +71,8 @@ class Rows:
         self._is_whole = is_whole
         self._tables: dict[Table, _Kept] = {}
         self._undo: list[tuple[_Kept, Key, Row | None]] | None = None
+        self.written: set[str] = set()
+        """The tables of which rows were stored."""
 
     def _kept(self, table: Table) -> _Kept:
         kept = self._tables.get(table)
@@ -191,7 +193,9 @@ class Rows:
 
     def store(self, connection: Connection) -> None:
         """Write what has changed."""
-        for kept in self._tables.values():
+        for table, kept in self._tables.items():
+            if kept.added or kept.changed:
+                self.written.add(table.name)
             if kept.added:
                 upsert(connection, kept.table, kept.added)
                 kept.added.clear()

@@ -54,6 +54,9 @@ from tapeline.ids import born_of
 from tapeline.metric_archives import Files
 from tapeline.projections import Projector, Reader
 from tapeline.runs import births, schedule
+from tapeline.runs.blueprint.builtin import Blueprint
+from tapeline.runs.blueprint.queries import find as find_blueprint
+from tapeline.runs.blueprint.tables import blueprints
 from tapeline.runs.device.presence import Presence
 from tapeline.runs.device.queries import devices_of
 from tapeline.runs.leases import Leases
@@ -125,6 +128,10 @@ class Desk:
             schedule.check_selector(device, devices_of(connection, team, self.presence, self.leases))
         births.check_session(connection, team, session)
 
+    async def blueprint(self, min_position: int | None, team: str, blueprint_id: str) -> Blueprint:
+        """A blueprint that is not removed; `not_found` names those that there are."""
+        return await self.reader.kept(min_position, blueprints.name, find_blueprint, team, blueprint_id)
+
     async def bear(
         self,
         caller: Principal,
@@ -167,20 +174,18 @@ def add_verbs(verbs: Verbs, desk: Desk) -> None:
 def _add_births(verbs: Verbs, desk: Desk) -> None:
     @verbs.user("create")
     async def create(caller: Principal, request: CreateRun) -> Accepted[RunView]:
-        def asked(connection: Connection) -> dict[str, Any]:
-            birth = births.checked(connection, caller.team, request)
-            desk.check_places(connection, caller.team, request.device, request.session_name)
-            return birth
-
-        # Only a session name can clash with what the caller did a moment ago; a blueprint that is there stays.
-        position = None if request.session_name is None else request.min_position
+        births.check(request)
         try:
-            birth = await desk.reader.at(position, asked)
-        except TapelineError as error:
+            # A blueprint that is there stays.
+            blueprint = await desk.blueprint(None, caller.team, request.blueprint_id)
+        except TapelineError:
             # What is missing may be in what the tables have not folded yet.
-            if position == request.min_position or error.code == "invalid":
-                raise
-            birth = await desk.reader.at(request.min_position, asked)
+            blueprint = await desk.blueprint(request.min_position, caller.team, request.blueprint_id)
+        birth = births.checked(blueprint, request)
+        if request.device not in schedule.SELECTORS or request.session_name is not None:
+            await desk.reader.at(
+                request.min_position, desk.check_places, caller.team, request.device, request.session_name
+            )
         run_id, outcome = await desk.bear(caller, request, birth | {"user": caller.user})
         return accepted(outcome, view_of(run_id, outcome.state), desk.log_id)
 
