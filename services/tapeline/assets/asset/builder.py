@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from tapeline.assets.asset import aggregate, queries
-from tapeline.assets.asset.work import Shards, messages, offer
+from tapeline.assets.asset.work import DEFECTS, Shards, messages, offer
 from tapeline.contracts.assets import FailBuild, FailRebuild, FinishBuild, FinishRebuild
 from tapeline.decider import Deciders, origin_of
 from tapeline.errors import CODES, TapelineError
@@ -46,7 +46,6 @@ TRIES = 5
 SHARD_RETRY_S = 0.05
 LOOK_S = 2.0
 TOLD_EVERY_S = 0.2
-DEFECTS = (MemoryError, ValueError, ArithmeticError, LookupError, TypeError)
 TRANSIENT = frozenset({"unavailable", "timeout", "unknown_outcome", "conflict"})
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+DEFECTS = (MemoryError, ValueError, ArithmeticError, LookupError, TypeError)
+"""What a formula that is not right may raise."""
 PLANS = 2
 STRETCH = 8
 """Sessions of one symbol that one message names at most: neighbours share their bars."""
@@ -98,14 +100,21 @@ class Shards:
 
         Parameters
         ----------
-        beside : shards that are about to be made with it: their days are read in one go
+        beside : shards that are to be made next, of the same symbol: those that are not there are computed with it
+            and kept, too; where one of them fails, only the one asked for is made
         """
+        folder = _folder(team, plan)
         async with self.hand:
-            if await self._store.has_staged(f"{_folder(team, plan)}/{plan.shards[i].key}"):
+            if await self._store.has_staged(f"{folder}/{plan.shards[i].key}"):
                 return
-            content = await asyncio.to_thread(_computed, plan, i, beside)
-        await self._store.stage_bytes(f"{_folder(team, plan)}/{plan.shards[i].key}", content)
-        passed("asset.shard")
+            together = [i]
+            for other in beside:
+                if not await self._store.has_staged(f"{folder}/{plan.shards[other].key}"):
+                    together.append(other)
+            made = await asyncio.to_thread(_computed, plan, together)
+        for number, content in made.items():
+            await self._store.stage_bytes(f"{folder}/{plan.shards[number].key}", content)
+            passed("asset.shard")
 
     async def read(self, team: str, plan: Plan, i: int) -> ShardData:
         """One shard as it was kept; one that is gone or damaged is computed again."""
@@ -161,11 +170,19 @@ def _folder(team: str, plan: Plan) -> str:
     return f"{PREFIX}/{team}/{plan.digest[:32]}"
 
 
-def _computed(plan: Plan, i: int, beside: Sequence[int]) -> bytes:
-    from tapeline.assets.shard import compute, to_bytes
+def _computed(plan: Plan, together: Sequence[int]) -> dict[int, bytes]:
+    """Shards by their place in the plan, the first of them in any case."""
+    from tapeline.assets.shard import compute_each, to_bytes
 
-    plan.expect(plan.shards[k] for k in (i, *beside))
-    return to_bytes(compute(plan, plan.shards[i]))
+    plan.expect(plan.shards[i] for i in together)
+    try:
+        found = compute_each(plan, [plan.shards[i] for i in together])
+    except (TapelineError, *DEFECTS):
+        if len(together) == 1:
+            raise
+        # Whose fault it is, is found out when each is computed by itself.
+        return _computed(plan, together[:1])
+    return {i: to_bytes(each) for i, each in zip(together, found, strict=True)}
 
 
 def messages(plan: Plan, todo: set[int]) -> list[list[int]]:
@@ -220,7 +237,7 @@ class Worker:
         except TapelineError as error:
             # Who put the build together meets the same, and ends the build with it.
             log.warning("shard_refused", asset=ref.id, team=ref.team, code=error.code, why=error.message)
-        except (MemoryError, OSError, ValueError, ArithmeticError, LookupError, TypeError):
+        except (OSError, *DEFECTS):
             log.exception("shard_broke", asset=ref.id, team=ref.team)
             await work.again(AGAIN_S)
             return
