@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tapeline.columns import unpack
 from tapeline.errors import TapelineError
@@ -119,7 +121,7 @@ def test_log_raises_for_nothing_and_counts_what_it_refuses(folder: Path, caplog:
     log(Odd(), 3)
     log([1.0], 3)
     log({"good": 1.0}, 4, phase=7)
-    spool.log({"good": 3.0}, np.int64(5), phase="train")  # type: ignore[arg-type]
+    spool.log({"good": 3.0}, np.int64(5), phase="train")
     spool.tend()
     assert everything(folder, spool)[0] == [("good", 1, 1.0), ("train/good", 5, 3.0)]
     assert spool.rejected.total() == 5 + 4 + 7 + 3
@@ -174,6 +176,100 @@ def test_the_pen_writes_what_its_reference_writes(folder: Path, pen: Any, monkey
     assert left[-1] == ({"a": 5.0}, 11, None)
     assert made.is_full
     assert not made.put(3, 7, 0.5, 11)
+
+
+NUMBERS = st.one_of(
+    st.floats(), st.integers(-(2**64), 2**64), st.booleans(), st.text(max_size=2), st.none(), st.just(np.float32(0.5))
+)
+STEPS = st.one_of(st.integers(-1, 9), st.sampled_from([2**53, 2**53 + 1, 2**70, True, None, 1.5, "3"]))
+LOGS = st.tuples(
+    st.just("log"),
+    st.one_of(st.dictionaries(st.sampled_from(["a", "b", "new", 7]), NUMBERS, max_size=3), st.none(), st.just([1])),
+    STEPS,
+    st.sampled_from([None, None, "train", 5]),
+)
+PUTS = st.tuples(st.just("put"), st.sampled_from([3, 9]), st.integers(0, 9), st.one_of(st.floats(), st.integers()))
+TURNS = st.tuples(st.just("turn"), st.integers(0, 6))
+TOLD = st.tuples(st.just("told"), st.integers(0, 2**53))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.one_of(LOGS, LOGS, PUTS, TURNS, TOLD), max_size=12))
+def test_the_pen_does_what_its_reference_does(asked: list[Any]) -> None:
+    tags = {"a": 3, "b": 9}
+    left: dict[int, list[Any]] = {0: [], 1: []}
+    pens: list[Any] = [
+        kind(tags, lambda *given, place=place: left[place].append(given))
+        for place, kind in enumerate([Pen, reference.Pen])
+    ]
+    written: list[list[bytearray]] = [[], []]
+    for what, *values in [("turn", 4), *asked]:
+        told = []
+        for place, pen in enumerate(pens):
+            if what == "turn":
+                # None is a spool without a file.
+                memory = bytearray(values[0] * SIZE) if values[0] else None
+                if memory is not None:
+                    written[place].append(memory)
+                told.append(pen.turn(memory, values[0]))
+            elif what == "put":
+                told.append(pen.put(*values, 11))
+            else:
+                told.append(getattr(pen, what)(*values))
+        assert told[0] == told[1]
+        assert [(pen.end, pen.last_step, pen.is_full) for pen in pens[:1]] == [
+            (pen.end, pen.last_step, pen.is_full) for pen in pens[1:]
+        ]
+    assert repr(left[0]) == repr(left[1])
+    # Their clocks differ, and with them the sums.
+    records = [[bytes(memory[at : at + 24]) for memory in many for at in range(0, len(memory), SIZE)]
+               for many in written]  # fmt: skip
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize("pen", [Pen, reference.Pen], ids=["compiled", "plain"])
+def test_a_log_that_is_rejected_changes_no_step(folder: Path, pen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tapeline.spool.writer.Pen", pen)
+    spool = spool_of(folder)
+
+    class Tensor:
+        def __float__(self) -> float:
+            return 0.125
+
+    assert spool.last_step == 0
+    rejected: list[tuple[Any, Any, Any]] = [
+        ({"a": "x"}, 50, None), ({"a": None, "b": [1]}, 51, None), ("no dict", 52, None), ({"a": 1.0}, -1, None),
+        ({"a": 1.0}, 2**53 + 1, None), ({"a": 1.0}, "53", None), ({"a": 1.0}, True, None), ({"a": 1.0}, 54, 7),
+        ({"": 1.0}, 55, None), ({"x" * 201: 1.0}, 56, None), ({5: 1.0}, 57, None), ({"a": "x"}, 58, "train"),
+    ]  # fmt: skip
+    taken: list[tuple[Any, Any, Any]] = [
+        ({"a": 1.0}, 3, None), ({"a": 2.0}, 5, None), ({"a": 3.0, "b": "x"}, 8, None), ({"b": 1}, 2, None),
+        ({"a": 1.0}, np.int64(9), None), ({"a": 1.0}, 11, "train"), ({"a": "x", "a2": 1.0}, 13, "train"),
+        ({}, 14, None), ({}, 15, "train"), ({"a": 2**60}, 16, None), ({"t": Tensor()}, 17, None),
+        ({"a": np.float32(1)}, 18, None),
+    ]  # fmt: skip
+    for values, step, phase in taken:
+        for refused in rejected:
+            before = spool.last_step, spool.end, spool.rejected.total()
+            spool.log(*refused)
+            assert (spool.last_step, spool.end) == before[:2]
+            assert spool.rejected.total() > before[2]
+        spool.log(values, step, phase)
+        assert spool.last_step == step
+
+
+@pytest.mark.parametrize("pen", [Pen, reference.Pen], ids=["compiled", "plain"])
+def test_strict_metrics_keep_the_step_of_what_was_taken(
+    folder: Path, pen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tapeline.spool.writer.Pen", pen)
+    spool = spool_of(folder, strict=True)
+    with pytest.raises(TapelineError):
+        spool.log({"a": "x"}, 4)
+    assert spool.last_step == 0
+    with pytest.raises(TapelineError):
+        spool.log({"a": 1.0, "b": "x"}, 5)
+    assert spool.last_step == 5
 
 
 def test_threads_and_files_share_one_order(folder: Path) -> None:

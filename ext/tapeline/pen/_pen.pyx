@@ -98,8 +98,12 @@ cdef class Pen:
 
     @property
     def last_step(self):
-        """The step that was told last."""
+        """The step of the last log of which something was taken."""
         return self.step
+
+    def told(self, int64_t step):
+        """Something was measured at a step, wherever it was written."""
+        self.step = step
 
     @property
     def is_full(self):
@@ -176,6 +180,7 @@ cdef class Pen:
         cdef int64_t at, whole, now
         cdef double real
         cdef int overflow = 0
+        cdef bint is_taken = False
         cdef dict left = None
         if phase is not None or self.memory == NULL or type(values) is not dict or not PyLong_CheckExact(step):
             self.slow(values, step, phase)
@@ -192,16 +197,20 @@ cdef class Pen:
                     if PyFloat_CheckExact(<object>value):
                         real = PyFloat_AS_DOUBLE(<object>value)
                         self.write(<uint16_t>(<object>number), 1, at, &real, now)
+                        is_taken = True
                         continue
                     if PyLong_CheckExact(<object>value):
                         whole = PyLong_AsLongLongAndOverflow(<object>value, &overflow)
                         if not overflow and -MAX_STEP <= whole <= MAX_STEP:
                             self.write(<uint16_t>(<object>number), 2, at, &whole, now)
+                            is_taken = True
                             continue
                         overflow = 0
             if left is None:
                 left = {}
             left[<object>key] = <object>value
-        self.step = at
+        # What is left may be refused as a whole: whoever takes some of it says so.
+        if is_taken or left is None:
+            self.step = at
         if left is not None:
             self.slow(left, step, None)

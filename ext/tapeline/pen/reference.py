@@ -29,12 +29,21 @@ class Pen:
         self._memory: memoryview | None = None
         self._first = 1
         self._taken = self._records = 0
-        self.last_step = 0
+        self._step = 0
 
     @property
     def end(self) -> int:
         """The number that the next record will have."""
         return self._first + self._taken
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last log of which something was taken."""
+        return self._step
+
+    def told(self, step: int) -> None:
+        """Something was measured at a step, wherever it was written."""
+        self._step = step
 
     @property
     def is_full(self) -> bool:
@@ -75,13 +84,20 @@ class Pen:
             self._slow(values, step, phase)
             return
         now = self.now()
-        left = {}
+        left: dict[Any, Any] = {}
+        is_taken = False
         for tag, value in values.items():
             number = self._tags.get(tag) if type(tag) is str else None
             is_known = number is not None and type(value) in (float, int)
-            if not is_known or not self.put(number or 0, step, value, now):
+            # An int that no record holds is left too: it becomes a float.
+            is_plain = is_known and (type(value) is float or -MAX_STEP <= value <= MAX_STEP)
+            if is_plain and self.put(number or 0, step, value, now):
+                is_taken = True
+            else:
                 left[tag] = value
-        self.last_step = step
+        # What is left may be refused as a whole: whoever takes some of it says so.
+        if is_taken or not left:
+            self._step = step
         if left:
             self._slow(left, step, None)
 

@@ -110,7 +110,7 @@ class Spool:
 
     @property
     def last_step(self) -> int:
-        """The step that was told last."""
+        """The step of the last log of which something was taken."""
         return self._pen.last_step
 
     # --- what is not a plain number of a known tag ---------------------------------------------------
@@ -136,7 +136,9 @@ class Spool:
         if phase is not None and not isinstance(phase, str):
             return self._refuse("phase", f"phase must be a text, not a {type(phase).__name__}")
         now = self._pen.now()
+        is_empty = True
         for tag, value in values.items():
+            is_empty = False
             try:
                 number = _number(value)
             except Exception as error:
@@ -144,22 +146,28 @@ class Spool:
                 continue
             named = f"{phase}/{tag}" if phase is not None and isinstance(tag, str) else tag
             if number is not None:
-                self._record(named, at, number, now)
+                if not self._record(named, at, number, now):
+                    continue
             elif len(self._waiting) < WAITING:
                 # Reading it would wait for a device: whoever tends the spool does that.
                 self._waiting.append((named, at, value, now))
             else:
                 self._drop(1)
+            self._pen.told(at)
+        if is_empty:
+            self._pen.told(at)
 
-    def _record(self, tag: Any, step: int, value: float, now: int) -> None:
+    def _record(self, tag: Any, step: int, value: float, now: int) -> bool:
+        """Write a point down, or count it where there is no room; False for one that was refused."""
         with self._lock:
             known = self.tags.get(tag) if isinstance(tag, str) else None
             if known is None and (known := self._new_tag(tag)) is None:
-                return
+                return False
             while not self._pen.put(known, step, value, now):
                 if not self._turn():
                     self._drop(1)
-                    return
+                    break
+            return True
 
     def _new_tag(self, tag: Any) -> int | None:
         if not is_tag(tag):
