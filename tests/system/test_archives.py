@@ -26,7 +26,7 @@ def measured() -> tl.Run:
     with tl.start("to be archived") as run:
         for step in range(COUNT):
             run.log({"loss": 1 / (step + 1), "n": step}, step)
-    return tl.Run.from_id(run.id)
+    return tl.Run.from_id(str(run.id))
 
 
 def read(run: tl.Run) -> list[Any]:

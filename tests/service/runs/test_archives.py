@@ -98,7 +98,8 @@ class Life:
         return sums
 
     async def archive(self) -> dict[str, Any]:
-        return await self.runs.view("archive_metrics", run=self.run)
+        view: dict[str, Any] = await self.runs.view("archive_metrics", run=self.run)
+        return view
 
     async def purge(self, *, dry_run: bool = False) -> Purged:
         platform = self.host.platform
@@ -117,7 +118,8 @@ class Life:
         def dumped(connection: Connection) -> dict[str, list[str]]:
             return dump(connection, TABLES, served(connection))
 
-        return await self.host.platform.engine.read(dumped)
+        found: dict[str, list[str]] = await self.host.platform.engine.read(dumped)
+        return found
 
     async def messages(self) -> list[Any]:
         return [one async for one in self.host.platform.metrics.messages_of("main", self.run)]
