@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -54,6 +54,15 @@ def _entries(node: Any) -> int:
     if not isinstance(node, dict):
         return 1
     return len(node) + sum([len(given) for given in node.values() if isinstance(given, list | dict)])
+
+
+def sound_nodes(nodes: Iterable[Any]) -> Iterator[tuple[int, Node]]:
+    """The nodes of which every field is right, with their places, whatever the others are."""
+    for i, node in enumerate(nodes):
+        try:
+            yield i, _NODE.validate_python(node)
+        except ValidationError:
+            continue  # its faults are told with those of the canvas
 
 
 def _up_to_enough(nodes: list[Any]) -> list[Any]:

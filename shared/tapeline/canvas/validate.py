@@ -5,7 +5,7 @@ Nothing here imports Keras, and nothing is built: sizes are Python integers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from tapeline.canvas import model as m
 from tapeline.canvas.columns import ColumnType, LabelColumns
 from tapeline.canvas.digest import digest
-from tapeline.canvas.excerpt import excerpt
+from tapeline.canvas.excerpt import excerpt, sound_nodes
 from tapeline.canvas.faults import Fault, Nearest, faults_of, pointer_to
 from tapeline.canvas.graph import build_order, graph_faults, vertices_of
 from tapeline.canvas.limits import (
@@ -148,10 +148,12 @@ def validate(
     if isinstance(nodes, list) and nodes:
         errors += graph_faults(vertices_of(nodes), len(nodes), nearest)
     if canvas is None:
+        if (feature_shapes is not None or labels is not None) and isinstance(nodes, list) and len(errors) < MAX_FAULTS:
+            errors += _asset_faults(sound_nodes(nodes), feature_shapes, labels, nearest)
         return Validation(errors=tuple(errors[:MAX_FAULTS]))
 
     places = {node.id: i for i, node in enumerate(canvas.nodes)}
-    errors += _asset_faults(canvas, feature_shapes, labels, nearest)
+    errors += _asset_faults(enumerate(canvas.nodes), feature_shapes, labels, nearest)
     errors += _normalize_faults(canvas, places)
     sizes: dict[str, Size] = {}
     if feature_shapes is not None and not any(fault.code in ("cycle", "duplicate_id") for fault in errors):
@@ -189,14 +191,14 @@ def _refused_as_whole(value: Mapping[str, Any]) -> Fault | None:
 
 
 def _asset_faults(
-    canvas: m.Canvas,
+    nodes: Iterable[tuple[int, m.Node]],
     feature_shapes: Mapping[str, Sequence[int]] | None,
     labels: Mapping[str, LabelColumns] | None,
     nearest: Nearest,
 ) -> list[Fault]:
     """Features and labels that the asset does not have, and columns that do not fit."""
     faults: list[Fault] = []
-    for i, node in enumerate(canvas.nodes):
+    for i, node in nodes:
         match node:
             case m.Input() if feature_shapes is not None:
                 for j, name in enumerate(node.features):

@@ -241,6 +241,15 @@ def test_all_errors_are_reported_and_not_the_first_only() -> None:
     } <= codes
 
 
+def test_a_fault_of_one_node_hides_no_unknown_name_of_another() -> None:
+    canvas = good()
+    put("/nodes/3/unts", 3)(canvas)
+    put("/nodes/4/feature", "updwn")(canvas)
+    put("/nodes/1/features", ["ret", "sise"])(canvas)
+    found = {fault.code for fault in validate(canvas, feature_shapes=FEATURES, labels=LABELS).errors}
+    assert found == {"unknown_field", "unknown_label", "unknown_feature"}
+
+
 def test_the_message_and_the_hint_are_sentences_for_people() -> None:
     canvas = good()
     put("/nodes/3/dropout", 1.2)(canvas)

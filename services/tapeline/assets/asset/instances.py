@@ -60,6 +60,10 @@ def sentence(fault: Any, what: str, known: Iterable[str]) -> tuple[str, str]:
             return f"there is no {what} {name!r}", near(name, fields) or f"there are {', '.join(fields)}"
         case "literal_error":
             return f"{name} must be {context['expected']}, got {given}", f"use {context['expected']}"
+        case "union_tag_invalid":
+            tag, expected = str(context["tag"]), str(context["expected_tags"])
+            hint = near(tag, [each.strip(" '") for each in expected.split(",")]) or f"use one of {expected}"
+            return f"kind must be one of {expected}, got {tag[:60]!r}", hint
         case "too_short" | "too_long":
             least = context.get("min_length") if kind == "too_short" else context.get("max_length")
             word = "at least" if kind == "too_short" else "at most"

@@ -113,7 +113,14 @@ class AssetSpec(_Part):
     rebuild: bool = False
 
 
-_PARTS: Mapping[str, type[_Part]] = {"split": Split, "range": Range}
+_PARTS: Mapping[str, Sequence[type[BaseModel]]] = {
+    "split": [Split],
+    "range": [Range],
+    "sampling": [Every, Cusum, AtTimes],
+    "tapes": [TapeOf],
+    "features": [FeatureSpec],
+    "labels": [FeatureSpec],
+}
 """The parts whose fields a fault may name, by the field that holds them."""
 
 
@@ -171,16 +178,21 @@ def _fault(error: Any, content: Mapping[str, Any]) -> dict[str, Any]:
     # pydantic puts the tried member of a union into the place; only steps that exist in the user's JSON count.
     path: list[str | int] = []
     here: Any = content
-    for step in error["loc"]:
+    for n, step in enumerate(error["loc"], 1):
+        is_missing = error["type"] == "missing" and n == len(error["loc"])
         if isinstance(here, list) and isinstance(step, int) and step < len(here):
             here = here[step]
-        elif isinstance(here, Mapping) and (step in here or error["type"] == "missing"):
+        elif isinstance(here, Mapping) and (step in here or is_missing):
             here = here.get(step)
-        elif error["type"] != "missing":
+        else:
             continue
         path.append(step)
-    known = _PARTS.get(str(path[-2]) if len(path) > 1 else "", AssetSpec)
-    message, hint = sentence(error, "field", (field.alias or name for name, field in known.model_fields.items()))
+    holder = next((step for step in path[-2::-1] if isinstance(step, str)), "") if len(path) > 1 else ""
+    parts = _PARTS.get(holder, [AssetSpec])
+    known = {field.alias or name for part in parts for name, field in part.model_fields.items()}
+    message, hint = sentence(error, "field", known)
+    if error["type"] == "union_tag_invalid":
+        path.append("kind")
     return {
         "path": path,
         "pointer": "".join(f"/{step}" for step in path),
