@@ -68,7 +68,9 @@ def test_an_admin_archives_and_purges_and_every_point_is_read_as_before(
     assert read(run) == before
     code, checked = told(capsys, "log", "verify", "--metrics")
     assert (code, checked["ok"], checked["archives"], checked["batches"]) == (0, True, 1, 0)
-    assert told(capsys, "metrics", "show", id)[1]["purged"]
+    shown = told(capsys, "metrics", "show", id)[1]
+    assert shown["purged"]
+    assert told(capsys, "metrics", "ls")[1] == [shown]
     assert cli(["rebuild", "run_metrics"]) == 0
     assert read(run) == before
     assert told(capsys, "metrics", "purge", "nobody", "--yes")[0] == 3

@@ -23,6 +23,22 @@ def _told(view: dict[str, Any], json: bool) -> None:
 
 
 @app.command()
+def ls(
+    limit: Annotated[int, typer.Option(min=0, max=1000)] = 100,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """List archives, the newest first: how many points each has, what it takes, and whether the batches are gone."""
+    from tapeline.sdk.client import current_client
+
+    items = current_client().query("runs", "metrics_archives", limit=limit, offset=offset)["items"]
+    if output.wants_json(json):
+        return output.document(items)
+    names = ("run_id", "points", "later_points", "objects", "size_bytes", "archived_at", "purged")
+    output.table(names, ([one[name] for name in names] for one in items))
+
+
+@app.command()
 def show(run: Name, json: Json = False) -> None:
     """Show what of a run's points lies in the artifact store."""
     from tapeline.sdk.client import current_client

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
+from pydantic import Field
+
 from tapeline.contracts.artifacts import Artifact
 from tapeline.contracts.message import Command, Query, Told, View
 from tapeline.contracts.records import RunName
@@ -69,6 +71,13 @@ class GetMetricsArchive(Query):
     """Sent by a user to see what of a run's points lies in the artifact store."""
 
     run: RunName
+
+
+class ListMetricsArchives(Query):
+    """Sent by a user to page through the archives of the team's runs, the newest first."""
+
+    limit: int = Field(default=100, ge=0, le=1000)
+    offset: int = Field(default=0, ge=0)
 
 
 class MetricsArchiveView(View):

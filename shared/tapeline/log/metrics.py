@@ -137,7 +137,7 @@ class MetricsStream:
                 raise TapelineError(
                     f"the broker stores no more metrics: {ack.error.description}",
                     code="insufficient_storage",
-                    hint="free disk, or raise max_bytes of METRICS with tapeline topology apply",
+                    hint="free disk, tapeline metrics purge, or raise max_bytes with tapeline topology apply",
                 )
             if code in wire.TOO_LARGE:
                 raise _too_large(body)

@@ -411,7 +411,10 @@ async def test_points_are_archived_when_due_and_come_back_from_the_log_when_metr
     assert await archiving.look() == [life.ref]
     await life.folded()
     assert await archiving.look() == []
-    assert (await runs.view("metrics_archive", run=life.run))["points"] == 6397
+    (one,) = (await runs.view("metrics_archives"))["items"]
+    assert (one["run_id"], one["points"], one["purged"]) == (life.run, 6397, False)
+    assert one == await runs.view("metrics_archive", run=life.run)
+    assert (await runs.view("metrics_archives", team="other"))["items"] == []
     # As after an import of the log: neither a message nor a row of a measurement is there.
     client = await server.connect()
     await client.request("$JS.API.STREAM.PURGE.METRICS", b"{}")

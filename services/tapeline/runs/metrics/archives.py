@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, exists, func, select
+from sqlalchemy import Connection, RowMapping, exists, func, select
 
-from tapeline.contracts.archives import MetricsArchiveView
+from tapeline.contracts.archives import ListMetricsArchives, MetricsArchiveView
 from tapeline.contracts.runs import FINISHED
-from tapeline.projections import row_of
+from tapeline.projections import Row, row_of
 from tapeline.runs.metrics.tables import metric_archives, metric_attempts
 from tapeline.runs.moments import moment
 from tapeline.runs.run.queries import resolve
@@ -14,6 +14,8 @@ from tapeline.runs.run.tables import run_events, runs
 from tapeline.subjects import Ref
 
 AT_ONCE = 1000
+LEAST = 4096
+"""Fewer points than this stay in the tables: three files of a store take more room than they do."""
 ARCHIVED, PURGED = "MetricsArchived", "MetricsPurged"
 
 
@@ -25,24 +27,43 @@ def archive(connection: Connection, team: str, name: str) -> MetricsArchiveView:
     row = row_of(connection, metric_archives, team, run_id)
     if row is None:
         return MetricsArchiveView(run_id=run_id, later_points=int(points))
+    return _view(connection, row, int(points))
+
+
+def listed(connection: Connection, team: str, query: ListMetricsArchives) -> list[MetricsArchiveView]:
+    """The archives of a team's runs, deleted ones too, the newest first."""
+    a, m = metric_archives.c, metric_attempts.c
+    points = select(func.sum(m.points)).where(m.team == a.team, m.run_id == a.run_id).scalar_subquery()
+    statement = (
+        select(metric_archives, points.label("measured"))
+        .where(a.team == team)
+        .order_by(a.position.desc())
+        .limit(query.limit)
+        .offset(query.offset)
+    )
+    rows = connection.execute(statement).mappings().all()
+    return [_view(connection, row, int(row["measured"] or 0)) for row in rows]
+
+
+def _view(connection: Connection, row: Row | RowMapping, points: int) -> MetricsArchiveView:
     e = run_events.c
     last = (
         select(e.details)
-        .where(e.team == team, e.run_id == run_id, e.type == PURGED)
+        .where(e.team == row["team"], e.run_id == row["run_id"], e.type == PURGED)
         .order_by(e.sequence.desc())
         .limit(1)
     )
     purged = connection.scalar(last)
     return MetricsArchiveView(
-        run_id=run_id, manifest=row["manifest"], through=row["through"], points=row["points"], batches=row["batches"],
-        objects=row["objects"], size_bytes=row["size_bytes"], later_points=int(points) - row["points"],
-        archived_at=moment(row["archived_us"]),
+        run_id=row["run_id"], manifest=row["manifest"], through=row["through"], points=row["points"],
+        batches=row["batches"], objects=row["objects"], size_bytes=row["size_bytes"],
+        later_points=points - row["points"], archived_at=moment(row["archived_us"]),
         purged=purged is not None and int(purged["before"]) >= row["position"],
     )  # fmt: skip
 
 
 def due(connection: Connection, ended_before_us: int) -> list[Ref]:
-    """Runs that ended before a moment and have measured more than is archived, the first to end first."""
+    """Runs that ended before a moment with `LEAST` points more than are archived, the first to end first."""
     r, m, a = runs.c, metric_attempts.c, metric_archives.c
     measured = select(func.sum(m.points)).where(m.team == r.team, m.run_id == r.id).scalar_subquery()
     archived = select(a.points).where(a.team == r.team, a.run_id == r.id).scalar_subquery()
@@ -51,7 +72,7 @@ def due(connection: Connection, ended_before_us: int) -> list[Ref]:
         .where(
             r.status.in_([status.value for status in FINISHED]),
             r.status_updated_us < ended_before_us,
-            measured > func.coalesce(archived, 0),
+            measured >= func.coalesce(archived, 0) + LEAST,
         )
         .order_by(r.status_updated_us)
         .limit(AT_ONCE)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from tapeline.bus import Verbs, accepted, answered
-from tapeline.contracts.archives import ArchiveMetrics, GetMetricsArchive, MetricsArchiveView
-from tapeline.contracts.message import Accepted, Answer
+from tapeline.contracts.archives import ArchiveMetrics, GetMetricsArchive, ListMetricsArchives, MetricsArchiveView
+from tapeline.contracts.message import Accepted, Answer, Page
 from tapeline.decider import origin_of
 from tapeline.runs.metrics import archives
 from tapeline.runs.metrics.archiving import Archiving
+from tapeline.runs.pages import page_of
 from tapeline.runs.run.handlers import Desk
 from tapeline.subjects import Principal
 
@@ -28,3 +29,9 @@ def add_verbs(verbs: Verbs, desk: Desk, archiving: Archiving) -> None:
         await desk.measurements_in()
         view = await desk.reader.at(request.min_position, archives.archive, caller.team, request.run)
         return answered(view, desk.reader.projector.position, desk.log_id)
+
+    @verbs.user("metrics_archives")
+    async def metrics_archives(caller: Principal, request: ListMetricsArchives) -> Answer[Page[MetricsArchiveView]]:
+        await desk.measurements_in()
+        items = await desk.reader.at(request.min_position, archives.listed, caller.team, request)
+        return answered(page_of(items), desk.reader.projector.position, desk.log_id)
