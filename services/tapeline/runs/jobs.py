@@ -156,6 +156,7 @@ def _asset_part(asset: dict[str, Any]) -> dict[str, Any]:
     return {key: asset[key] for key in named} | {
         "files": [{key: file[key] for key in ("name", "sha256", "size_bytes")} for file in asset["files"]],
         "data_digest": asset["data_digest"],
+        **({"stale": True} if asset["status"] == "stale" else {}),
     }
 
 

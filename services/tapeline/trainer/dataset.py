@@ -60,11 +60,26 @@ def _single(group: tuple[Any, ...]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The train and validation parts of an asset for a canvas."""
+    """The train and validation parts of an asset for a canvas.
+
+    Attributes
+    ----------
+    class_weights : by output the weight of each class
+    warnings : of classes that train has no row of, a sentence each
+    """
 
     train: Part
     validation: Part | None
     class_weights: dict[str, list[float]]
+    warnings: tuple[str, ...] = ()
+
+    def said(self, asset: Mapping[str, Any]) -> dict[str, Any]:
+        """What a run says of its data as it begins: weights of classes, and what its user should know."""
+        warnings = list(self.warnings)
+        if asset.get("stale"):
+            warnings.append(f"asset {asset['name']!r} is stale: a tape that it was cut from has been corrected")
+        found: dict[str, Any] = {"class_weights": self.class_weights, "warnings": warnings}
+        return {name: value for name, value in found.items() if value}
 
 
 def load(
@@ -83,6 +98,7 @@ def load(
     if rows == 0:
         raise TapelineError("the asset has no train rows", code="asset_refused", hint="build it over a longer range")
     weights: dict[str, list[float]] = {}
+    warnings: list[str] = []
     outputs = asset_files.nodes_of(canvas, "output")
     train = _part(canvas, opened, asset_files.TRAIN)
     for node, y in zip(outputs, train.y, strict=True):
@@ -91,6 +107,10 @@ def load(
         if weighting > 0 and column.has_classes:
             classes = max(2, column.units)
             counts = np.bincount(y[:, 0].astype(np.int64), minlength=classes)
+            warnings += [
+                f"class {k} of output {str(node['id'])!r} has no train row: its weight is 1"
+                for k in np.flatnonzero(counts[:classes] == 0).tolist()
+            ]
             weights[str(node["id"])] = class_weights([int(count) for count in counts[:classes]], weighting)
     has_validation = validate and any((file.part == asset_files.VALIDATION).any() for file in opened)
     validation = _part(canvas, opened, asset_files.VALIDATION) if has_validation else None
@@ -98,6 +118,7 @@ def load(
         _weighted(train, opened, asset_files.TRAIN, outputs, weights),
         None if validation is None else _weighted(validation, opened, asset_files.VALIDATION, outputs, weights),
         weights,
+        tuple(warnings),
     )
 
 

@@ -76,6 +76,7 @@ class Course:
     epochs: int
     base_rate: float
     fingerprint: dict[str, Any]
+    said: dict[str, Any]
     early: rules.Patience | None
     smart: rules.Patience | None
     at: Where = field(default_factory=Where)
@@ -106,7 +107,7 @@ def train(job: Job) -> Done:
         differs=differs,
         fingerprint=course.fingerprint,
         parameters=int(course.model.count_params()),
-        details={"rows": course.rows, "validation_rows": course.validation_rows},
+        details={"rows": course.rows, "validation_rows": course.validation_rows} | course.said,
     )
     stopped_early = False
     while where.epoch < course.epochs and not stopped_early:
@@ -227,6 +228,7 @@ def _prepare(job: Job) -> Course:
             jit=config.get("jit", "auto"),
             deterministic=deterministic,
         ),
+        said=data.said(asset),
         early=rules.Patience.early_stopping(early) if early else None,
         smart=rules.Patience.smartfit(smart) if smart else None,
     )

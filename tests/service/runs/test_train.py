@@ -171,10 +171,11 @@ async def test_a_canvas_that_does_not_fit_the_asset_is_refused_with_every_fault(
 
 
 async def test_removed_things_are_gone_and_stale_ones_may_be_refused(
-    runs: Any, host: Any, asset: Any, demo: Any
+    runs: Any, host: Any, agent: Any, asset: Any, demo: Any
 ) -> None:
     stale = await told(host, "asset", "as-1", AssetMarkedStale(tape="t"), after=asset)
     await runs.view("train", canvas="demo", asset="spy")
+    assert (await agent.take())["spec"]["asset"]["stale"] is True
     error = await runs.refused("train", canvas="demo", asset="spy", config={"allow_stale": False})
     assert error.code == "asset_refused"
     await told(host, "asset", "as-1", AssetRemoved(), after=stale)

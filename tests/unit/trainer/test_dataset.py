@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,23 @@ def test_rare_classes_weigh_more(files: list[Path]) -> None:
     assert data.train.weights[0].tolist() == pytest.approx([2, *[2 / 3] * 3, 2, *[2 / 3] * 3])
     assert data.validation is not None
     assert len(data.validation) == 2
+
+
+def test_a_run_says_how_classes_weigh_and_which_of_them_it_never_sees(tmp_path: Path) -> None:
+    labels = {"label": LabelColumns.of("regression", "multiclass(3)")}
+    data = dataset.load(CANVAS, [write(tmp_path / "x_train_0.h5", 0, [0] * 8)], labels, validate=False)
+    assert data.class_weights == {"up": [8 / (3 * 6), 8 / (3 * 2), 1.0]}
+    warning = "class 2 of output 'up' has no train row: its weight is 1"
+    assert data.said({"name": "spy"}) == {"class_weights": data.class_weights, "warnings": [warning]}
+
+
+def test_a_run_says_that_its_asset_is_stale(files: list[Path]) -> None:
+    nodes: Any = CANVAS["nodes"]
+    plain = {"nodes": [node | {"class_weighting": 0} for node in nodes]}
+    data = dataset.load(plain, files, LABELS, validate=True)
+    assert data.said({"name": "spy"}) == {}
+    (warning,) = data.said({"name": "spy", "stale": True})["warnings"]
+    assert warning == "asset 'spy' is stale: a tape that it was cut from has been corrected"
 
 
 def test_an_asset_without_train_rows_is_refused(tmp_path: Path) -> None:
