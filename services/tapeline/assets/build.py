@@ -195,7 +195,7 @@ def _checked(
     calendar_dates = sorted({date for each in plan.symbols.values() for date in each.tape.trade_dates})
     checks = [
         *_experiments(plan, parts, samples),
-        certify.split(samples, split, spec["split"]["embargo_ns"]),
+        certify.split(samples, split, spec["split"]["embargo_ns"], features),
         overlap(own[in_train], is_weighed=spec["uniqueness"]),
         certify.fit_range(fitted, stored.features, part, with_fits, plan.train),
         soundness(

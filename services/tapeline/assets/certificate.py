@@ -83,8 +83,11 @@ def message_of(failure: Mapping[str, Any]) -> str:
     return str(failure["message"])
 
 
-def split(samples: Samples, parts: Parts, embargo_ns: int) -> Check:
-    """Check 5: no row of an earlier part reads into a later one, the embargo is kept, sessions are whole."""
+def split(samples: Samples, parts: Parts, embargo_ns: int, features: Sequence[Instance] = ()) -> Check:
+    """Check 5: no row of an earlier part reads into a later one, the embargo is kept, sessions are whole.
+
+    Windows of `features` that reach back over a cut see past data: that is no failure, but it is told.
+    """
     part, t1 = parts.part, samples.t1.max(axis=1)
     failure: dict[str, Any] | None = None
     numbers: dict[str, Any] = {"purged": parts.purged, "embargoed": parts.embargoed, "embargo_ns": embargo_ns}
@@ -103,7 +106,31 @@ def split(samples: Samples, parts: Parts, embargo_ns: int) -> Check:
     if not bool(whole.all()) and failure is None:
         row = int(np.flatnonzero(stored)[np.flatnonzero(~whole)[0]])
         failure = {"row": row, "message": f"the session of {iso(samples.t0[row])} is cut in two"}
-    return Check(5, "split", "failed" if failure else "passed", numbers, failure)
+    return Check(5, "split", "failed" if failure else "passed", numbers, failure, _reaching(samples, parts, features))
+
+
+def _reaching(samples: Samples, parts: Parts, features: Sequence[Instance]) -> list[str]:
+    """Of each cut the features whose history, for the first sample after it, begins before it.
+
+    Bars of ticks have no length in time: windows of them are not looked at.
+    """
+    warnings = []
+    for later, opens in parts.borders:
+        inside = samples.t0[parts.part == later]
+        since = int(inside.min()) - opens if len(inside) else 0
+        names = [
+            repr(each.name)
+            for each in features
+            if len(inside) and (each.history.sessions or (each.params.unit != "tick" and _length(each) > since))
+        ]
+        if names:
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            warnings.append(f"windows of {shown} reach back over the cut at {iso(opens)}: they see past data there")
+    return warnings
+
+
+def _length(feature: Instance) -> int:
+    return feature.history.bars * feature.params.width_ns
 
 
 def _plainly(

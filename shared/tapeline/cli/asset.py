@@ -144,7 +144,11 @@ def check(name: str, json: Json = False) -> None:
 
 
 def _says(check: dict[str, Any]) -> str:
-    return "; ".join([*([check["failure"]["message"]] if "failure" in check else []), *check.get("warnings", [])])
+    found = [*([check["failure"]["message"]] if "failure" in check else []), *check.get("warnings", [])]
+    numbers = check.get("numbers", {})
+    if not found and "cuts" in numbers and "values" in numbers:
+        return f"{numbers['values']:,} values compared at {numbers['cuts']} cuts"
+    return "; ".join(found)
 
 
 @app.command()

@@ -376,6 +376,19 @@ def test_a_split_without_purge_is_found(
         cut(prepared, tmp_path, features=["session_fraction"], split={"embargo": "1 hour"})
 
 
+def test_windows_that_reach_back_over_a_cut_are_told_and_allowed(prepared: PreparedTape, tmp_path: Path) -> None:
+    long = {"name": "long", "component": "bars", "params": {"count": 120}}
+    day = {"name": "day", "component": "gap", "params": {"unit": "day"}}
+    split = {"validation_fraction": 0, "test_fraction": 0.25, "embargo": "90 min"}
+    built = cut(prepared, tmp_path, features=["session_fraction", long, day], split=split)
+    check = built.certificate["checks"][4]
+    assert (check["name"], check["verdict"]) == ("split", "passed")
+    ((names, _, time),) = [warning.partition(" reach back over the cut at ") for warning in check["warnings"]]
+    assert (names, time[:10]) == ("windows of 'long', 'day'", max(prepared.days))
+    short = cut(prepared, tmp_path, features=["session_fraction"], split=split)
+    assert "warnings" not in short.certificate["checks"][4]
+
+
 def test_a_certificate_has_all_ten_checks(prepared: PreparedTape, tmp_path: Path) -> None:
     short = {"name": "rsi_2", "component": "rsi", "params": {"n": 2}}
     names = [name for name, each in BUILT_IN.items() if each["component"] not in ("updown", "rsi")]
