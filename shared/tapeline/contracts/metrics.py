@@ -128,9 +128,10 @@ class StoredView(View):
 
 
 class ReadColumns(Query):
-    """Sent by a user to read a run's points as columns, newest first; `reach` is the `next` of the page before.
+    """Sent by a user to read a run's points as columns, newest first.
 
-    With `until` the page ends there: pages between places that an `ahead` told may be asked for at once.
+    `reach` and `before` are the `next` and the `before` of the page that comes first. With `until` the page ends
+    there: pages between places that an `ahead` told may be asked for at once.
     """
 
     run: RunName
@@ -138,6 +139,7 @@ class ReadColumns(Query):
     attempt: int | Literal["all"] | None = None
     created_before: datetime | None = None
     reach: int | None = None
+    before: int | None = None
     until: int | None = None
 
 
@@ -158,6 +160,7 @@ class ColumnsView(View):
 
     chunks: list[ChunkView]
     next: int | None = None
+    before: int | None = None
     ahead: list[int] = Field(default_factory=list)
 
 

@@ -329,29 +329,30 @@ class Measured(Kept):
         """Every chunk of points that is asked for, newest first, and below which time all others lie."""
         client = self._client()
 
-        def asked(reach: int | None, until: int | None) -> Any:
-            edges = arguments.given(reach=reach, until=until)
+        def asked(reach: int | None, until: int | None, before: int | None) -> Any:
+            edges = arguments.given(reach=reach, until=until, before=before)
             return client.query("runs", "columns", run=name, **wanted, **edges)
 
         # The service makes pages while the ones before are taken apart here.
         with ThreadPoolExecutor(_AT_ONCE) as ahead:
-            edges: deque[tuple[int | None, int | None]] = deque([(None, None)])
-            coming = deque([ahead.submit(asked, None, None)])
+            edges: deque[tuple[int | None, int | None, int | None]] = deque([(None, None, None)])
+            coming = deque([ahead.submit(asked, *edges[0])])
             # It takes as long to load as a page to come.
             import numpy  # noqa: F401
 
             while edges:
                 page = coming.popleft().result()
-                _, until = edges.popleft()
+                _, until, _ = edges.popleft()
                 following: int | None = page["next"]
                 if following is not None:
                     # The edges of what follows are told now, or more than was thought lies before the next one.
                     coming.clear()
                     told = [following, *page.get("ahead", ()), until]
-                    edges.extendleft(reversed(list(pairwise(told))))
+                    edges.extendleft(reversed([(*each, page.get("before")) for each in pairwise(told)]))
                 while len(coming) < min(_AT_ONCE, len(edges)):
                     coming.append(ahead.submit(asked, *edges[len(coming)]))
-                yield from self._chunks(page, until if following is None else following)
+                reach = until if following is None else min(following, page.get("before") or following)
+                yield from self._chunks(page, reach)
 
     def _chunks(self, page: Any, reach: int | None) -> Iterator[tuple[str, int, Points, int | None]]:
         from tapeline.columns import unpack

@@ -179,11 +179,11 @@ def test_pages_of_any_size_give_what_counts_once_and_newest_first(
         wanted = run.counting(tags, attempt, before)
         # One page after the other, as any client may ask.
         one_by_one: list[Row] = []
-        reach: int | None = None
+        reach = edge = None
         while True:
-            view = page(run.connection, reach=reach, **fields)
+            view = page(run.connection, reach=reach, before=edge, **fields)
             one_by_one += told((each.tag, each.attempt, _points(each.body)) for each in view.chunks)
-            reach = view.next
+            reach, edge = view.next, view.before
             if reach is None:
                 break
         assert len(one_by_one) == len(set(one_by_one))
@@ -197,6 +197,81 @@ def test_pages_of_any_size_give_what_counts_once_and_newest_first(
             # Where a page says so, what is to come is older.
             later = [int(lot[2].times.max()) for lot in lots[place + 1 :]]
             assert reach is None or not len(points) or max(later, default=0) < reach
+
+
+class Growing:
+    """A run that goes on while it is read: batches come, and become segments."""
+
+    def __init__(self, connection: Connection, dice: random.Random) -> None:
+        self.connection = connection
+        self.rows: list[Row] = []
+        self._dice = dice
+        self._now = START_US
+        self._step = 0
+        self._waiting: dict[int, list[dict[str, list[tuple[int, int, float]]]]] = {1: [], 2: []}
+
+    def grow(self, *, is_late: bool) -> None:
+        """One more batch, of the second attempt or, late, of the first; perhaps one that makes segments."""
+        dice = self._dice
+        attempt = 1 if is_late else 2
+        made: dict[str, list[tuple[int, int, float]]] = {}
+        for _ in range(dice.choice([1, 4, 30])):
+            self._step += 1
+            for tag in dice.sample("abcdef", dice.randrange(1, 7)):
+                self._now += dice.randrange(1, 4)
+                made.setdefault(tag, []).append((self._step, self._now, dice.random()))
+        waiting = self._waiting[attempt]
+        waiting.append(made)
+        self.rows += [(tag, attempt, *point) for tag, many in made.items() for point in many]
+        of = {"team": "t", "run_id": "r", "attempt": attempt}
+        b = metric_batches.c
+        if dice.random() < 0.8:
+            columns = [batches.Column(tag, pack(points_of(*zip(*many, strict=True)))) for tag, many in made.items()]
+            body = batches.encode(batches.Batch(run="r", attempt=attempt, batch=1, epoch=1, last_us=0, columns=columns))
+            times = [at for many in made.values() for _, at, _ in many]
+            row = of | {"batch": len(self.rows), "first_us": min(times), "last_us": max(times), "body": body}
+            self.connection.execute(insert(metric_batches), [row])
+            return
+        self.connection.execute(metric_batches.delete().where(b.attempt == attempt))
+        for tag in sorted({tag for each in waiting for tag in each}):
+            many = [point for each in waiting for point in each.get(tag, [])]
+            steps = [step for step, _, _ in many]
+            row = of | {
+                "tag": tag, "first_us": many[0][1], "last_us": many[-1][1], "points": len(many),
+                "min_step": min(steps), "max_step": max(steps), "nonfinite": 0,
+                "body": pack(points_of(*zip(*many, strict=True))), "thin": None,
+            }  # fmt: skip
+            self.connection.execute(insert(metric_segments), [row])
+        waiting.clear()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.sampled_from([None, ["a"], ["b", "d"]]), st.booleans())
+def test_each_point_comes_once_while_a_run_goes_on(seed: int, tags: list[str] | None, is_late: bool) -> None:
+    """Batches become segments between two pages; where attempts overlap, nothing goes on meanwhile."""
+    dice = random.Random(seed)
+    with stored(0) as run:
+        for table in (metric_batches, metric_segments, attempts):
+            run.connection.execute(table.delete())
+        growing = Growing(run.connection, dice)
+        first, second = dice.randrange(0, 6), dice.randrange(1, 10)
+        for place in range(first + second):
+            growing.grow(is_late=dice.random() < 0.3 if is_late else place < first)
+        queries.PAGE_BYTES = dice.choice([1, 400, 2_000])
+        wanted = {row for row in growing.rows if tags is None or row[0] in tags}
+        found: list[Row] = []
+        reach = edge = None
+        for _ in range(3000):
+            view = page(run.connection, tags=tags, reach=reach, before=edge)
+            found += told((each.tag, each.attempt, _points(each.body)) for each in view.chunks)
+            reach, edge = view.next, view.before
+            if reach is None:
+                break
+            if not is_late and dice.random() < 0.6:
+                growing.grow(is_late=False)
+        assert reach is None
+        assert wanted <= set(found)
+        assert len(found) == len(set(found))
 
 
 def _points(body: str) -> Points:

@@ -21,6 +21,7 @@ from tapeline.runs.moments import moment, us_of
 
 PAGE_BYTES = 940_000
 """Bytes of the chunks of one page of columns, as they travel; a message holds 1 MiB."""
+MOST_BYTES = 990_000
 AHEAD = 32
 """Pages at most that are told in advance: a caller may ask for several at once."""
 _s = metric_segments.c
@@ -103,27 +104,70 @@ def columns(
     """Points of a run as packed columns, unit by unit, newest first; units that count whole go out as they lie."""
     if query.tags == []:
         return ColumnsView(chunks=[], next=None)
-    before = us_of(query.created_before) if query.created_before is not None else None
+    given = us_of(query.created_before) if query.created_before is not None else None
+    before = min((each for each in (given, query.before) if each is not None), default=None)
+    # Where the page before ended at a moment, what goes on beyond it is cut there.
+    reach = None if query.before is not None and query.reach == query.before else query.reach
     wanted = Wanted(
-        team=team, run=run_id, tags=query.tags, attempt=query.attempt, before_us=before, reach_us=query.reach,
+        team=team, run=run_id, tags=query.tags, attempt=query.attempt, before_us=before, reach_us=reach,
         until_us=query.until, files=files,
     )  # fmt: skip
     effective = Effective(connection, wanted, bounds(connection, team, run_id))
-    chunks: list[ChunkView] = []
-    size, reach = 0, None
+    page: list[tuple[Unit, ChunkView | None]] = []
+    size = 0
     for unit in walk(connection, wanted):
         if query.until is not None and unit.last_us < query.until:
             break
         body = _body(effective, unit, before)
+        chunk = None
         if body is not None:
             size += _room(len(body), unit.tag)
-            if size > PAGE_BYTES and chunks:
-                # The next page begins below the last unit of this one.
-                ahead = _ahead(connection, wanted, reach) if query.until is None else []
-                return ColumnsView(chunks=chunks, next=reach, ahead=ahead)
-            chunks.append(ChunkView(tag=unit.tag, attempt=unit.attempt, body=base64.b64encode(body).decode()))
-        reach = unit.last_us
-    return ColumnsView(chunks=chunks, next=None)
+            # One batch is never told in two pages: it fits a message, as it came in one.
+            is_one_batch = unit.batch_us is not None and page and page[0][0].batch_us == unit.batch_us
+            if size > (MOST_BYTES if is_one_batch else PAGE_BYTES) and any(chunk is not None for _, chunk in page):
+                return _cut(connection, wanted, page, unit, query)
+            chunk = ChunkView(tag=unit.tag, attempt=unit.attempt, body=base64.b64encode(body).decode())
+        page.append((unit, chunk))
+    return ColumnsView(chunks=[chunk for _, chunk in page if chunk is not None], next=None)
+
+
+def _cut(
+    connection: Connection,
+    wanted: Wanted,
+    page: list[tuple[Unit, ChunkView | None]],
+    following: Unit,
+    query: ReadColumns,
+) -> ColumnsView:
+    """A page that is full, and where the next one begins: below its last unit, or before a batch.
+
+    Batches may become segments between two pages, of which the newest point tells nothing of where the page ended.
+    What no segment holds yet is therefore cut between two batches, whose times never overlap, and told by that time.
+    """
+    whole = [each for each in page if each[0].batch_us is None or each[0].batch_us != following.batch_us]
+    if any(chunk is not None for _, chunk in whole):
+        following = next((unit for unit, _ in page[len(whole) :]), following)
+        page = whole
+    chunks = [chunk for _, chunk in page if chunk is not None]
+    at = page[-1][0].batch_us
+    if at is not None and following.last_us < at and _is_border(connection, wanted, at):
+        return ColumnsView(chunks=chunks, next=at, before=at)
+    reach = page[-1][0].last_us
+    is_beyond = query.before is not None and reach > query.before
+    ahead = _ahead(connection, wanted, reach) if query.until is None else []
+    return ColumnsView(chunks=chunks, next=reach, before=query.before if is_beyond else None, ahead=ahead)
+
+
+def _is_border(connection: Connection, wanted: Wanted, time_us: int) -> bool:
+    """Whether batches begin before a time, and no segment lies on both sides of it: no late attempt is among them."""
+    straddling = chosen(select(_s.tag), wanted).where(_s.last_us >= time_us, _s.first_us < time_us).limit(1)
+    return _is_any_batch_before(connection, wanted, time_us) and connection.scalar(straddling) is None
+
+
+def _is_any_batch_before(connection: Connection, wanted: Wanted, time_us: int) -> bool:
+    """Whether a batch that no segment holds yet begins before a time."""
+    b = metric_batches.c
+    found = select(b.batch).where(b.team == wanted.team, b.run_id == wanted.run, b.first_us < time_us).limit(1)
+    return connection.scalar(found) is not None
 
 
 def _body(effective: Effective, unit: Unit, before: int | None) -> bytes | None:
@@ -140,15 +184,13 @@ def _body(effective: Effective, unit: Unit, before: int | None) -> bytes | None:
 
 def _room(size: int, tag: str) -> int:
     """The bytes that a chunk takes in a reply."""
-    return size * 4 // 3 + 2 * len(tag.encode()) + 64
+    return -(-size // 3) * 4 + len(tag.encode()) + tag.count('"') + tag.count("\\") + 48
 
 
-def _ahead(connection: Connection, wanted: Wanted, reach: int | None) -> list[int]:
+def _ahead(connection: Connection, wanted: Wanted, reach: int) -> list[int]:
     """Where the pages after the next one begin, as far as that can be told from the sizes of segments."""
-    b = metric_batches.c
-    late = select(b.batch).where(b.team == wanted.team, b.run_id == wanted.run, b.first_us < reach).limit(1)
-    before = wanted.before_us
-    if reach is None or (before is not None and reach > before) or connection.scalar(late) is not None:
+    is_beyond = wanted.before_us is not None and reach > wanted.before_us
+    if is_beyond or _is_any_batch_before(connection, wanted, reach):
         # What is no segment yet becomes part of one any moment.
         return []
     rows = (

@@ -40,6 +40,7 @@ class Unit:
     ----------
     ascends : whether its steps are known to increase strictly
     body, where : its points as they are stored, or where they lie; neither for a unit of a batch, which is `given`
+    batch_us : the first time of the batch that it is part of
     """
 
     tag: str
@@ -55,6 +56,7 @@ class Unit:
     given: Points | None = None
     where: tuple[str, int, int, bytes] | None = None
     files: Files | None = None
+    batch_us: int | None = None
 
     @cached_property
     def points(self) -> Points:
@@ -113,7 +115,7 @@ def bounds(connection: Connection, team: str, run_id: str) -> Bounds:
 def tail(connection: Connection, wanted: Wanted) -> list[Unit]:
     """The units of batches that no segment holds yet, newest first."""
     b = metric_batches.c
-    statement = select(b.attempt, b.body).where(b.team == wanted.team, b.run_id == wanted.run)
+    statement = select(b.attempt, b.first_us, b.body).where(b.team == wanted.team, b.run_id == wanted.run)
     if isinstance(wanted.attempt, int):
         statement = statement.where(b.attempt == wanted.attempt)
     if wanted.before_us is not None:
@@ -128,16 +130,16 @@ def tail(connection: Connection, wanted: Wanted) -> list[Unit]:
         for column in batches.decode(row.body).columns:
             if tags is None or column.tag in tags:
                 points = batches.in_time(column.points())
-                found.append(_unit(column.tag, row.attempt, points))
+                found.append(_unit(column.tag, row.attempt, points, row.first_us))
     if wanted.reach_us is not None:
         found = [unit for unit in found if unit.last_us < wanted.reach_us]
     return sorted(found, key=lambda unit: -unit.last_us)
 
 
-def _unit(tag: str, attempt: int, points: Points) -> Unit:
+def _unit(tag: str, attempt: int, points: Points, batch_us: int) -> Unit:
     return Unit(
         tag, attempt, int(points.times[0]), int(points.times[-1]), len(points), int(points.steps.min()),
-        int(points.steps.max()), len(points) - int(points.finite().sum()), given=points,
+        int(points.steps.max()), len(points) - int(points.finite().sum()), given=points, batch_us=batch_us,
     )  # fmt: skip
 
 
