@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _CHECK_S = 1.0
 _UNFINISHED = frozenset({"building"})
 PARTS = {"train": 0, "validation": 1, "test": 2}
+_TEST = re.compile(r".*_test(_[0-9]+)?\.h5", re.DOTALL)
+"""A test part of more than 1 GiB goes on in `<name>_test_1.h5`."""
 
 
 class AssetFile(os.PathLike[str]):
@@ -57,7 +60,7 @@ class AssetFile(os.PathLike[str]):
     @property
     def part(self) -> str:
         """`train` or `test`."""
-        return "test" if Path(self.name).stem.endswith("_test") else "train"
+        return "test" if _TEST.fullmatch(self.name) else "train"
 
     @property
     def _place(self) -> Path:

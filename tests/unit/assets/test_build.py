@@ -104,6 +104,11 @@ def test_statistics_know_nothing_of_later_parts(tmp_path: Path) -> None:
     )
     assert plain.stats["features"] == high.stats["features"]
     assert plain.stats["labels"] == high.stats["labels"]
+    stored = []
+    for built in (plain, high):
+        with open_asset(built.files[0].path) as opened:
+            stored.append(bytes(opened["_meta/stats"][()]))
+    assert stored[0] == stored[1]
 
 
 def test_two_symbols_lie_in_order_of_time_and_symbol(tmp_path: Path) -> None:

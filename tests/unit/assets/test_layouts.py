@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from tapeline.asset_files import AssetFile, model_inputs
+from tapeline.assets import layout
 from tapeline.assets.asset.spec import KnownTape, parse, resolve
 from tapeline.assets.build import Built, build
 from tapeline.assets.components import registry
 from tapeline.assets.layout import Indexed, write
 from tapeline.errors import TapelineError
 from tapeline.indexed import IndexedColumn
+from tapeline.sdk.assets import AssetFile as SdkFile
 from tapeline.security.hdf5 import open_asset
 from tapeline.tape.prepared import PreparedTape
 from tapeline.tape.simulate import simulate
@@ -108,6 +110,19 @@ def test_an_indexed_file_is_a_twentieth_of_a_materialised_one(tmp_path: Path) ->
         for layout in ("indexed", "materialised")
     ]
     assert sizes[0] <= 0.05 * sizes[1]
+
+
+def test_a_file_holds_a_gibibyte_at_most_and_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "FILE_BYTES", 100)
+    part = np.array([0] * 25 + [1] * 4 + [2] * 12, np.uint8)
+    found = layout.file_rows(part, 10)
+    assert [(ending, len(rows)) for ending, rows in found] == [
+        ("test", 10), ("test_1", 2), ("train_0", 10), ("train_1", 10), ("train_2", 5), ("train_3", 4),
+    ]  # fmt: skip
+    assert all(len(set(part[rows].tolist())) == 1 for _, rows in found)
+    assert sorted(np.concatenate([rows for _, rows in found]).tolist()) == list(range(len(part)))
+    parts = [SdkFile(None, {"name": f"my_test_{ending}.h5"}).part for ending, _ in found]  # type: ignore[arg-type]
+    assert parts == ["test", "test", "train", "train", "train", "train"]
 
 
 def test_what_is_filled_is_stored_as_it_is(prepared: PreparedTape, tmp_path: Path) -> None:

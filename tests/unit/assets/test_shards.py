@@ -70,7 +70,10 @@ def digests(built: Built) -> list[str]:
     return [hashlib.sha256(file.path.read_bytes()).hexdigest() for file in built.files]
 
 
-def test_shards_of_many_workers_in_any_order_give_the_bytes_of_one(two: PreparedTape, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [3, *(pytest.param(count, marks=pytest.mark.long) for count in (1, 2, 8))])
+def test_shards_of_many_workers_in_any_order_give_the_bytes_of_one(
+    two: PreparedTape, tmp_path: Path, count: int
+) -> None:
     (tmp_path / "one").mkdir()
     one = build(
         resolved(two).spec,
@@ -83,12 +86,12 @@ def test_shards_of_many_workers_in_any_order_give_the_bytes_of_one(two: Prepared
         tell=lambda *progress: None,
     )
     # Each worker plans for itself, begins elsewhere, and some shards are computed twice.
-    workers = [planned(two) for _ in range(3)]
+    workers = [planned(two) for _ in range(count)]
     order = [*range(len(workers[0].shards)), 2, 5]
     random.Random(3).shuffle(order)
     kept: dict[int, bytes] = {}
     for turn, i in enumerate(order):
-        content = to_bytes(compute(workers[turn % 3], workers[turn % 3].shards[i]))
+        content = to_bytes(compute(workers[turn % count], workers[turn % count].shards[i]))
         assert kept.setdefault(i, content) == content
     parts = [from_bytes(kept[i], str(i)) for i in range(len(kept))]
     many = put_together(workers[0], parts, tmp_path / "many")
