@@ -16,6 +16,7 @@ from sqlalchemy import Connection, create_engine, insert
 
 from tapeline.columns import Points, least_step, pack, points_of, unpack
 from tapeline.contracts.metrics import ColumnsView, ReadColumns
+from tapeline.contracts.runs import ListMetrics
 from tapeline.runs.metrics import batch as batches
 from tapeline.runs.metrics import queries
 from tapeline.runs.metrics.projection import LONGEST
@@ -161,7 +162,7 @@ def told(chunks: Any) -> list[Row]:
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     st.integers(0, 10**6),
     st.sampled_from([None, ["a"], ["a", "c"]]),
@@ -245,7 +246,7 @@ class Growing:
         waiting.clear()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10**6), st.sampled_from([None, ["a"], ["b", "d"]]), st.booleans())
 def test_each_point_comes_once_while_a_run_goes_on(seed: int, tags: list[str] | None, is_late: bool) -> None:
     """Batches become segments between two pages; where attempts overlap, nothing goes on meanwhile."""
@@ -272,6 +273,29 @@ def test_each_point_comes_once_while_a_run_goes_on(seed: int, tags: list[str] | 
         assert reach is None
         assert wanted <= set(found)
         assert len(found) == len(set(found))
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([None, ["a"], ["a", "c"]]),
+    st.sampled_from([None, None, "all", 1, 2]),
+    st.sampled_from([None, None, 200, 900]),
+    st.integers(1, 400),
+)
+def test_the_newest_points_are_the_newest_of_those_that_count(
+    seed: int, tags: list[str] | None, attempt: int | str | None, early: int | None, limit: int
+) -> None:
+    with stored(seed) as run:
+        before = None if early is None else START_US + early
+        fields: dict[str, Any] = {"tags": tags, "attempt": attempt, "limit": limit}
+        if before is not None:
+            fields["created_before"] = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=before)
+        found = queries.points(run.connection, "t", "r", ListMetrics(run="r", **fields))
+        wanted = sorted(run.counting(tags, attempt, before), key=lambda row: -row[3])[:limit]
+        assert [(each.tag, each.job_id, each.global_step, float(each.value)) for each in found] == [
+            (tag, f"r.{of}", step, value) for tag, of, step, _, value in wanted
+        ]
 
 
 def _points(body: str) -> Points:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
+from heapq import heappush, heapreplace
 from typing import Any, Literal
 
 from sqlalchemy import Connection, RowMapping, bindparam, func, select
@@ -42,15 +43,24 @@ def points(
     wanted = Wanted(team=team, run=run_id, tags=query.tags, attempt=query.attempt, before_us=before, files=files)
     effective = Effective(connection, wanted, bounds(connection, team, run_id))
     lots: list[tuple[Unit, Points]] = []
-    have = 0
+    # The times of the newest points so far, the earliest of them first.
+    newest: list[int] = []
     for unit in walk(connection, wanted):
         # All points later than the last of this unit have been seen.
-        if have >= query.limit and _later(lots, unit.last_us) >= query.limit:
+        if len(newest) == query.limit and newest[0] > unit.last_us:
             break
         found = _filtered(effective.of(unit), query, before)
-        if len(found):
-            lots.append((unit, found))
-            have += len(found)
+        if not len(found):
+            continue
+        lots.append((unit, found))
+        # The times of a lot ascend.
+        for time_us in reversed(found.times[-query.limit :].tolist()):
+            if len(newest) < query.limit:
+                heappush(newest, time_us)
+            elif time_us > newest[0]:
+                heapreplace(newest, time_us)
+            else:
+                break
     return _newest(run_id, lots, query.limit)
 
 
@@ -62,13 +72,6 @@ def _filtered(found: Points, query: ListMetrics, before: int | None) -> Points:
     if query.global_steps is not None and len(found):
         found = found.take(np.isin(found.steps, query.global_steps))
     return found
-
-
-def _later(lots: Sequence[tuple[Unit, Points]], time_us: int) -> int:
-    import numpy as np
-
-    # The times of a lot ascend.
-    return sum(len(found) - int(np.searchsorted(found.times, time_us, side="right")) for _, found in lots)
 
 
 def _newest(run_id: str, lots: Sequence[tuple[Unit, Points]], limit: int) -> list[MetricView]:
