@@ -73,7 +73,7 @@ class Kept:
 
 
 @dataclass(slots=True)
-class _Folded:
+class Folded:
     """A run's messages as the projection folds them, and what the manifest has besides."""
 
     team: str
@@ -248,7 +248,7 @@ class Archiving:
 
         None messages where METRICS has the marker already.
         """
-        folded = _Folded(ref.team, ref.id)
+        folded = Folded(ref.team, ref.id)
         known: Manifest | None = None
         async for many in _lists(self._metrics.messages_of(ref.team, ref.id)):
             if many[0].is_archive:
