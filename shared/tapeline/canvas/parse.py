@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -83,19 +83,24 @@ def _has_stray(value: Any) -> bool:
     left = [value]
     while left:
         item = left.pop()
+        inner: Collection[Any]
         if isinstance(item, str):
             if _text_problem(item):
                 return True
-        elif isinstance(item, dict):
+            continue
+        if isinstance(item, dict):
             # Keys are looked at together: there may be tens of thousands of them.
             is_odd = item and (max(map(len, item)) > MAX_TEXT or not "".join(item).isascii())
             if is_odd and any(map(_text_problem, item)):
                 return True
-            left += [each for each in item.values() if type(each) is not int]
+            inner = item.values()
         elif isinstance(item, list):
-            left += [each for each in item if type(each) is not int]
-        elif isinstance(item, float) and not math.isfinite(item):
+            inner = item
+        else:
+            inner = (item,)
+        if not all(map(math.isfinite, [each for each in inner if type(each) is float])):
             return True
+        left += [each for each in inner if type(each) in (str, dict, list)]
     return False
 
 
