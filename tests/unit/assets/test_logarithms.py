@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from decimal import Decimal, localcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,3 +67,31 @@ def test_the_bits_are_those_of_every_other_machine() -> None:
 def test_shapes_are_kept() -> None:
     assert logarithms.ln(np.ones((2, 3, 4))[:, ::2]).shape == (2, 2, 4)
     assert logarithms.ln1p(np.empty((0, 2))).shape == (0, 2)
+
+
+MACHINES_OWN = re.compile(
+    r"\b(?:np|numpy)\.(?:log(?:1p|2|10|addexp)?|exp\w*|power|float_power|cbrt|hypot|dot|vdot|inner|matmul|einsum|tensordot|linalg|"
+    r"sin\w*|cos\w*|tan\w*|arc\w+)\b(?!_)|\bmath\.(?:log\w+|exp\w*|pow)\b|\w \@ \w"
+)
+"""What NumPy, the C library and BLAS compute as the processor has it."""
+
+
+def test_no_formula_of_an_asset_takes_what_differs_between_machines() -> None:
+    services = Path(__file__).parents[3] / "services" / "tapeline" / "assets"
+    measures = Path(__file__).parents[3] / "ext" / "tapeline" / "measures"
+    modules = [*services.rglob("*.py"), measures / "__init__.py"]
+    assert len(modules) > 40
+    found = {str(path): MACHINES_OWN.findall(path.read_text("utf-8")) for path in modules}
+    assert {path: words for path, words in found.items() if words} == {}
+    for line in (
+        "np.log(x)",
+        "np.log1p(x)",
+        "a = np.exp(x)",
+        "np.linalg.norm(x)",
+        "a @ b",
+        "math.exp(x)",
+        "np.power(x, 2)",
+    ):
+        assert MACHINES_OWN.search(line), line
+    for line in ("np.logical_and(a, b)", "log.info(x)", "np.sqrt(x)", "@property", "math.log(2.0)"):
+        assert not MACHINES_OWN.search(line), line
