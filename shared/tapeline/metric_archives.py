@@ -10,8 +10,8 @@ besides their points, so that the tables of any moment before can be made again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,14 +214,23 @@ def lacking(what: str, why: str) -> TapelineError:
     )
 
 
-async def fetch(store: ArtifactStore, of: Object) -> bytes:
-    """The bytes of an object; `corrupt` when they are missing or others."""
+@contextmanager
+def _readable(sha256: str) -> Iterator[None]:
+    """Name the object that the store does not have, or that its disk does not give."""
     try:
-        data = await store.read(of.sha256)
+        yield
     except TapelineError as error:
         if error.code != "not_found":
             raise
-        raise lacking(of.sha256[:12], "is missing from the artifact store") from error
+        raise lacking(sha256[:12], "is missing from the artifact store") from error
+    except OSError as error:
+        raise lacking(sha256[:12], f"cannot be read: {error.strerror}") from error
+
+
+async def fetch(store: ArtifactStore, of: Object) -> bytes:
+    """The bytes of an object; `corrupt` when they are missing or others."""
+    with _readable(of.sha256):
+        data = await store.read(of.sha256)
     if len(data) != of.size_bytes or hashlib.sha256(data).hexdigest() != of.sha256:
         raise lacking(of.sha256[:12], "is damaged: its digest is another one")
     return data
@@ -230,14 +239,10 @@ async def fetch(store: ArtifactStore, of: Object) -> bytes:
 async def check(store: ArtifactStore, of: Object) -> None:
     """Read an object in parts; `corrupt` when it is missing, or has other bytes than its address says."""
     digest, offset = hashlib.sha256(), 0
-    try:
+    with _readable(of.sha256):
         while part := await store.read(of.sha256, offset, PART_BYTES):
             digest.update(part)
             offset += len(part)
-    except TapelineError as error:
-        if error.code != "not_found":
-            raise
-        raise lacking(of.sha256[:12], "is missing from the artifact store") from error
     if offset != of.size_bytes or digest.hexdigest() != of.sha256:
         raise lacking(of.sha256[:12], "is damaged: its digest is another one")
 
@@ -327,13 +332,12 @@ class Files:
         path = self._paths.get(sha256)
         if path is None:
             raise Absent(sha256)
-        try:
-            with path.open("rb") as file:
-                file.seek(offset)
-                data = file.read(size_bytes)
-        except FileNotFoundError:
+        if not path.exists():
             del self._paths[sha256]
-            raise Absent(sha256) from None
+            raise Absent(sha256)
+        with _readable(sha256), path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(size_bytes)
         if hashlib.sha256(data).digest() != digest:
             raise lacking(sha256[:12], "is damaged: points in it have another digest")
         return data
@@ -342,9 +346,5 @@ class Files:
         """Have an object at hand; `corrupt` when it is missing or damaged."""
         with suppress(FileExistsError):
             self._cache.mkdir(mode=0o700, parents=True)
-        try:
+        with _readable(sha256):
             self._paths[sha256] = await self._store.local_path(sha256, self._cache)
-        except TapelineError as error:
-            if error.code != "not_found":
-                raise
-            raise lacking(sha256[:12], "is missing from the artifact store") from error

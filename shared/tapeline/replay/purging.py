@@ -7,6 +7,7 @@ the archive, whose objects were read in full.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from nats.aio.client import Client
 
 from tapeline import metric_archives as forms
 from tapeline import topology
+from tapeline.address import find_url
 from tapeline.clock import SystemClock
 from tapeline.columns import Points, unpack
 from tapeline.connection import connect
@@ -24,7 +26,7 @@ from tapeline.contracts.archives import PurgeMetrics
 from tapeline.decider import Deciders, Origin
 from tapeline.errors import TapelineError
 from tapeline.failpoints import passed
-from tapeline.home import Home, find_home, read_instance
+from tapeline.home import Home, find_home
 from tapeline.ids import new_id
 from tapeline.log import EventLog
 from tapeline.log.jetstream import JetStreamLog
@@ -132,6 +134,8 @@ async def purge_metrics(
     # The rules are asked before anything is read: a run that lives or is not archived is refused here.
     manifest_id = noted.manifest.sha256 if noted is not None else ""
     rules.decide(run, PurgeMetrics(before=_LAST, messages=0, points=0, manifest=manifest_id))
+    if noted is None:
+        raise TapelineError(f"run {ref.id} has no archive", code="conflict", hint=f"tapeline metrics archive {ref.id}")
     at = forms.Object(noted.manifest.sha256, noted.manifest.size_bytes)
     manifest = await forms.manifest_at(store, at)
     await forms.check_all(store, manifest)
@@ -286,10 +290,8 @@ async def _unused(_client: Client, /, **_more: Any) -> None:
 
 @asynccontextmanager
 async def _admin(home: Home) -> AsyncIterator[Client]:
-    instance = read_instance(home)
-    if instance is None:
-        raise TapelineError("no instance runs on this home", code="unavailable", hint="tapeline up")
-    client = await connect(read_credentials(home.credential("admin")), instance.url, name="purge")
+    url = await find_url(home, os.environ.get("TAPELINE_URL"))
+    client = await connect(read_credentials(home.credential("admin")), url, name="purge")
     try:
         yield client
     finally:

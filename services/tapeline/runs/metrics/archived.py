@@ -13,7 +13,7 @@ from tapeline.metric_archives import Absent, Files, Manifest, Object, manifest_a
 from tapeline.store import ArtifactStore
 
 T = TypeVar("T")
-PASSING = ("unavailable", "timeout", "insufficient_storage")
+PASSING = ("unavailable", "timeout")
 """What a store says that may say otherwise in a moment."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import Connection, func, select
 
 from tapeline.columns import Points, unpack
 from tapeline.metric_archives import Files
@@ -21,13 +21,11 @@ AT_ONCE = 32
 Bounds = dict[int, int]
 """Per attempt the last step that is effective; an attempt that is not in it is not superseded."""
 
-_FACTS: list[ColumnElement[Any]] = [
+_FACTS = [
     metric_segments.c[name]
     for name in ("tag", "attempt", "first_us", "last_us", "points", "min_step", "max_step", "nonfinite")
 ]
 _s = metric_segments.c
-# Extremes are kept of segments whose steps increase, unless they are short.
-_FACTS.append(_s.thin.is_not(None).label("ascends"))
 _BODY = [_s.body, _s.object, _s.place, _s.size_bytes, _s.digest]
 """The points of a segment, or where they lie."""
 
@@ -38,7 +36,6 @@ class Unit:
 
     Attributes
     ----------
-    ascends : whether its steps are known to increase strictly
     body, where : its points as they are stored, or where they lie; neither for a unit of a batch, which is `given`
     batch_us : the first time of the batch that it is part of
     """
@@ -51,7 +48,6 @@ class Unit:
     min_step: int
     max_step: int
     nonfinite: int = 0
-    ascends: bool = False
     body: bytes | None = None
     given: Points | None = None
     where: tuple[str, int, int, bytes] | None = None
@@ -175,9 +171,10 @@ def bodies(connection: Connection, wanted: Wanted, tag: str, column: Any, last: 
             _s.team == wanted.team, _s.run_id == wanted.run, _s.tag == tag,
             _s.last_us.in_(times[start : start + 500]),
         )  # fmt: skip
-        for row in connection.execute(statement):
-            is_archived = row[1] is None and column is _s.body
-            found[row[0]] = _archived(wanted.files, *row[2:]) if is_archived else row[1]
+        rows: Any = connection.execute(statement)
+        for last_us, value, *where in rows:
+            is_archived = value is None and column is _s.body
+            found[last_us] = _archived(wanted.files, *where) if is_archived else value
     return found
 
 
