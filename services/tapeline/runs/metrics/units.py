@@ -163,7 +163,7 @@ def facts(connection: Connection, wanted: Wanted, since: int | None = None) -> l
 
 def bodies(connection: Connection, wanted: Wanted, tag: str, column: Any, last: Collection[int]) -> dict[int, bytes]:
     """One column of bytes of some segments of a tag, by their last times."""
-    found: dict[int, bytes] = {}
+    found: dict[int, Any] = {}
     times = sorted(last)
     chosen = _BODY if column is _s.body else [column]
     for start in range(0, len(times), 500):
