@@ -37,6 +37,8 @@ def is_stretch(index: ast.expr) -> bool:
 
 def fancy(source: str) -> list[int]:
     """The lines at which a module that can open HDF5 takes rows by anything but a stretch."""
+    if not any(door.rpartition(".")[2] in source for door in DOORS):
+        return []
     tree = ast.parse(source)
     named = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     named += [f"{node.module}.{each.name}" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
