@@ -186,11 +186,22 @@ def count_of(body: bytes) -> int:
 
 def least_step(body: bytes) -> int:
     """The least step of some bytes that are not empty; told by the head of their steps where these only increase."""
+    first, least = _head_of_steps(body)
+    return first if least >= 0 else int(unpack(body).steps.min())
+
+
+def is_rising(body: bytes) -> bool:
+    """Whether each step of some bytes is greater than the one before, without reading them."""
+    return count_of(body) < 2 or _head_of_steps(body)[1] > 0
+
+
+def _head_of_steps(body: bytes) -> tuple[int, int]:
+    """The first step, and the smallest difference between neighbours."""
     try:
         _, first, least = _FRAME.unpack_from(body, _HEAD.size + _SIZE.size)
     except struct.error as error:
         raise _damaged("they end too early") from error
-    return int(first) if least >= 0 else int(unpack(body).steps.min())
+    return first, least
 
 
 def unpack(body: bytes) -> Points:

@@ -21,7 +21,7 @@ from tapeline.columns import point_id
 from tapeline.errors import TapelineError
 from tapeline.sdk import arguments
 from tapeline.sdk.kept import Kept
-from tapeline.sdk.records import Metric
+from tapeline.sdk.records import Metric, metric_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -220,7 +220,7 @@ class Measured(Kept):
         filters |= arguments.given(created_before=arguments.moment("created_before", created_before))
         if wanted <= arguments.PAGE_ROWS:
             page = self._client().query("runs", "metrics", run=name, limit=wanted, **filters)
-            found = [Metric(**each) for each in page["items"]]
+            found = [metric_of(each) for each in page["items"]]
         else:
             steps = filters.pop("global_steps", None)
             found = _metrics(name, _some(self._pages(name, **filters), wanted, steps), wanted)
@@ -239,7 +239,7 @@ class Measured(Kept):
         after: str | None = None
         while True:
             page = self._client().query("runs", "latest", run=self._named(), **arguments.given(after=after))
-            found |= {point["tag"]: Metric(**point) for point in page["items"]}
+            found |= {point["tag"]: metric_of(point) for point in page["items"]}
             if page.get("next") is None:
                 return found
             # There is no room for all in one message.

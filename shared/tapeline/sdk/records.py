@@ -11,6 +11,7 @@ from pydantic import ValidationError as PydanticError
 
 from tapeline.errors import ValidationError
 from tapeline.sdk import quantities
+from tapeline.trusted import trusted
 
 
 def _utc(value: datetime) -> datetime:
@@ -40,6 +41,13 @@ class BaseModelWithDatetime(BaseModel):
                 yield name, _Plain(value.astimezone(UTC).isoformat(" ", "milliseconds").replace("+00:00", "Z"))
             elif value is not None:
                 yield name, value
+
+
+def metric_of(view: dict[str, Any]) -> Metric:
+    """The measurement that a view shows."""
+    value = view["value"]
+    read = {"created_at": moment_of(view["created_at"]), "value": float(value) if isinstance(value, str) else value}
+    return trusted(Metric, {**view, **read})
 
 
 def moment_of(text: str | None) -> datetime | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import pickle
 from datetime import UTC, datetime
 from typing import Any
@@ -14,9 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapeline.columns import point_id, points_of
+from tapeline.contracts.runs import MetricView
 from tapeline.objects import _objects, reference
+from tapeline.runs.metrics.queries import _plain
+from tapeline.runs.moments import moment
 from tapeline.sdk import measured
-from tapeline.sdk.records import Metric
+from tapeline.sdk.records import Metric, metric_of
 
 BOTH = pytest.mark.parametrize("kernel", [_objects, reference], ids=["compiled", "plain"])
 RUN = "0199b0a4-5c1e-7d3a-9f00-3b6c2d1e0f4a"
@@ -68,6 +72,20 @@ def test_measurements_are_those_that_their_class_makes(rows: list[Any], is_plain
         assert one.tag == "changed"
         with pytest.raises(ValueError, match="global_step"):
             one.global_step = "many"  # type: ignore[assignment]
+
+
+@given(VALUES, TIMES, st.none() | st.just(f"{RUN}.1"))
+def test_a_measurement_of_a_view_is_the_one_that_its_class_makes(value: Any, at: int, job: str | None) -> None:
+    view = MetricView(
+        id=point_id(RUN, at), created_at=moment(at), run_id=RUN, global_step=3, tag="a", value=_plain(value), job_id=job
+    )
+    given = json.loads(view.model_dump_json())
+    found, wanted = metric_of(given), Metric(**given)
+    assert repr(found) == repr(wanted)
+    assert type(found.value) is type(wanted.value)
+    assert found.created_at == moment(at)
+    assert found.created_at.tzinfo is UTC
+    assert found.model_fields_set == wanted.model_fields_set
 
 
 @BOTH

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, insert
 
-from tapeline.columns import Points, least_step, pack, points_of, unpack
+from tapeline.columns import Points, is_rising, least_step, pack, points_of, unpack
 from tapeline.contracts.metrics import ColumnsView, ReadColumns
 from tapeline.contracts.runs import ListMetrics
 from tapeline.runs.metrics import batch as batches
@@ -323,5 +323,8 @@ def test_segments_go_out_as_the_bytes_that_they_are_stored_as(monkeypatch: pytes
 
 
 @given(st.lists(st.integers(0, 2**53), min_size=1, max_size=9))
-def test_the_least_step_is_told_by_the_head_of_a_column(steps: list[int]) -> None:
-    assert least_step(pack(points_of(steps, range(len(steps)), [0.5] * len(steps)))) == min(steps)
+def test_the_head_of_a_column_tells_its_least_step_and_whether_they_rise(steps: list[int]) -> None:
+    for given_steps in (steps, sorted(steps), sorted(set(steps))):
+        body = pack(points_of(given_steps, range(len(given_steps)), [0.5] * len(given_steps)))
+        assert least_step(body) == min(given_steps)
+        assert is_rising(body) == all(a < b for a, b in pairwise(given_steps))

@@ -1,7 +1,7 @@
 """Which points count: later attempts supersede earlier ones, and of two points of a tag at one step the later counts.
 
-Most units are told by the facts of their rows to count as they lie: nothing newer has steps of theirs. What is newer
-is looked at, and read, for the others alone.
+Most units are told by the facts of their rows, and by the head of their bytes, to count as they lie: nothing newer
+has steps of theirs. What is newer is looked at, and read, for the others alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from tapeline.columns import Points, least_step, unpack
+from tapeline.columns import Points, is_rising, least_step, unpack
 from tapeline.runs.metrics import batch as batches
 from tapeline.runs.metrics.tables import metric_batches, metric_segments
 from tapeline.runs.metrics.units import Bounds, Unit, Wanted, bodies, chosen, facts, tail
@@ -56,15 +56,15 @@ class Effective:
                     self._lower(column.tag, attempt, least_step(column.body))
 
     def counts_whole(self, unit: Unit) -> bool:
-        """Whether all points of a stored unit count, as far as its facts tell; it is seen with that."""
+        """Whether all points of a stored unit count, told without reading them; it is seen with that."""
         if unit.given is not None:
             return False
         if self.wanted.attempt is not None:
             return True
         bound = self.bounds.get(unit.attempt)
-        if not unit.ascends or (bound is not None and unit.max_step > bound):
+        if bound is not None and unit.max_step > bound:
             return False
-        if self._lows.get(unit.tag, unit.max_step + 1) <= unit.max_step:
+        if self._lows.get(unit.tag, unit.max_step + 1) <= unit.max_step or not is_rising(unit.packed):
             return False
         self._note(unit)
         return True

@@ -26,6 +26,18 @@ MOST_BYTES = 990_000
 AHEAD = 32
 """Pages at most that are told in advance: a caller may ask for several at once."""
 _s = metric_segments.c
+AT_ONCE = 4000
+"""Latest values that are read at once: always more than a message holds."""
+_LATEST = (
+    select(latest_metrics)
+    .where(
+        latest_metrics.c.team == bindparam("of"),
+        latest_metrics.c.run_id == bindparam("run"),
+        latest_metrics.c.tag > bindparam("last"),
+    )
+    .order_by(latest_metrics.c.tag)
+    .limit(AT_ONCE)
+)
 _PROGRESS = (
     select(progress)
     .where(progress.c.team == bindparam("of"), progress.c.run_id.in_(bindparam("runs", expanding=True)))
@@ -220,22 +232,20 @@ def latest(
 ) -> list[MetricView]:
     """The last effective point of every tag, by tag, or of the tags after one."""
     effective = bounds(connection, team, run_id)
-    statement = (
-        select(latest_metrics)
-        .where(latest_metrics.c.team == team, latest_metrics.c.run_id == run_id)
-        .order_by(latest_metrics.c.tag)
-    )
-    if after is not None:
-        statement = statement.where(latest_metrics.c.tag > after)
-    found = []
-    for row in connection.execute(statement).mappings().all():
-        bound = effective.get(row["attempt"])
-        if bound is None or row["global_step"] <= bound:
-            found.append(_latest_of(row))
-            continue
-        # A later attempt has superseded this point and not measured this tag yet.
-        found += points(connection, team, run_id, ListMetrics(run=run_id, tags=[row["tag"]], limit=1), files)
-    return found
+    found: list[MetricView] = []
+    while True:
+        rows = connection.execute(_LATEST, {"of": team, "run": run_id, "last": after or ""}).mappings().all()
+        for row in rows:
+            bound = effective.get(row["attempt"])
+            if bound is None or row["global_step"] <= bound:
+                found.append(_latest_of(row))
+                continue
+            # A later attempt has superseded this point and not measured this tag yet.
+            found += points(connection, team, run_id, ListMetrics(run=run_id, tags=[row["tag"]], limit=1), files)
+        # More than a message holds is left for the next question.
+        if len(rows) < AT_ONCE or len(found) >= AT_ONCE:
+            return found
+        after = rows[-1]["tag"]
 
 
 def _latest_of(row: RowMapping) -> MetricView:
