@@ -21,7 +21,7 @@ import msgspec
 from faststream.nats import NatsBroker
 from faststream.nats.security import NatsNKey
 from nats.aio.client import Client
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tapeline import subjects, topology
 from tapeline.address import find_url
@@ -91,7 +91,7 @@ class HostSettings(BaseModel):
     database_url: str | None = None
     log_level: str = "INFO"
     archive_every: int = EVERY
-    metrics_archive_days: float = ARCHIVE_DAYS
+    metrics_archive_days: float = Field(default=ARCHIVE_DAYS, ge=0, le=36_500, allow_inf_nan=False)
 
     @classmethod
     def from_environment(cls) -> HostSettings:

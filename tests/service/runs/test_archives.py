@@ -19,6 +19,7 @@ from tapeline.contracts import EVENTS, TOMBSTONES, UPCASTERS
 from tapeline.decider import Deciders
 from tapeline.errors import TapelineError
 from tapeline.failpoints import armed
+from tapeline.hosting import HostSettings
 from tapeline.log.codec import Codec
 from tapeline.projections import reset
 from tapeline.projections.state import active
@@ -408,6 +409,9 @@ async def test_points_are_archived_when_due_and_come_back_from_the_log_when_metr
     assert await Archiving(**parts, after_s=None).look() == []
     assert await Archiving(**parts, after_s=3600).look() == []
     archiving = Archiving(**parts, after_s=0)
+    with armed("archive.stored:1:raise"):
+        # What fails once is done the next time, and ends no service.
+        assert await archiving.look() == []
     assert await archiving.look() == [life.ref]
     await life.folded()
     assert await archiving.look() == []
@@ -428,3 +432,11 @@ async def test_points_are_archived_when_due_and_come_back_from_the_log_when_metr
     assert await engine.read(unmarked) == []
     await life.late()
     assert (await runs.view("metrics_archive", run=life.run))["later_points"] == 3
+
+
+@pytest.mark.parametrize("given", ["-1", "nan", "inf", "1e9", "soon"])
+def test_days_until_an_archive_that_cannot_be_right_are_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("TAPELINE_METRICS_ARCHIVE_DAYS", given)
+    with pytest.raises(TapelineError, match="TAPELINE_METRICS_ARCHIVE_DAYS") as refused:
+        HostSettings.from_environment()
+    assert refused.value.code == "invalid"

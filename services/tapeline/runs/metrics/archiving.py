@@ -12,10 +12,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
 from tapeline import metric_archives as forms
 from tapeline.clock import Clock
 from tapeline.contracts.archives import MetricsArchived
-from tapeline.database import Engine
+from tapeline.database import Engine, is_passing
 from tapeline.decider import Deciders, Origin, Outcome, origin_of
 from tapeline.errors import TapelineError
 from tapeline.failpoints import passed
@@ -179,8 +182,14 @@ class Archiving:
         """Archive for ever what is due, and set markers that were lost with METRICS."""
         await asyncio.sleep(FIRST_S)
         while True:
-            await self.restore()
-            await self.look()
+            try:
+                await self.restore()
+                await self.look()
+            except (DBAPIError, PoolTimeoutError, OSError) as error:
+                # Nobody waits for it: what goes by is waited out until the next time.
+                if not is_passing(error):
+                    raise
+                log.warning("metrics_archive_waits", why=str(error)[:200])
             await asyncio.sleep(EVERY_S)
 
     async def restore(self) -> list[Ref]:
@@ -199,9 +208,9 @@ class Archiving:
         for ref in refs:
             try:
                 await self.archive(ref, origin_of(ACTOR, None))
-            except TapelineError as error:
+            except (TapelineError, OSError) as error:
                 # One run that cannot be archived keeps nobody else's points in the tables.
-                log.warning("metrics_not_archived", run=ref.id, code=error.code, why=error.message)
+                log.warning("metrics_not_archived", run=ref.id, why=str(error)[:400])
             else:
                 done.append(ref)
         return done
