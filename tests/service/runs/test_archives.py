@@ -239,6 +239,11 @@ async def test_batches_that_come_after_the_archive_lie_beside_it_until_the_next(
     assert sum(count for count, _ in seen[0].values()) == 2501 + 2501 + 3 + 100
     assert (await life.archive())["points"] == 6500
     assert await life.glance() == seen
+    # Of a deleted run nobody reads, and the admin purges all the same.
+    await life.runs.ask("delete", run=life.run)
+    assert (await life.purge()).messages == 2
+    for verb in ("metrics", "archive_metrics", "metrics_archive"):
+        assert (await life.runs.refused(verb, run=life.run)).code == "not_found"
 
 
 @sqlite_only
