@@ -50,6 +50,8 @@ async def add_table(runs: Any, run: str, path: Path, **fields: Any) -> dict[str,
 
 async def test_inputs_outputs_and_parameters_are_folds(runs: Any) -> None:
     run = (await runs.create())["id"]
+    # Its job is made meanwhile: what is counted below is what is asked for there.
+    await runs.until(run, "job_pending")
     for _ in range(2):
         await runs.ask("add_input", run=run, value={"seed": 1})
         await runs.ask("add_output", run=run, value={"score": 0.5})
