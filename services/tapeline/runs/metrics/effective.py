@@ -43,7 +43,7 @@ class Effective:
             .where(_s.last_us >= start)
             .group_by(_s.tag, _s.attempt)
         )
-        for tag, attempt, low in self.connection.execute(lows):
+        for tag, attempt, low in map(tuple, self.connection.execute(lows)):
             self._lower(tag, attempt, int(low))
         tags = None if self.wanted.tags is None else frozenset(self.wanted.tags)
         b = metric_batches.c

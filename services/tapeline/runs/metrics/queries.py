@@ -216,7 +216,7 @@ def _ahead(connection: Connection, wanted: Wanted, reach: int) -> list[int]:
     )
     found: list[int] = []
     size, last = 0, reach
-    for last_us, tag, length in connection.execute(rows):
+    for last_us, tag, length in map(tuple, connection.execute(rows)):
         size += _room(length, tag)
         if size > PAGE_BYTES and last != reach:
             found.append(last)
