@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tapeline.database import sqlite_url
 from tapeline.testing.postgres import PostgresServer
@@ -20,6 +21,10 @@ def pytest_configure() -> None:
     """Let Ctrl-C reach what tests start: in the background of a script it is ignored, and they would inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Services that a test hosts write as an unconfigured structlog does, which draws every local variable of a
+    # traceback: some 10 s each where there are arrays among them.
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
