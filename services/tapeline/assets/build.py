@@ -34,7 +34,7 @@ from tapeline.errors import TapelineError
 from tapeline.tape.view import OpenTape
 
 INDEX_BYTES = 8
-BESIDE, BESIDE_BYTES = 32, 32 * 2**20
+BESIDE, BESIDE_BYTES = 32, 64 * 2**20
 """Shards, and bytes of their trades, that are computed in one go: enough that calls cost nothing and the columns of
 the trades fill the lanes in which they are hashed, few enough that progress is told."""
 Tell = Callable[[str, int, int, str], None]
@@ -94,15 +94,10 @@ def build(
 def carried_out(plan: Plan, *, name: str, team: str, spec_digest: str, folder: Path, tell: Tell) -> Built:
     """Compute the shards of a plan one after another, and put them together; see `build`."""
     parts: list[ShardData] = []
-    stretches = plan.stretches(BESIDE, BESIDE_BYTES)
-    with ThreadPoolExecutor(1) as beside:
-        read = [beside.submit(plan.expect, stretch) for stretch in stretches[:1]]
-        for i, stretch in enumerate(stretches):
-            read.pop().result()
-            # The next days are read, and their digests computed, while these are worked at.
-            read += [beside.submit(plan.expect, after) for after in stretches[i + 1 : i + 2]]
-            parts += compute_each(plan, stretch)
-            tell("shards", len(parts), len(plan.shards), "shards")
+    for stretch in plan.stretches(BESIDE, BESIDE_BYTES):
+        plan.expect(stretch)
+        parts += compute_each(plan, stretch)
+        tell("shards", len(parts), len(plan.shards), "shards")
     return assemble(plan, parts, name=name, team=team, spec_digest=spec_digest, folder=folder, tell=tell)
 
 
