@@ -59,6 +59,10 @@ IN_TRAINERS = ("agent.before_claim", "agent.claimed", "agent.journaled", "agent.
 IN_BUILDS = ("asset.shard", "asset.assembled", "asset.stored")
 """Tried in `tests/service/assets/test_failpoints.py`."""
 
+IN_ARCHIVES = ("archive.packed", "archive.stored", "archive.noted", "archive.marked", "purge.compared", "purge.noted",
+               "purge.done")  # fmt: skip
+"""Tried in `tests/service/runs/test_archives.py`."""
+
 
 def _named(tree: ast.AST) -> set[str]:
     """The points that a module passes."""
@@ -88,12 +92,14 @@ def test_every_point_in_the_code_is_listed_and_every_listed_one_is_tried() -> No
         *IN_RUNS,
         *IN_TRAINERS,
         *IN_BUILDS,
+        *IN_ARCHIVES,
     } == POINTS
     for points, file in (
         (IN_RUNS, "runs/test_failpoints.py"),
         (IMPORTS, "replay/test_restore.py"),
         (IN_TRAINERS, "trainer/test_failpoints.py"),
         (IN_BUILDS, "assets/test_failpoints.py"),
+        (IN_ARCHIVES, "runs/test_archives.py"),
     ):
         beside = (ROOT / "tests/service" / file).read_text(encoding="utf-8")
         assert [point for point in points if f'"{point}' not in beside] == []
