@@ -3,6 +3,7 @@
 `python tests/bench/asset_workers.py [--trades 100000] [--lean FOLDER] [--rounds 7] [--out FILE]`. Both go through files
 of shards, as the service does: five sessions of four symbols, sixty sessions of one, and five days of SPY where their
 files are at hand. The files must be equal to the byte. Ratios are medians over rounds of times taken within one round.
+Both ways are told: each process with a core of its own, and with all cores for both, where one alone hashes on two.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ def shared_out(tape: PreparedTape, folder: Path, *, from_end: bool) -> Any:
     return wanted, plan
 
 
-def helping(asked: Any, tape: PreparedTape) -> None:
+def helping(asked: Any, tape: PreparedTape, cores: set[int]) -> None:
     """A second process: makes shards of the folders that it is told, until it is told none."""
+    os.sched_setaffinity(0, cores)
     while folder := asked.recv():
         shared_out(tape, Path(folder), from_end=False)
         asked.send("done")
@@ -65,12 +67,19 @@ def by_workers(tape: PreparedTape, folder: Path, helper: Any = None) -> Path:
     return folder
 
 
-def main(tape: PreparedTape, rounds: int, folder: Path) -> dict[str, float]:
-    """How long one process takes, and two together: medians, and of their ratio."""
+def main(tape: PreparedTape, rounds: int, folder: Path, *, alone: bool) -> dict[str, float]:
+    """How long one process takes, and two together: medians, and of their ratio.
+
+    Parameters
+    ----------
+    alone : whether each process has one core and no other; else one that hashes takes what it finds
+    """
+    every = sorted(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    helper = context.Process(target=helping, args=(there, tape), daemon=True)
+    helper = context.Process(target=helping, args=(there, tape, {every[-1]} if alone else set(every)), daemon=True)
     helper.start()
+    os.sched_setaffinity(0, {every[0]} if alone else set(every))
     times: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(rounds + 1):
         made: dict[int, Path] = {}
@@ -86,6 +95,7 @@ def main(tape: PreparedTape, rounds: int, folder: Path) -> dict[str, float]:
             assert path.read_bytes() == (made[2] / path.name).read_bytes(), f"two workers give another {path.name}"
     here.send("")
     helper.join()
+    os.sched_setaffinity(0, set(every))
     ratio = statistics.median(a / b for a, b in zip(times[1], times[2], strict=True))
     return {"1": statistics.median(times[1]), "2": statistics.median(times[2]), "ratio": ratio}
 
@@ -114,8 +124,11 @@ if __name__ == "__main__":
     measured: dict[str, Any] = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory(prefix="tapeline-bench-") as place:
         for title, prepared in tapes(chosen.trades, chosen.lean, Path(place)).items():
-            found = measured[title] = main(prepared, chosen.rounds, Path(tempfile.mkdtemp(dir=place)))
-            print(f"{title:24} one {found['1']:.3f} s, two together {found['2']:.3f} s: x {found['ratio']:.2f} "
-                  f"(target {TARGET})", flush=True)  # fmt: skip
+            for alone in (True, False):
+                work = Path(tempfile.mkdtemp(dir=place))
+                name = f"{title}, {'a core each' if alone else 'all cores for both'}"
+                found = measured[name] = main(prepared, chosen.rounds, work, alone=alone)
+                print(f"{name:44} one {found['1']:.3f} s, two together {found['2']:.3f} s: x {found['ratio']:.2f} "
+                      f"(target {TARGET})", flush=True)  # fmt: skip
     if chosen.out is not None:
         chosen.out.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
