@@ -359,7 +359,7 @@ def test_an_interrupted_import_ends_with_130_and_leaves_nothing(large: Path, sta
     until(child, stage)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=20)
-    assert child.returncode == 130
+    assert child.returncode == 130, err
     assert err.splitlines()[-1] == "interrupted"
 
 

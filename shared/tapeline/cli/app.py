@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tapeline.cli.failures import INTERRUPTED, WRONG_USAGE, tell
+from tapeline.cli.failures import INTERRUPTED, WRONG_USAGE, is_interrupt, tell
 from tapeline.cli.nouns import group
 from tapeline.cli.output import OPTIONS
 from tapeline.cli.root import Root
@@ -52,6 +52,9 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if is_interrupt(error):
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
         if hasattr(error, "show") and hasattr(error, "format_message"):
             return _usage(error, as_json)
         if os.environ.get("TAPELINE_TRACEBACK") == "1":

@@ -51,6 +51,18 @@ def described(error: Exception) -> dict[str, Any]:
     return _fault("internal", 500, f"{type(cause).__name__}: {cause}", "set TAPELINE_TRACEBACK=1 to see where", 1)
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error came up while Ctrl-C was being obeyed: what had to be closed was cut off, too."""
+    seen: set[int] = set()
+    before: BaseException | None = error
+    while before is not None and id(before) not in seen:
+        if isinstance(before, KeyboardInterrupt):
+            return True
+        seen.add(id(before))
+        before = before.__cause__ or before.__context__
+    return False
+
+
 def _cause(error: BaseException) -> BaseException:
     # A LitError only names the function; what went wrong is what it was raised from.
     while isinstance(error, LitError) and error.__cause__ is not None:

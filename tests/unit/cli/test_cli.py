@@ -94,3 +94,18 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
     assert run(["version", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"version": version("tapeline")}
+
+
+def test_an_error_that_ctrl_c_brought_about_is_told_as_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class CutOff:
+        def main(self, **_: object) -> None:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                raise ValueError("I/O operation on closed file")  # noqa: B904 - as a file that is closed raises it
+
+    monkeypatch.setattr("typer.main.get_command", lambda app: CutOff())
+    assert run(["version"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
