@@ -76,6 +76,15 @@ async def asked(user: Any, text: str) -> Any:
     return json.loads(reply.data)
 
 
+async def entered(room: Room, asking: asyncio.Future[Any]) -> None:
+    """Until a request is at the door of the room."""
+    for _ in range(3000):
+        if room.inside:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"nobody came: {asking}")
+
+
 @pytest.fixture
 def room() -> Room:
     return Room()
@@ -109,10 +118,7 @@ async def test_what_a_handler_refuses_and_what_no_contract_has_is_answered(serve
 async def test_what_is_being_handled_is_answered_before_the_lane_closes(server: NatsServer, room: Room) -> None:
     async with opened(server, room) as (user, _, lane):
         asking = asyncio.ensure_future(asked(user, "late"))
-        for _ in range(500):
-            if room.inside:
-                break
-            await asyncio.sleep(0.01)
+        await entered(room, asking)
         closing = asyncio.ensure_future(lane.close())
         await asyncio.sleep(0.05)
         assert not closing.done()
@@ -131,10 +137,7 @@ async def test_a_reply_follows_what_was_published_before_it(server: NatsServer, 
         await user.subscribe("feed.main.run.r1", cb=hear)
         await user.flush()
         asking = asyncio.ensure_future(asked(user, "x"))
-        for _ in range(500):
-            if room.inside:
-                break
-            await asyncio.sleep(0.01)
+        await entered(room, asking)
         room.door.set()
         await service.publish("feed.main.run.r1", b"{}")
         assert (await asking)["text"] == "x"
