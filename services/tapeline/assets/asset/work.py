@@ -177,9 +177,10 @@ def _computed(plan: Plan, together: Sequence[int]) -> dict[int, bytes]:
     plan.expect(plan.shards[i] for i in together)
     try:
         found = compute_each(plan, [plan.shards[i] for i in together])
-    except (TapelineError, *DEFECTS):
+    except (TapelineError, *DEFECTS) as error:
         if len(together) == 1:
             raise
+        log.warning("shards_made_one_by_one", shards=len(together), why=f"{type(error).__name__}: {error}"[:200])
         # Whose fault it is, is found out when each is computed by itself.
         return _computed(plan, together[:1])
     return {i: to_bytes(each) for i, each in zip(together, found, strict=True)}
